@@ -1,0 +1,200 @@
+"""Rows of a source on their way into a schema, and the records that did not find one.
+
+`Rows` is what every container (JSON lines, JSON array, Parquet, Arrow) gives to a format: a record batch of
+the format's schema, the record number of each row, and the rejects met on the way.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dataprep.arrays import numbers, numpied
+
+Lines = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+# A record that never became a message or a conversation: its number in the file, its id where it has one, and why.
+REJECTS: dict[str, pl.DataType] = {
+    "line": pl.Int64(),
+    "id": pl.String(),
+    "kind": pl.String(),  # line, or message for one message of a nested tree
+    "rule": pl.String(),
+    "detail": pl.String(),
+}
+
+_IDS = ("id", "tree_id")  # facts of a row that are as often numbers as text
+
+
+class Rows(NamedTuple):
+    """`batch` has the columns of a format's schema; `line` the record number of each row; `rejects` is of `REJECTS`."""
+
+    batch: pa.RecordBatch
+    line: Lines
+    rejects: pl.DataFrame
+
+
+# Marks a column that may be absent and is never left out: what it holds is said in the conversation.
+CONTENT = {"content": "yes"}
+
+
+class Unfit(ValueError):
+    """A value that is not of the type a format gives it."""
+
+
+def rejects(found: Iterable[tuple[int, str, str]] = ()) -> pl.DataFrame:
+    """Rejects of whole lines, from (line, rule, detail)."""
+    rows = [(line, None, "line", rule, detail) for line, rule, detail in found]
+    return pl.DataFrame(rows, schema=REJECTS, orient="row")
+
+
+def reject(rows: Rows, bad: Bools, rule: str, detail: str) -> Rows:
+    """`rows` without those marked `bad`, which become rejects."""
+    if not bad.any():
+        return rows
+    lost = rejects((line, rule, detail) for line in rows.line[bad].tolist()).with_columns(id=_ids(rows.batch, bad))
+    return Rows(rows.batch.filter(numbers(~bad)), rows.line[~bad], pl.concat([rows.rejects, lost]))
+
+
+def _ids(batch: pa.RecordBatch, bad: Bools) -> pl.Series:
+    """What those marked `bad` call themselves, where they say so."""
+    name = next((name for name in ("message_id", "id") if name in batch.schema.names), None)
+    found = batch.column(name).filter(numbers(bad)).to_pylist() if name else [None] * int(bad.sum())
+    return pl.Series("id", [None if own is None else str(own) for own in found], pl.String)
+
+
+def complete(rows: Rows, schema: pa.Schema) -> Rows:
+    """`rows` without those that lack a column which `schema` says cannot be null; they fit no schema."""
+    for field in schema:
+        if not field.nullable:
+            absent = numpied(rows.batch.column(field.name).is_null())
+            rows = reject(rows, absent, "wrong_schema", f"has no '{field.name}'")
+    return rows
+
+
+def readable(schema: pa.Schema) -> pa.Schema:
+    """`schema` with every column nullable: a reader fills what is absent, and `complete` judges it."""
+    return pa.schema([field.with_nullable(True) for field in schema])
+
+
+def fitted(schema: pa.Schema, samples: Iterable[Mapping[str, Any]]) -> pa.Schema:
+    """`schema` as the file at hand needs it, so that its records are read by columns and not one by one.
+
+    An id that is a number is read as one; an optional column that holds something else entirely is not read.
+    """
+    fields = []
+    for field in schema:
+        values = [record[field.name] for record in samples if record.get(field.name) is not None]
+        if field.name in _IDS and values and all(type(value) is int for value in values):
+            field = field.with_type(pa.int64())
+        elif _is_dispensable(field) and not any(_fits(value, field.type) for value in values):
+            field = field if not values else None
+        fields.append(field)
+    return pa.schema([field for field in fields if field is not None])
+
+
+def in_schema(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """`batch` with exactly the columns of `schema`: cast where they differ, null where they are missing.
+
+    Raises:
+        pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError: a column that cannot be cast.
+    """
+    have = set(batch.schema.names)
+    columns = [
+        pc.cast(batch.column(field.name), field.type) if field.name in have else pa.nulls(len(batch), field.type)
+        for field in schema
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=readable(schema))
+
+
+def coerced(record: Mapping[str, Any], schema: pa.Schema) -> dict[str, Any]:
+    """One record as `schema` has it; a column of another type becomes null where it only describes the record.
+
+    Raises:
+        Unfit: a column of another type that is needed.
+    """
+    row: dict[str, Any] = {}
+    for field in schema:
+        try:
+            row[field.name] = coerce(record.get(field.name), field.type)
+        except Unfit as fault:
+            if not _is_dispensable(field):
+                raise Unfit(f"'{field.name}' {fault}") from None
+            row[field.name] = None
+    return row
+
+
+def _is_dispensable(field: pa.Field) -> bool:
+    return field.nullable and not field.metadata
+
+
+def coerce(value: Any, kind: pa.DataType) -> Any:
+    """A decoded JSON value as Arrow type `kind`, leniently: numbers where text is wanted, content in parts.
+
+    Raises:
+        Unfit: says what was found.
+    """
+    if value is None:
+        return None
+    if pa.types.is_string(kind):
+        return _text(value)
+    if pa.types.is_list(kind) and isinstance(value, list):
+        return [coerce(item, kind.value_type) for item in value]
+    if pa.types.is_struct(kind) and isinstance(value, dict):
+        return {field.name: coerce(value.get(field.name), field.type) for field in kind}
+    if pa.types.is_boolean(kind) and isinstance(value, bool):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if pa.types.is_floating(kind):
+            return float(value)
+        if pa.types.is_integer(kind) and value == value // 1 and abs(value) < 2 ** (kind.bit_width - 1):
+            return int(value)
+    raise Unfit(f"is {_told(value)}")
+
+
+def _text(value: Any) -> str:
+    """Text as it stands; a number's digits; the text parts of OpenAI's content, joined.
+
+    A lone surrogate, which JSON can escape and UTF-8 cannot hold, becomes U+FFFD three times, one for each byte
+    of its would-be encoding: rules then drop the conversation as broken Unicode.
+    """
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return value.encode("utf-8", "surrogatepass").decode(errors="replace")
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, list):
+        return "".join(_part(part) for part in value)
+    raise Unfit(f"is {_told(value)}")
+
+
+def _part(part: Any) -> str:
+    if isinstance(part, str):
+        return _text(part)
+    if isinstance(part, dict) and part.get("type", "text") == "text" and isinstance(part.get("text"), str):
+        return _text(part["text"])
+    raise Unfit(f"holds a part that is no text: {_told(part)}")
+
+
+def _fits(value: Any, kind: pa.DataType) -> bool:
+    try:
+        coerce(value, kind)
+    except Unfit:
+        return False
+    return True
+
+
+def _told(value: Any) -> str:
+    """A value as an error message shows it, cut to 40 characters."""
+    shown = json.dumps(value, ensure_ascii=True)
+    return shown if len(shown) <= 40 else shown[:37] + "..."

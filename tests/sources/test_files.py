@@ -1,0 +1,120 @@
+"""From what a user names to files: folders, globs, what save_to_disk wrote, digests and progress."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from dataprep.errors import InputError
+from dataprep.sources import find_files, hash_files, read
+from tests.sources.reading import json_lines, read_path, turns
+
+ROW = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]}
+
+
+def fill(folder: Path, *names: str) -> Path:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(json_lines([ROW]))
+    return folder
+
+
+def test_a_folder_gives_its_data_files_sorted(tmp_path: Path) -> None:
+    fill(
+        tmp_path,
+        "b.jsonl",
+        "a/z.jsonl",
+        "a/y.json",
+        ".cache/x.jsonl",
+        ".hidden.jsonl",
+        "notes.txt",
+        "dataset_info.json",
+    )
+    assert [file.name for file in find_files([str(tmp_path)])] == ["a/y.json", "a/z.jsonl", "b.jsonl"]
+
+
+def test_several_sources_keep_their_order_and_files_come_once(tmp_path: Path) -> None:
+    fill(tmp_path, "b.jsonl", "a.jsonl", "sub/c.jsonl")
+    sources = [str(tmp_path / "sub" / "c.jsonl"), str(tmp_path / "*.jsonl"), str(tmp_path / "a.jsonl")]
+    files = find_files(sources)
+    assert [file.name for file in files] == ["c.jsonl", "a.jsonl", "b.jsonl"]
+    reading = read(files)
+    assert reading.conversations.select("file", "source", "line").rows() == [
+        (0, "c.jsonl", 1),
+        (1, "a.jsonl", 1),
+        (2, "b.jsonl", 1),
+    ]
+    assert [file.name for file in find_files([str(tmp_path / "**" / "*.jsonl")])] == ["a.jsonl", "b.jsonl", "c.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("missing.jsonl", "no file or folder"),
+        ("org/name.jsonl", "no file or folder"),
+        ("a/b/c", "no Hub id"),
+        ("*.jsonl", "No data file matches"),
+        (".", "holds no data file"),
+    ],
+)
+def test_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, words: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=words):
+        find_files([source])
+
+
+def test_what_save_to_disk_wrote(tmp_path: Path) -> None:
+    import datasets
+
+    data = datasets.Dataset.from_list([ROW, ROW])
+    datasets.DatasetDict({"train": data, "test": data}).save_to_disk(tmp_path / "saved")
+    fill(tmp_path / "saved", "manifest.json")
+    (tmp_path / "saved" / "train" / "cache-1.arrow").write_bytes(b"none of the data")
+    reading = read_path(tmp_path / "saved")
+    assert [file.name for file in reading.files] == [
+        "test/data-00000-of-00001.arrow",
+        "train/data-00000-of-00001.arrow",
+    ]
+    assert turns(reading) == [[("user", "hi"), ("assistant", "yo")]] * 4
+    assert turns(read_path(tmp_path / "saved" / "train")) == turns(reading)[:2]
+
+
+def test_digests_and_progress(tmp_path: Path) -> None:
+    fill(tmp_path, "a.jsonl", "b.jsonl")
+    told: list[tuple[int, int]] = []
+    files = hash_files(find_files([str(tmp_path)]), lambda done, total: told.append((done, total)))
+    size = (tmp_path / "a.jsonl").stat().st_size
+    assert [file.digest for file in files] == [hashlib.sha256(json_lines([ROW])).hexdigest()] * 2
+    assert told == [(size, 2 * size), (2 * size, 2 * size)]
+    told.clear()
+    reading = read(files, progress=lambda done, total: told.append((done, total)))
+    assert told[-1] == (2 * size, 2 * size) and told == sorted(told)
+    assert reading.files[0].facts() == {
+        "name": "a.jsonl",
+        "bytes": size,
+        "digest": files[0].digest,
+        "commit": "",
+        "format": "messages",
+        "records": 1,
+    }
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    paths = [tmp_path / place / "rows.jsonl" for place in ("a/x", "b/x", "c/y")] + [tmp_path / "other.jsonl"]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}\n")
+    names = [file.name for file in find_files([*map(str, paths), str(paths[0])])]
+    assert names == ["a/x/rows.jsonl", "b/x/rows.jsonl", "y/rows.jsonl", "other.jsonl"]
+
+
+def test_links_keep_their_own_names(tmp_path: Path) -> None:
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        (tmp_path / f"blob-{place}").write_text("{}\n")
+        (tmp_path / place / "rows.jsonl").symlink_to(tmp_path / f"blob-{place}")
+    paths = [str(tmp_path / place / "rows.jsonl") for place in ("a", "b")]
+    assert [file.name for file in find_files(paths)] == ["a/rows.jsonl", "b/rows.jsonl"]

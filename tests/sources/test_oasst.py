@@ -1,0 +1,160 @@
+"""OASST: real trees, flat and nested, and what old or odd exports hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from dataprep.conversations import LABELS, MESSAGES
+from tests.sources.reading import CONTAINERS, fates, json_lines, read_bytes, read_path, write
+
+
+def nested(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The trees of flat messages, in the shape of the native export: labels as a mapping, replies in order of rows."""
+    known = {message["message_id"] for message in messages}
+    replies: dict[str, list[dict[str, Any]]] = {}
+    roots = []
+    for message in messages:
+        message = dict(message)
+        labels = message.pop("labels")
+        if labels:
+            parts = zip(labels["name"], labels["value"], labels["count"], strict=True)
+            message["labels"] = {name: {"value": value, "count": count} for name, value, count in parts}
+        message["replies"] = replies.setdefault(message["message_id"], [])
+        facts = {name: message.pop(name) for name in ("message_tree_id", "tree_state")}
+        if message["parent_id"] in known:
+            replies.setdefault(message["parent_id"], []).append(message)
+        else:  # a root, or an orphan: a tree of its own that names its parent
+            roots.append({**facts, "prompt": message})
+    return roots
+
+
+@pytest.mark.real
+def test_flat_and_nested_give_the_same_messages(real: Path, tmp_path: Path) -> None:
+    path = real / "oasst" / "oasst1_en_validation_messages.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    flat = read_path(path)
+    trees = read_bytes(tmp_path, "trees.jsonl", json_lines(nested(rows)))
+    assert (flat.files[0].format, trees.files[0].format) == ("oasst-messages", "oasst-trees")
+    assert flat.messages.height == 2022 and trees.files[0].records == 191
+    place = ["file", "source", "line"]
+    assert_frame_equal(
+        flat.messages.drop(place).sort("message_id"), trees.messages.drop(place).sort("message_id"), check_exact=True
+    )
+
+
+@pytest.mark.real
+def test_messages_are_what_the_file_says(real: Path) -> None:
+    path = real / "oasst" / "oasst1_en_validation_messages.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    messages = read_path(path).messages
+    assert messages.schema == MESSAGES
+    for column, key in {"message_id": "message_id", "parent_id": "parent_id", "content": "text", "lang": "lang",
+                        "tree_id": "message_tree_id", "rank": "rank", "deleted": "deleted", "tree_state": "tree_state",
+                        "review_result": "review_result", "review_count": "review_count"}.items():  # fmt: skip
+        assert messages[column].to_list() == [row[key] for row in rows], column
+    assert set(messages["role"]) == {"user", "assistant"}
+    for label in LABELS:
+        lists = [row["labels"] or {"name": [], "value": []} for row in rows]
+        votes = [dict(zip(each["name"], each["value"], strict=True)).get(label) for each in lists]
+        assert messages[label].to_list() == pl.Series(votes, dtype=pl.Float32).to_list(), label
+
+
+@pytest.mark.real
+def test_old_export(real: Path) -> None:
+    reading = read_path(real / "oasst" / "en_100_tree.jsonl")
+    assert reading.bad == 0 and reading.files[0].records == 100
+    messages = reading.messages
+    assert messages.height == 1167 and messages["line"].n_unique() == 100
+    roots = messages.filter(pl.col("parent_id").is_null())
+    assert roots.height == 100 and (roots["tree_id"] == roots["message_id"]).all()
+
+
+def message(name: str, parent: str | None = None, **more: Any) -> dict[str, Any]:
+    return {"message_id": name, "parent_id": parent, "text": f"text of {name}", "role": "prompter", **more}
+
+
+def test_replies_keep_their_order_and_stated_parents(tmp_path: Path) -> None:
+    second = message("b", "elsewhere", role="assistant", replies=[message("c")])
+    tree = {"prompt": message("a", replies=[second, message("d"), message("e")]), "message_tree_id": None}
+    rows = read_bytes(tmp_path, "t.jsonl", json_lines([tree])).messages
+    assert rows.select("message_id", "parent_id", "tree_id", "role").rows() == [
+        ("a", None, "a", "user"),
+        ("b", "elsewhere", "a", "assistant"),
+        ("c", "b", "a", "user"),
+        ("d", "a", "a", "user"),
+        ("e", "a", "a", "user"),
+    ]
+
+
+def test_tree_ids_are_found_where_none_is_told(tmp_path: Path) -> None:
+    chain = [message(str(number), str(number - 1) if number else None) for number in range(300)]
+    more = [message("orphan", "gone"), message("under", "orphan"), message("x", "y"), message("y", "x")]
+    rows = read_bytes(tmp_path, "m.jsonl", json_lines([*reversed(chain), *more])).messages
+    trees = dict(rows.select("message_id", "tree_id").rows())
+    assert {trees[str(number)] for number in range(300)} == {"0"}
+    assert (trees["orphan"], trees["under"]) == ("orphan", "orphan")
+    assert trees["x"] in ("x", "y") and trees["y"] in ("x", "y")  # a cycle ends, and is the threads' business
+
+
+def test_labels_in_both_shapes_and_others(tmp_path: Path) -> None:
+    rows = [
+        message("lists", labels={"name": ["spam", "humor", "quality"], "value": [0.5, 1, 0.25], "count": [1, 2, 3]}),
+        message("mapping", labels={"spam": {"value": 0.5, "count": 1}, "quality": {"value": 0.25, "count": 3}}),
+        message("null", labels=None),
+        message("uneven", labels={"name": ["spam"], "value": [], "count": []}),
+        message("odd", labels="none"),
+        message("absent"),
+    ]
+    found = read_bytes(tmp_path, "m.jsonl", json_lines(rows)).messages
+    assert found.select("spam", "quality").rows() == [(0.5, 0.25), (0.5, 0.25)] + [(None, None)] * 4
+
+
+def test_messages_that_lack_what_they_need(tmp_path: Path) -> None:
+    flat = [message("a"), {"text": "no id", "role": "prompter"}, {"message_id": "no text", "role": "prompter"}]
+    reading = read_bytes(tmp_path, "m.jsonl", json_lines(flat))
+    assert fates(reading) == [(2, "wrong_schema"), (3, "wrong_schema")]
+    assert reading.fates["id"].to_list() == [None, "no text"]
+    tree = {"prompt": message("a", replies=[{"message_id": "b", "role": "x"}, message("c")])}
+    reading = read_bytes(tmp_path, "t.jsonl", json_lines([tree, {"prompt": 5}]))
+    assert reading.messages["message_id"].to_list() == ["a", "c"]
+    assert set(reading.fates.select("kind", "line", "id", "rule").rows()) == {
+        ("message", 1, "b", "wrong_schema"),
+        ("line", 2, None, "wrong_schema"),
+    }
+
+
+def test_numbers_for_ids_and_lone_surrogates_are_put_right(tmp_path: Path) -> None:
+    tree = {
+        "prompt": {"message_id": 1, "text": "a\ud800", "role": "prompter", "rank": "first", "replies": [message("2")]}
+    }
+    reading = read_bytes(tmp_path, "t.jsonl", json_lines([tree]))
+    assert reading.messages.select("message_id", "parent_id", "content", "rank").rows() == [
+        ("1", None, "a\ufffd\ufffd\ufffd", None),
+        ("2", "1", "text of 2", None),
+    ]
+
+
+def test_a_tree_too_deep_is_told(tmp_path: Path) -> None:
+    deep = b'{"prompt":' + b'{"message_id":"a","text":"t","role":"r","replies":[' * 5000 + b"]}" * 5000 + b"}\n"
+    reading = read_bytes(tmp_path, "t.jsonl", json_lines([{"prompt": message("a")}]) + deep)
+    assert fates(reading) == [(2, "too_deep")] and reading.messages.height == 1
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("shape", ["flat", "nested"])
+def test_containers(tmp_path: Path, container: str, shape: str) -> None:
+    labels = {"name": ["spam"], "value": [0.5], "count": [2]}
+    rows = [message("a", lang="pt-BR", labels=labels), message("b", "a", role="assistant", rank=0, labels=labels)]
+    rows = [{**row, "message_tree_id": "a", "tree_state": "ready"} for row in rows]
+    reading = read_path(write(tmp_path, container, rows if shape == "flat" else nested(rows)))
+    assert reading.bad == 0
+    assert reading.messages.select("tree_id", "message_id", "parent_id", "role", "lang", "spam").rows() == [
+        ("a", "a", None, "user", "pt-BR", 0.5),
+        ("a", "b", "a", "assistant", None, 0.5),
+    ]
