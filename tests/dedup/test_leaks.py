@@ -1,0 +1,53 @@
+"""Leaks: found exactly, and what is akin told apart from what is not."""
+
+from __future__ import annotations
+
+from random import Random
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataprep.dedup.leaks import alike_groups, find_leaks
+from tests.dedup.talks import edited, said, sentence, slow_jaccard
+from tests.frames import conversation, conversations
+
+
+def groups(frame: pl.DataFrame, threshold: float = 0.7) -> list[list[str]]:
+    """Ids of each group of two or more."""
+    found = alike_groups(frame, threshold).join(frame.select("row", "id"), on="row")
+    members = found.sort("row").group_by("group", maintain_order=True).agg("id")
+    return [ids for ids in members["id"].to_list() if len(ids) > 1]
+
+
+def test_trees_and_chains_stay_together() -> None:
+    words = sentence(Random(1), 140).split(" ")
+    chain = [conversation(" ".join(words[i * 10 : i * 10 + 100])) for i in range(3)]
+    kin = [{**conversation(text), "tree_id": "one"} for text in ("a", "b")]
+    assert groups(conversations(*chain, *kin, conversation("c"), {**conversation("d"), "tree_id": None})) == [
+        ["c0", "c1", "c2"],
+        ["c3", "c4"],
+    ]
+
+
+def test_none() -> None:
+    empty = said(["a"]).clear()
+    assert groups(empty) == [] and find_leaks(empty, empty).is_empty()
+    assert find_leaks(said([""]), said(["", " "])).is_empty()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([0.3, 0.5, 0.7, 0.8, 1.0]))
+def test_as_brute_force(seed: int, threshold: float) -> None:
+    rng = Random(seed)
+    texts = [sentence(rng, rng.randrange(0, 50), 40) for _ in range(12)]
+    template = sentence(rng, 30)
+    texts += [f"{template} {sentence(rng, rng.randrange(0, 20))}" for _ in range(12)]
+    texts += [edited(rng, text, 0.05) for text in texts]
+    rng.shuffle(texts)
+    frame = said(texts)
+    found = find_leaks(frame[16:], frame[:16], threshold)
+    slow = {(a, b): slow_jaccard(texts[a], texts[b]) for a in range(16) for b in range(16, len(texts))}
+    wanted = {(f"c{a}", f"c{b}"): value for (a, b), value in slow.items() if value >= threshold - 1e-12}
+    assert {(a, b): value for a, b, value in found.rows()} == pytest.approx(wanted)

@@ -1,0 +1,109 @@
+"""Sketches: fixed for good, an unbiased estimate, and as datasketch sees it."""
+
+from __future__ import annotations
+
+import hashlib
+from random import Random
+
+import numpy as np
+import polars as pl
+import pytest
+
+from dataprep.dedup.buffers import texts_of
+from dataprep.dedup.candidates import star_pairs
+from dataprep.dedup.grams import grams
+from dataprep.dedup.minhash import BINS, SHINGLE, Sketches, signatures, sketches
+from dataprep.dedup.proof import jaccard
+from tests.dedup.talks import edited, sentence, slow_jaccard
+
+
+def column(texts: list[str]) -> pl.Series:
+    return pl.Series([text + "\n" for text in texts], dtype=pl.String)
+
+
+def test_signatures_never_change() -> None:
+    """A build's duplicates must not depend on the version of any library: these bytes are for good."""
+    keys = sketches(column(["The quick brown fox jumps over the lazy dog.", "Быстрая лиса", "狐", "♜", ""])).keys
+    assert hashlib.sha256(keys.astype("<u4").tobytes()).hexdigest()[:16] == "790639f65b992ca7"
+
+
+def test_estimate_is_unbiased() -> None:
+    """The share of equal bins against the exact Jaccard of the shingles: within three standard errors over 300 pairs."""
+    rng = Random(1)
+    originals = [sentence(rng, 150) for _ in range(300)]
+    copies = [edited(rng, text, 0.05 + 0.3 * rng.random()) for text in originals]
+    signature = signatures(texts_of(pl.Series([f"{text} " for text in originals + copies])))
+    estimate = (signature[:300] == signature[300:]).mean(1)
+    shingles = [{f"{t} "[i : i + SHINGLE] for i in range(len(t) - SHINGLE + 2)} for t in originals + copies]
+    exact = np.array([len(a & b) / len(a | b) for a, b in zip(shingles[:300], shingles[300:], strict=True)])
+    error = np.sqrt((exact * (1 - exact) / BINS).sum()) / 300
+    assert abs((estimate - exact).mean()) < 3 * error
+
+
+def test_long_text_is_hashed_in_pieces_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    forms = texts_of(pl.Series([f"{sentence(Random(i), 20 * i + 1)} " for i in range(40)] + ["a ", "ab cd "]))
+    whole = signatures(forms)
+    for piece in (7, 64, 1000):
+        monkeypatch.setattr("dataprep.dedup.minhash.PIECE", piece)
+        assert (signatures(forms) == whole).all()
+
+
+@pytest.mark.parametrize("text", ["a", "ab", "abcdefg", "abcdefgh", "abcdefghi", "狐", "a" * 10_000])
+def test_short_and_dull_texts_have_full_signatures(text: str) -> None:
+    made = sketches(column([text, text + "!", "something else"]))
+    assert (made.keys[0] == made.keys[1]).all() and not (made.keys[0] == made.keys[2]).any()
+
+
+def test_stars_not_cliques() -> None:
+    keys = np.array([[1, 7], [2, 7], [1, 7], [1, 8]], np.uint32)
+    heads, members = star_pairs(keys, np.arange(4))
+    assert list(zip(heads.tolist(), members.tolist(), strict=True)) == [(0, 1), (0, 2), (0, 3)]
+    heads, members = star_pairs(keys, np.array([1, 2, 3]))
+    assert list(zip(heads.tolist(), members.tolist(), strict=True)) == [(1, 2), (2, 3)]
+
+
+def test_promising_keeps_what_is_alike_and_drops_templates() -> None:
+    rng = Random(2)
+    template = sentence(rng, 100)
+    texts = [f"{template} {sentence(rng, 100)}" for _ in range(50)]
+    copies = [edited(rng, text, 0.01) for text in texts]
+    made = sketches(column(texts + copies))
+    each = np.arange(50)
+    assert made.promising(each, each + 50, 0.8).all()
+    assert not made.promising(each[1:], each[:-1], 0.8).any()
+    assert isinstance(made.joined(Sketches.empty(2)), Sketches)
+
+
+def test_as_datasketch() -> None:
+    """What MinHashLSH finds and exact Jaccard confirms, our candidates hold too, and no fewer."""
+    datasketch = pytest.importorskip("datasketch", reason="datasketch is not installed")
+    rng = Random(3)
+    texts = [sentence(rng, rng.randrange(30, 120)) for _ in range(150)]
+    texts += [edited(rng, text, 0.04 * rng.random()) for text in texts]
+    documents = column(texts)
+    found = grams(documents)
+    index, theirs = datasketch.MinHashLSH(num_perm=125, params=(25, 5)), set()
+    for i in range(len(texts)):
+        minhash = datasketch.MinHash(num_perm=125)
+        minhash.update_batch([gram.tobytes() for gram in found.gram[found.document == i]])
+        theirs |= {(j, i) for j in index.query(minhash)}
+        index.insert(i, minhash)
+    ours = set(
+        zip(*(side.tolist() for side in star_pairs(sketches(documents).keys, np.arange(len(texts)))), strict=True)
+    )
+    alike = {(a, b) for a, b in theirs if slow_jaccard(texts[a], texts[b]) >= 0.8}
+    assert len(alike) > 50 and alike <= ours
+
+
+def test_proof_as_sets_of_strings() -> None:
+    rng = Random(4)
+    texts = [sentence(rng, rng.randrange(0, 40), 30) for _ in range(30)] + [
+        "",
+        "♜ ♞",
+        "♜ ♞",
+        "中文字符測試",
+        "中文字符測量",
+    ]
+    left, right = (side.ravel() for side in np.meshgrid(np.arange(len(texts)), np.arange(len(texts))))
+    slow = [slow_jaccard(texts[a], texts[b]) for a, b in zip(left.tolist(), right.tolist(), strict=True)]
+    np.testing.assert_allclose(jaccard(column(texts), left, right), slow, atol=1e-12)
