@@ -1,0 +1,170 @@
+"""Rendering of frames: by columns as through Jinja, whatever is in the contents; batches, refusals, samples."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataprep.contract import SHARD_SCHEMA
+from dataprep.errors import TemplateError
+from dataprep.rendering import Renderer, columns, load_template, render, renderer
+from dataprep.rendering.columns import Turns
+from dataprep.rendering.layout import LEFT, RIGHT
+from dataprep.rendering.rows import Rendered, render_row
+from tests.chats import BUNDLED, CHATS, MARKERS, ODD_SPACE, SHOWN, Chat, chat, chats, frame, template
+
+RENDERERS = {name: Renderer(load_template(name)) for name in BUNDLED}
+
+
+def rendered(by: Renderer, found: list[Chat]) -> list[Rendered]:
+    return [row for batch in by.batches(frame(found)) for row in renderer.rendered_rows(batch)]
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+@settings(max_examples=40, deadline=None)
+@given(found=st.lists(chats(), min_size=1, max_size=4))
+def test_columns_are_jinja(name: str, found: list[Chat]) -> None:
+    by = RENDERERS[name]
+    for messages, row in zip(found, rendered(by, found), strict=True):
+        assert row.text == render(by.template, messages)
+        assert row == render_row(by.template, messages)
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+@settings(max_examples=25, deadline=None)
+@given(messages=chats())
+def test_spans_and_controls_are_the_templates_own(name: str, messages: Chat) -> None:
+    by = RENDERERS[name]
+    [row] = rendered(by, [messages])
+    answers = [message["content"] for message in messages if message["role"] == "assistant"]
+    trained = [row.text[start:end] for start, end in row.spans]
+    assert [text.removesuffix(by.template.end_token or "").strip() for text in trained] == [a.strip() for a in answers]
+    assert all(text.endswith(by.template.end_token or "") for text in trained)
+    assert all(row.text[start:end] in by.template.special_tokens for start, end in row.controls)
+    # As many as when nobody types any: contents of the same kinds, without their words.
+    plain = [{**message, "content": re.sub(r"\S", "x", message["content"])} for message in messages]
+    assert [row.text[slice(*place)] for place in row.controls] == [
+        own.text[slice(*place)] for [own] in [rendered(by, [plain])] for place in own.controls
+    ]
+
+
+@given(answer=st.text(st.characters(exclude_categories=["Cs"])), question=st.sampled_from(MARKERS))
+def test_llama2_trains_the_space_the_answer_and_the_end(answer: str, question: str) -> None:
+    [row] = rendered(RENDERERS["llama2"], [chat(question, answer)])
+    assert row.text == f"<s>[INST] {question.strip()} [/INST] {answer.strip()} </s>"
+    [(start, end)] = row.spans
+    assert row.text[start:end] == f" {answer.strip()} </s>"
+    assert row.controls == [(0, 3), (len(row.text) - 4, len(row.text))]
+
+
+def test_strips_what_python_strips() -> None:
+    every = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
+    assert set(columns.WHITE_SPACE) == {character for character in every if character.isspace()}
+    for filling, characters in (
+        ("x", every),
+        ("a long content that is stored elsewhere", every[:0x3100]),
+        ("", every[:0x3100]),
+    ):
+        texts = [character + filling + character for character in characters] + [ODD_SPACE + filling + ODD_SPACE, ""]
+        turns = Turns.of(frame([chat(*texts), chat("  x", "y  ")])[:1]["messages"])
+        which = np.arange(len(texts))
+        assert turns.cut(LEFT | RIGHT, which).to_list() == [text.strip() for text in texts]
+        assert turns.cut(LEFT, which).to_list() == [text.lstrip() for text in texts]
+        assert turns.cut(RIGHT, which).to_list() == [text.rstrip() for text in texts]
+        assert turns.core_bytes.tolist() == [len(text.strip().encode()) for text in texts]
+
+
+def test_batches_follow_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [chat("question " * (at % 7), f"answer {at}", *["more", "words"] * (at % 3)) for at in range(300)]
+    whole = rendered(RENDERERS["llama2"], found)
+    monkeypatch.setattr(renderer, "BATCH_BYTES", 2000)
+    batches = list(RENDERERS["llama2"].batches(frame(found)))
+    assert len(batches) > 10
+    assert [batch.start for batch in batches] == np.cumsum([0, *(len(batch.text) for batch in batches[:-1])]).tolist()
+    assert [row for batch in batches for row in renderer.rendered_rows(batch)] == whole
+    for batch in batches:
+        for name in ("text", "spans", "controls"):
+            getattr(batch, name).validate(full=True)
+            assert getattr(batch, name).type == SHARD_SCHEMA.field(name).type
+
+
+def test_texts_that_would_overflow_are_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [chat("question", "answer" * at) for at in range(20)]
+    whole = rendered(RENDERERS["chatml"], found)
+    monkeypatch.setattr(columns, "_LIMIT", 400)
+    assert rendered(RENDERERS["chatml"], found) == whole
+    with pytest.raises(TemplateError, match="text of row 1 would be longer than 2 GiB"):
+        rendered(RENDERERS["chatml"], [SHOWN[1:2], chat("long", "x" * 1000)])
+
+
+def test_slices_chunks_and_nothing() -> None:
+    by, whole = RENDERERS["llama2"], frame(CHATS)
+    expected = [render_row(by.template, messages) for messages in CHATS]
+    chunked = pl.concat([whole[:2], whole[2:3], whole[3:]], rechunk=False)
+    for cut in (whole[2:5], chunked[2:5], whole[[2, 3, 4]], pl.concat([whole[2:4], whole[4:5]], rechunk=False)):
+        assert [row for batch in by.batches(cut) for row in renderer.rendered_rows(batch)] == expected[2:5]
+    assert list(by.batches(whole[:0])) == [] and by.refusals(whole[:0]).height == 0
+    assert by.refusals(whole[:0]).schema == by.refusals(whole).schema
+
+
+def test_what_cannot_be_rendered_is_told() -> None:
+    bad: list[Chat | None] = [
+        SHOWN,
+        None,
+        [],
+        [{"role": "user", "content": None}],  # type: ignore[dict-item]
+        [{"role": None, "content": "x"}],  # type: ignore[dict-item]
+        chat("a") * 2,
+        [{"role": "</s>", "content": "x"}],
+        chat("question", "answer"),
+    ]
+    by = RENDERERS["llama2"]
+    told = by.refusals(frame(bad))
+    assert told["row"].to_list() == [101, 102, 103, 104, 105, 106]
+    assert told["detail"].to_list() == [
+        "The conversation has no messages.",
+        "The conversation has no messages.",
+        "Message 1 has no role or no content.",
+        "Message 1 has no role or no content.",
+        "The template llama2 refuses this conversation: after the system text, the roles must alternate user, assistant, "
+        "user, …, and message 2 is of user.",
+        "The role '</s>' of message 1 holds a special token of the template llama2.",
+    ]
+    with pytest.raises(TemplateError, match="Row 1 cannot be rendered: The conversation has no messages."):
+        list(by.batches(frame(bad)))
+    left = frame(bad).join(told, on="row", how="anti", maintain_order="left")
+    assert sum(len(batch.text) for batch in by.batches(left)) == 2
+
+
+def test_both_ways_in_one_batch() -> None:
+    """A template that looks into contents only where there is a system text."""
+    body = "{% if m.role == 'system' and 'x' in c %}!{% endif %}<|{{ m.role }}|>{{ c | trim }}</s>"
+    body += "{% if m.role == 'system' and c == 'no' %}{{ raise_exception('no') }}{% endif %}"
+    by = Renderer(template(body))
+    found = [chat("a", "b"), chat("a", " b ", system="x </s>"), chat("c"), chat("c", "d", system="y"), chat("", " ")]
+    assert rendered(by, found) == [render_row(by.template, messages) for messages in found]
+    told = by.refusals(frame([*found, chat("a", system="no")]))
+    assert told.rows() == [(105, "The template test refuses this conversation: no.")]
+    by.check_sample(frame(found), seed=1)
+
+
+def test_a_sample_that_differs_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    by = RENDERERS["zephyr"]
+    by.check_sample(frame(CHATS), seed=3)
+    by.check_sample(frame(CHATS)[:0], seed=3)
+    plain = renderer.render_row
+    monkeypatch.setattr(renderer, "render_row", lambda *given: Rendered(plain(*given).text, plain(*given).spans, []))
+    with pytest.raises(TemplateError, match="comes out differently by columns and through Jinja"):
+        by.check_sample(frame(CHATS), seed=3)
+
+
+def test_a_very_long_conversation() -> None:
+    messages = chat(*(f"turn {at}" for at in range(200)))
+    [row] = rendered(RENDERERS["llama3"], [messages])
+    assert len(row.spans) == 100 and row == render_row(RENDERERS["llama3"].template, messages)
