@@ -1,0 +1,105 @@
+"""Signs of damage in messages: what a split at `###` leaves behind, and what differs from the source."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from dataprep.audit.reading import Message, roles_fault
+from dataprep.conversations import ASSISTANT, USER
+
+Sign = tuple[str, str, str]  # kind, detail, how sure: certain or likely
+
+CERTAIN, LIKELY = "certain", "likely"
+
+_MARKER = {ASSISTANT: re.compile(r"#*\s*Human:"), USER: re.compile(r"#*\s*Assistant:")}
+_HEADING_LINE = re.compile(r"(?P<line>[^\n?]{1,90})\n\s*\S")
+_NUMBERED = re.compile(
+    r"(?:step|schritt|paso|étape|passo|шаг|part|section|example)?\s*(\d{1,2})\b[.):\s-]", re.IGNORECASE
+)
+_REST = re.compile(r"[;,)\]}]|#{1,4}\s")
+_LOST_HASH = re.compile(r"#{1,3} {2,}\S")  # '# Assistant: x' with its marker taken out
+_SENTENCE_END = re.compile(r"[.!?…:。！？\"'»”)\]`*}>]\s*$")
+
+
+def signs(messages: Sequence[Message]) -> Iterator[Sign]:
+    """What is visibly wrong with the messages of one conversation."""
+    odd = roles_fault(list(messages))
+    if odd:
+        yield "odd_roles", odd, CERTAIN
+    for at, message in enumerate(messages):
+        if not message["content"].strip():
+            yield "empty_turn", f"message {at + 1} ({message['role']}) has no text", CERTAIN
+        pattern = _MARKER.get(message["role"])
+        if pattern and pattern.match(message["content"]):
+            told = message["content"].split(":")[0]
+            yield "odd_roles", f"message {at + 1} ({message['role']}) begins with '{told}:'", CERTAIN
+    if messages and messages[-1]["role"] == USER:
+        yield "unfinished", f"message {len(messages)}, the last one, is a question without an answer", CERTAIN
+    yield from _splits(messages)
+
+
+def _splits(messages: Sequence[Message]) -> Iterator[Sign]:
+    """Rests of answers where questions should be, and answers that end before one."""
+    for at, message in enumerate(messages):
+        text = message["content"]
+        if message["role"] == ASSISTANT and at and _LOST_HASH.match(text):
+            yield "cut_at_heading", f"message {at + 1} begins with '{text[:20]}': message {at} was cut at '###'", LIKELY
+        if message["role"] != USER or at == 0 or messages[at - 1]["role"] != ASSISTANT:
+            continue
+        sure = _is_rest(messages, at)
+        if sure:
+            yield "heading_in_user_turn", f"message {at + 1} is the rest of an answer: '{_start(text)}'", sure
+            yield "cut_at_heading", f"message {at} ends where that begins: '…{messages[at - 1]['content'][-40:]}'", sure
+
+
+def _is_rest(messages: Sequence[Message], at: int) -> str | None:
+    """How sure it is that question `at` is what followed a heading in the answer before."""
+    text, before = messages[at]["content"], messages[at - 1]["content"]
+    after = messages[at + 1]["content"] if at + 1 < len(messages) else ""
+    unfinished = not _SENTENCE_END.search(before)
+    if _REST.match(text) and (unfinished or text.startswith("#")):
+        return CERTAIN if _MARKER[ASSISTANT].match(after) else LIKELY
+    heading, following = _HEADING_LINE.match(text), _HEADING_LINE.match(after)
+    number, next_number = _NUMBERED.match(text), _NUMBERED.match(after)
+    if number and next_number and int(next_number[1]) == int(number[1]) + 1:
+        return CERTAIN
+    is_title = heading is not None and not heading["line"].rstrip().endswith((".", ",", ":", ";", "!"))
+    if is_title and _MARKER[ASSISTANT].match(after):
+        return CERTAIN
+    also_title = following is not None and not following["line"].rstrip().endswith((".", ",", ":", ";", "!"))
+    long = len(text) > 200 and unfinished
+    return LIKELY if is_title and (number or (also_title and long)) else None
+
+
+def differences(messages: Sequence[Message], source: Sequence[Message]) -> Iterator[Sign]:
+    """How a conversation differs from the one that it was made from."""
+    for at, (mine, theirs) in enumerate(zip(messages, source, strict=False)):
+        have, want = mine["content"].strip(), theirs["content"].strip()
+        if have == want and mine["role"] == theirs["role"]:
+            continue
+        if want.startswith(have) and have:
+            rest = want[len(have) :].lstrip()
+            kind = "cut_at_heading" if rest.startswith("#") else "unfinished"
+            yield (
+                kind,
+                f"message {at + 1} ends {len(want) - len(have)} characters early; the source goes on '{_start(rest)}'",
+                CERTAIN,
+            )
+        else:
+            yield "odd_roles", f"message {at + 1} is '{_start(have)}', and '{_start(want)}' in the source", CERTAIN
+        return
+    if len(messages) < len(source):
+        lost = source[len(messages)]
+        count = len(source) - len(messages)
+        yield (
+            "unfinished",
+            f"the source goes on for {count} message{'s' * (count > 1)}: '{_start(lost['content'])}' is lost",
+            CERTAIN,
+        )
+    elif len(messages) > len(source):
+        yield "odd_roles", f"message {len(source) + 1} is not in the source", CERTAIN
+
+
+def _start(text: str) -> str:
+    return " ".join(text[:80].split())[:50]
