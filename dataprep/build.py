@@ -1,0 +1,333 @@
+"""The recipe of a build: conversations in, a version in the store out, one line a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from dataprep import card, report, rules, selection, shards, store
+from dataprep.bundled import sample_file
+from dataprep.config import Recipe
+from dataprep.contract import SHARD_SCHEMA, read_manifest
+from dataprep.conversations import dropped, no_fates
+from dataprep.croissant import CROISSANT_FILE, croissant
+from dataprep.dedup.decontaminate import drop_contaminated, read_benchmark
+from dataprep.dedup.exact import drop_exact_duplicates
+from dataprep.dedup.leaks import LEAK, alike_groups, find_leaks
+from dataprep.dedup.near import drop_near_duplicates
+from dataprep.errors import InputError, RecipeError
+from dataprep.facts import FactsOf
+from dataprep.ledger import Ledger, all_fates, facts_of
+from dataprep.progress import Progress
+from dataprep.quality import Gate, See
+from dataprep.rendering import Renderer, Template, load_template
+from dataprep.sources import Reading, find_files, hash_files, pin, read
+from dataprep.threads import choose_threads
+from dataprep.version import provenance, version_of
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a build; `path` is None after a dry run."""
+
+    name: str
+    version: str
+    path: Path | None
+    built: bool  # false: it was there already, or this was a dry run
+    facts: dict[str, Any]  # `rows, splits, fates, funnel, notes` as the manifest has them
+    seconds: dict[str, float]
+
+
+def build(
+    recipe: Recipe,
+    store_dir: Path,
+    name: str,
+    *,
+    force: bool = False,
+    dry_run: bool = False,
+    max_memory: int | None = None,
+    progress: Progress,
+) -> Outcome:
+    """Build the version that `recipe` names, or find it there already.
+
+    Args:
+        recipe: what goes in and what is done to it.
+        store_dir: folder of builds.
+        name: the build's name.
+        force: build although the version is there.
+        dry_run: go as far as the split, and write nothing.
+        max_memory: bytes that the search for near-duplicates may take above the text; by default half of the machine's.
+        progress: is told of each stage.
+
+    Raises:
+        DataprepError: one sentence; nothing appears in the store then.
+    """
+    store.check_name(name)
+    _keep_memory()
+    template = load_template(recipe.template)
+    renderer = Renderer(template)
+    gate = Gate(recipe, FactsOf(renderer, recipe.tokenizer))
+    recipe = replace(recipe, source=tuple(pin(recipe.source)))  # what is read, and what the manifest names
+    files = find_files(recipe.source or (str(sample_file()),))
+    with progress.stage("hash", sum(file.bytes for file in files)) as advance:
+        files = hash_files(files, lambda done, total: advance(done))
+        benchmarks = [read_benchmark(Path(file)) for file in recipe.decontaminate]
+        version = version_of(recipe, [(file.name, file.digest) for file in files], template.sha256, gate.digests)
+    if not (force or dry_run):
+        with progress.stage("verify"):
+            there = store.existing(store_dir, name, version)
+        if there:
+            return Outcome(name, version, there, False, dict(read_manifest(there).facts), progress.seconds)
+
+    if not dry_run:
+        gate.start()
+    _refuse_system(recipe, template)
+    ledger = Ledger()
+    with progress.stage("read", sum(file.bytes for file in files)) as advance:
+        reading = read(files, recipe.format, recipe.limit, lambda done, total: advance(done))
+        notes = _cut_off(reading) + _refuse_bad(reading, recipe)
+        sources = [file.facts() for file in reading.files]
+    with progress.stage("threads"):
+        conversations, aside = _conversations(reading, recipe)
+        ledger.close("read", conversations.height + aside.height, reading.fates)
+        ledger.close("threads", conversations.height, aside)
+        read_count = conversations.height
+        del reading
+    with progress.stage("rules"):
+        sound, faulty = rules.apply_rules(conversations, recipe, template.forbidden_in_content)
+        notes += _notes(sound, recipe)
+        ledger.close("rules", sound.height, faulty)
+        del conversations
+    with progress.stage("dedup"):
+        single, repeats = drop_exact_duplicates(sound)
+        clean, contaminated = drop_contaminated(single, benchmarks) if benchmarks else (single, no_fates())
+        unique, alike, near = _without_near(clean, recipe, max_memory)
+        ledger.close("dedup", unique.height, repeats, contaminated, alike)
+        pairs = duplicate_pairs(clean, alike)
+        del sound, single, clean
+    with progress.stage("plan"):
+        renderable, refused = _renderable(unique, renderer)
+        ledger.close("render", renderable.height, refused)
+        del unique
+    with progress.stage("select"):
+        sampled, unsampled = selection.sample(renderable, recipe, read_count)
+        ledger.close("select", sampled.height, unsampled)
+        if recipe.sample is not None and sampled.height < recipe.sample:
+            notes.append(
+                f"--sample {recipe.sample} asked for more than there is: all {sampled.height} sound rows are kept."
+            )
+        del renderable
+    with progress.stage("split"):
+        splits, proof = _split(sampled, recipe, max_memory, notes)
+        del sampled
+    _refuse_empty(splits, ledger)
+
+    fates = all_fates(ledger, splits)
+    facts = facts_of(splits, fates, ledger, notes) | {"near_dup": near, "split": proof}
+    if dry_run:
+        return Outcome(name, version, None, False, facts, progress.seconds)
+    with store.new_version(store_dir, name) as folder:
+        with progress.stage("render", sum(frame.height for frame in splits.values())) as advance:
+            shown = report.Shown(facts["rows"], recipe.seed)
+            facts["splits"] = write_splits(folder, splits, renderer, recipe, version, advance, [gate.see, shown.see])
+            del splits
+        with progress.stage("gate"):
+            verdict = gate.judge()
+        with progress.stage("write"), ThreadPoolExecutor(1) as parquet:  # which leaves Python's lock to the report
+            writing = parquet.submit(shards.write_fates, folder, fates)
+            shards.write_duplicates(folder, pairs)
+            (folder / "template.jinja").write_text(template.source, encoding="utf-8")
+            manifest = {
+                **provenance(recipe, name, version),
+                "parent": store.latest_version(store_dir, name),
+                "sources": sources,
+                "template": template.facts(),
+                "gate": verdict.outcome,
+                **facts,
+            }
+            verdict.write(folder)
+            told = report.build_report(manifest, shown, fates, pairs, verdict.facts())
+            (folder / report.REPORT_FILE).write_text(told, encoding="utf-8")
+            shards.write_json(folder / CROISSANT_FILE, croissant(manifest))
+            (folder / "README.md").write_text(card.card(manifest), encoding="utf-8")
+            writing.result()
+            if verdict.critical and recipe.gate == "on":
+                raise verdict.error(store.keep_failed(folder, store_dir, name, verdict.kept))
+            shards.write_manifest(folder, manifest)
+            path = store.publish(folder, store_dir, name, version)
+    return Outcome(name, version, path, True, facts, progress.seconds)
+
+
+def _keep_memory() -> None:
+    """Use jemalloc for Arrow's buffers where it is there: it gives pages back late, which saves a build a second of faults."""
+    with suppress(NotImplementedError):
+        pa.set_memory_pool(pa.jemalloc_memory_pool())
+
+
+def _refuse_system(recipe: Recipe, template: Template) -> None:
+    """A system text that holds a token of the template would have every conversation dropped for it."""
+    held = [token for token in template.forbidden_in_content if token in (recipe.system or "")]
+    if held and recipe.control_tokens == "drop":
+        raise RecipeError(f"--system holds {held[0]}, which the template {template.name} writes itself: leave it out.")
+
+
+def _refuse_bad(reading: Reading, recipe: Recipe) -> list[str]:
+    """Too many records that cannot be read are an error, not a fate; of fewer, a sentence tells where the first is."""
+    if not reading.bad:
+        return []
+    records = sum(file.records for file in reading.files)
+    source, line, rule, detail = reading.fates.select("source", "line", "rule", "detail").row(0)
+    told = f"{reading.bad} of {records} records cannot be read"
+    first = f"the first is in line {line} of {source} ({rule}: {detail})"
+    if reading.bad > recipe.max_bad * records:
+        raise InputError(f"{told}, above --max-bad {recipe.max_bad:g}; {first}.")
+    return [f"{told}; {first}."]
+
+
+def _conversations(reading: Reading, recipe: Recipe) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """All conversations in the order read, numbered by `row`, and the fates of what is on no path."""
+    if reading.messages.is_empty():
+        conversations, aside = reading.conversations, no_fates()
+    else:
+        threads, aside = choose_threads(reading.messages, recipe.paths)
+        conversations = pl.concat([threads, reading.conversations]).sort("file", "line", maintain_order=True)
+    return conversations.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64)), aside
+
+
+def _without_near(
+    conversations: pl.DataFrame, recipe: Recipe, max_memory: int | None
+) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, Any] | None]:
+    """One of each group of near-duplicates, the fates of the others, and the report (None where they are not asked for)."""
+    threshold = recipe.near_threshold
+    if threshold is None or conversations.is_empty():
+        return conversations, no_fates(), None
+    kept, fates, report = drop_near_duplicates(
+        conversations, threshold, recipe.near_dup_on, max_memory, recipe.near_dup_siblings
+    )
+    return kept, fates, asdict(report)
+
+
+def duplicate_pairs(conversations: pl.DataFrame, alike: pl.DataFrame) -> pl.DataFrame:
+    """id, survivor, similarity, detail, messages, survivor_messages: near-duplicates beside what stays in their place."""
+    texts = conversations.select("id", "messages")
+    theirs = texts.rename({"id": "survivor", "messages": "survivor_messages"})
+    pairs = alike.select("id", "survivor", "similarity", "detail").join(texts, on="id", maintain_order="left")
+    return pairs.join(theirs, on="survivor", maintain_order="left")
+
+
+def _split(
+    sampled: pl.DataFrame, recipe: Recipe, max_memory: int | None, notes: list[str]
+) -> tuple[dict[str, pl.DataFrame], dict[str, Any] | None]:
+    """The splits, and the proof that no test row has its like in train.
+
+    Sketches can miss a pair, so each test row is then checked exactly; one that has its like in train joins it there,
+    with its whole group, until the check finds nothing.
+    """
+    if recipe.split is None:
+        return {selection.TRAIN: sampled}, None
+    kin = alike_groups(sampled, LEAK, max_memory=max_memory)
+    splits, told = selection.split(sampled, recipe, kin)
+    notes += told
+    group_of = dict(kin.join(sampled.select("row", "id"), on="row").select("id", "group").rows())
+    moved = 0
+    while (leaks := find_leaks(splits[selection.TRAIN], splits[selection.TEST], LEAK)).height:
+        leaking = {group_of[id_] for id_ in leaks["test"]}
+        held = splits[selection.TEST].filter(
+            ~pl.Series(group_of[id_] in leaking for id_ in splits[selection.TEST]["id"])
+        )
+        moved += splits[selection.TEST].height - held.height
+        splits = selection.divide(sampled, sampled["row"].is_in(held["row"].implode()))
+    tested = splits[selection.TEST].height
+    if not tested:
+        notes.append(f"--split {recipe.split} left test empty: there are too few trees that are not alike.")
+    return splits, {"proved_below": LEAK, "tested": tested, "moved_to_train": moved}
+
+
+def _renderable(conversations: pl.DataFrame, renderer: Renderer) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Split off the conversations that the template refuses."""
+    refusals = renderer.refusals(conversations)
+    if refusals.is_empty():
+        return conversations, no_fates()
+    refused = conversations.join(refusals, on="row", how="inner", maintain_order="left")
+    left = conversations.join(refusals, on="row", how="anti", maintain_order="left")
+    return left, dropped(refused, "conversation", "render", "template_refused")
+
+
+def _refuse_empty(splits: dict[str, pl.DataFrame], ledger: Ledger) -> None:
+    if splits[selection.TRAIN].is_empty():
+        reasons = [f"{count} {rule}" for stage in ledger.funnel for rule, count in stage["rules"].items()]
+        if selection.TEST in splits and not splits[selection.TEST].is_empty():
+            raise InputError("Nothing would be left to train on: --split takes every row into test; ask for fewer.")
+        raise InputError(f"Nothing would be left: every record was dropped ({', '.join(reasons) or 'there was none'}).")
+
+
+def _cut_off(reading: Reading) -> list[str]:
+    """A file that breaks off counts as one bad record, whatever was behind the break: so it is said aloud."""
+    cut = reading.fates.filter(pl.col("rule") == "truncated")
+    return [f"{source} breaks off: {detail}." for source, detail in cut.select("source", "detail").rows()]
+
+
+def _notes(sound: pl.DataFrame, recipe: Recipe) -> list[str]:
+    """Sentences a person should read beside the numbers."""
+    silent = rules.abstentions(sound, recipe)
+    return [
+        f"{count} of {sound.height} rows have no label for {flag} and were not judged by it."
+        for flag, count in silent.items()
+        if count
+    ]
+
+
+def write_splits(
+    folder: Path,
+    splits: dict[str, pl.DataFrame],
+    renderer: Renderer,
+    recipe: Recipe,
+    version: str,
+    advance: Any,
+    witnesses: Sequence[See],
+) -> dict[str, Any]:
+    """Render and write all splits, and let the witnesses see each batch; gives the splits' entries for the manifest."""
+    entries, done = {}, 0
+    for name, frame in splits.items():
+        writer = shards.ShardWriter(folder, name, recipe.shard_bytes)
+        for batch in _ahead(shard_batches(frame, renderer)):
+            writer.write(batch)
+            for see in witnesses:
+                see(batch, name)
+            done += batch.num_rows
+            advance(done)
+        entries[name] = writer.finish(f"{version}-{name}")
+        if frame.height:
+            renderer.check_sample(frame, recipe.seed)
+    shards.write_dataset_dict(folder, splits)
+    return entries
+
+
+def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same, with the next batch made on a thread while the last one is written; both leave Python's lock."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = pool.submit(next, batches, None)
+            yield batch
+
+
+def shard_batches(frame: pl.DataFrame, renderer: Renderer) -> Iterator[pa.RecordBatch]:
+    """Rendered batches of `SHARD_SCHEMA`, in the order of `frame`."""
+    for part in renderer.batches(frame):
+        rows = frame.slice(part.start, len(part.text))
+        made = {"text": part.text, "spans": part.spans, "controls": part.controls}
+        arrays = [
+            made[field.name].cast(field.type)
+            if field.name in made
+            else shards.plain_array(rows[field.name], field.type)
+            for field in SHARD_SCHEMA
+        ]
+        yield pa.RecordBatch.from_arrays(arrays, schema=SHARD_SCHEMA)

@@ -1,0 +1,40 @@
+"""What comes with dataprep: the sample and the templates, beside the package in a checkout, inside it in a wheel."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parent
+
+SAMPLE_NAME = "sample"
+
+
+def sample_file() -> Path:
+    """The synthetic sample: trees in OASST's nested format."""
+    return _first(_PACKAGE.parent / "data" / "sample", _PACKAGE / "sample") / "oasst_sample.trees.jsonl.gz"
+
+
+def templates_folder() -> Path:
+    """The folder of bundled .jinja templates."""
+    return _first(_PACKAGE.parent / "templates", _PACKAGE / "templates")
+
+
+def _first(*folders: Path) -> Path:
+    """The checkout's folder where there is a checkout, else the wheel's."""
+    in_checkout = (_PACKAGE.parent / "pyproject.toml").is_file()
+    return folders[0] if in_checkout else folders[1]
+
+
+def default_name(sources: tuple[str, ...]) -> str:
+    """A build's name by default: the stem of the first source; `sample` for the bundled one."""
+    if not sources:
+        return SAMPLE_NAME
+    last = re.split(r"[@:]", sources[0].rstrip("/").rsplit("/", 1)[-1])[0]
+    stem = re.sub(r"(\.(jsonl|ndjson|json|parquet|arrow|gz))+$", "", last)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:80]
+    if stem.isascii():
+        return name or "build"
+    # what is left of other scripts may be the same for different names
+    return f"{name or 'build'}-{hashlib.blake2b(stem.encode(errors='replace'), digest_size=4).hexdigest()}"

@@ -1,0 +1,192 @@
+"""Looking into a build: `show`, `why`, `duplicates`, `verify`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from dataprep.cli.common import DEFAULT_STORE, BuildName, Json, Store, app, locate_build, open_named, print_json
+from dataprep.errors import InputError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from dataprep.contract import Build
+
+
+@app.command
+def show(
+    reference: BuildName,
+    *,
+    row: int = 0,
+    split: str = "train",
+    store: Store = DEFAULT_STORE,
+    as_json: Json = False,
+) -> None:
+    """Show a rendered conversation: what is trained, what is not, and the template's control tokens.
+
+    Parameters
+    ----------
+    row
+        Which row of the split, from 0.
+    split
+        train or test.
+    """
+    from dataprep.terminal import conversation, plain_conversation, stdout_console, visible
+
+    opened = open_named(store, reference)
+    if split not in opened.splits:
+        raise InputError(f"There is no split '{split}' in {opened.path}. Available: {', '.join(opened.splits)}.")
+    table = opened.splits[split]
+    if not 0 <= row < table.num_rows:
+        raise InputError(f"There is no row {row} in {split} of {opened.path}: its rows are 0 to {table.num_rows - 1}.")
+    record = table.slice(row, 1).to_pylist()[0]
+    if as_json:
+        print_json(record)
+        return
+    console = stdout_console()
+    trained = sum(span["end"] - span["start"] for span in record["spans"])
+    share = f"{trained:,} of {len(record['text']):,} characters are trained"
+    head = visible(f"{record['id']}  {record['lang'] or ''}  {share}")
+    if console.is_terminal:
+        console.print(f"{head}: in green", style="bold", markup=False)
+        console.print(conversation(record["text"], record["spans"], record["controls"]), soft_wrap=True)
+    else:
+        print(f"{head}: between ⟦ and ⟧")
+        print(plain_conversation(record["text"], record["spans"]))
+
+
+@app.command
+def why(
+    reference: BuildName,
+    record: Annotated[str, Parameter(name="id")],
+    *,
+    store: Store = DEFAULT_STORE,
+    as_json: Json = False,
+) -> None:
+    """Tell the fate of a conversation, message or tree: its repairs, and why it is or is not in the build.
+
+    Parameters
+    ----------
+    record
+        An id of a conversation, message or tree; or FILE:LINE, a place in a source.
+    """
+    import polars as pl
+
+    from dataprep.shards import read_duplicates
+    from dataprep.terminal import fate, side_by_side, stdout_console
+
+    opened = open_named(store, reference)
+    rows = _fates_of(opened, record)
+    if as_json:
+        print_json({"id": record, "fates": rows})
+        return
+    console = stdout_console()
+    pairs = read_duplicates(opened.path)
+    plain = not console.is_terminal
+    for row in rows:
+        console.print(fate(row), soft_wrap=True)
+        if pairs is not None and row["rule"] == "near_duplicate":
+            pair = pairs.row(by_predicate=pl.col("id") == row["id"], named=True)
+            console.print(side_by_side(pair["messages"], pair["survivor_messages"], row["id"], row["survivor"], plain))
+
+
+@app.command
+def duplicates(
+    reference: BuildName,
+    *,
+    limit: int = 20,
+    store: Store = DEFAULT_STORE,
+    as_json: Json = False,
+) -> None:
+    """List the clusters of near-duplicates, largest first, with the one that stayed and why it did.
+
+    Parameters
+    ----------
+    limit
+        How many clusters to show.
+    """
+
+    from dataprep.shards import read_duplicates
+    from dataprep.terminal import cluster_lines, stdout_console
+
+    pairs = read_duplicates(open_named(store, reference).path)
+    clusters = [] if pairs is None else _clusters(pairs)
+    if as_json:
+        print_json({"clusters": len(clusters), "largest": clusters[:limit]})
+        return
+    console = stdout_console()
+    gone = 0 if pairs is None else pairs.height
+    console.print(f"{gone} near-duplicates in {len(clusters)} clusters" + ("" if clusters else "."))
+    for cluster in clusters[:limit]:
+        console.print(cluster_lines(cluster), soft_wrap=True)
+    if len(clusters) > limit:
+        console.print(f"… and {len(clusters) - limit} more: --limit shows them.")
+
+
+def _clusters(pairs: pl.DataFrame) -> list[dict[str, Any]]:
+    """survivor, why, opening and members (id, similarity) of each cluster, largest first."""
+    import polars as pl
+
+    opening = pl.col("survivor_messages").list.first().struct.field("content").str.head(80)
+    members = pl.struct("id", "similarity")
+    found = pairs.group_by("survivor", maintain_order=True).agg(
+        why=pl.col("detail").first(),
+        opening=opening.first(),
+        members=members.sort_by("similarity", "id", descending=[True, False]),
+    )
+    return found.sort(pl.col("members").list.len(), "survivor", descending=[True, False]).to_dicts()
+
+
+def _fates_of(opened: Build, record: str) -> list[dict[str, Any]]:
+    """The fates of an id, of what stands in a place `FILE:LINE`, of the conversations that a message is part of, or of
+    a tree's records: the first of these that there is."""
+    import polars as pl
+
+    from dataprep.shards import read_fates
+
+    fates = read_fates(opened.path)
+    file, _, line = record.rpartition(":")
+    ways: list[Callable[[], pl.Expr]] = [
+        lambda: pl.col("id") == record,
+        lambda: (pl.col("source") == file) & (pl.col("line").cast(pl.String) == line),
+        lambda: pl.col("id").is_in(_holders(opened, record)),
+        lambda: pl.col("tree_id") == record,
+    ]
+    for way in ways:
+        found = fates.filter(way())
+        if not found.is_empty():
+            whole = found.filter(pl.col("rule") == "on_path")["survivor"]  # of a part, its conversation's fate too
+            is_whole = pl.col("id").is_in(whole.implode()) & (pl.col("kind") == "conversation")
+            return fates.filter(pl.col("row").is_in(found["row"].implode()) | is_whole).to_dicts()
+    raise InputError(
+        f"No record '{record}' is in the fates of {opened.path}: ask for the id of a conversation, a message or a tree, "
+        "or for FILE:LINE of a source."
+    )
+
+
+def _holders(opened: Build, message: str) -> list[str]:
+    """Ids of the kept conversations of which `message` is a part."""
+    import polars as pl
+
+    both = pl.concat(pl.DataFrame(table.select(["id", "message_ids"])) for table in opened.splits.values())
+    return both.filter(pl.col("message_ids").list.contains(message))["id"].to_list()
+
+
+@app.command
+def verify(reference: BuildName, *, store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
+    """Check a build: every file's checksum, the shards' columns and rows, the sum of the fates."""
+    from dataprep.terminal import stdout_console
+    from dataprep.verification import verify_build
+
+    facts = verify_build(locate_build(store, reference))
+    if as_json:
+        print_json(facts)
+    else:
+        stdout_console().print(
+            f"{facts['name']}@{facts['version']} is whole: {facts['rows']:,} rows, {facts['files']} files, "
+            f"{facts['fates']:,} fates.",
+            soft_wrap=True,
+        )

@@ -1,0 +1,139 @@
+"""Judging what is there: `report`, `audit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from dataprep.cli.common import DEFAULT_STORE, BuildName, Json, Store, Switch, app, open_named, print_json
+from dataprep.errors import InputError
+
+if TYPE_CHECKING:
+    from dataprep.audit import Audit
+
+
+@app.command
+def report(
+    reference: BuildName,
+    *,
+    open_it: Annotated[bool, Parameter(name="--open", negative="")] = False,
+    show_personal_data: Annotated[bool, Switch] = False,
+    out: Path | None = None,
+    store: Store = DEFAULT_STORE,
+    as_json: Json = False,
+) -> None:
+    """Tell where a build's report is: one HTML file that works offline.
+
+    Parameters
+    ----------
+    open_it
+        Open it in the browser.
+    show_personal_data
+        Write a report with e-mail addresses, keys, card and phone numbers left in the texts; needs --out.
+    out
+        Write the report to this file, made anew from the build.
+    """
+    import webbrowser
+
+    opened = open_named(store, reference)
+    path = opened.path / "report.html"
+    if show_personal_data and out is None:
+        raise InputError("--show-personal-data needs --out FILE: a build's own report never shows personal data.")
+    if out is not None:
+        import json
+
+        from dataprep.report import Shown, build_report
+        from dataprep.shards import read_duplicates, read_fates
+        from dataprep.store import telling_os_errors
+
+        fates, pairs = read_fates(opened.path), read_duplicates(opened.path)
+        quality = json.loads((opened.path / "quality.json").read_text(encoding="utf-8"))
+        shown = Shown.of(opened.splits, opened.manifest.facts["recipe"]["seed"])
+        made = build_report(opened.manifest.facts, shown, fates, pairs, quality, show_personal_data)
+        with telling_os_errors(out.parent, "choose another --out"):
+            out.write_text(made, encoding="utf-8")
+        path = out.resolve()
+    if not path.is_file():
+        raise InputError(
+            f"{opened.path} has no report: it was built before there were reports; write one with --out FILE."
+        )
+    if open_it:
+        webbrowser.open(path.as_uri())
+    if as_json:
+        print_json({"path": str(path)})
+    else:
+        print(path)
+
+
+@app.command
+def audit(
+    file: Path,
+    *,
+    template: str = "llama2",
+    format: str = "auto",
+    against: Path | None = None,
+    source_format: str = "auto",
+    repaired: Path | None = None,
+    report_file: Annotated[Path | None, Parameter(name="--report")] = None,
+    as_json: Json = False,
+) -> None:
+    """Read an already formatted data set back, and tell what is wrong with it, row by row.
+
+    Parameters
+    ----------
+    file
+        JSONL, JSON, Parquet or Arrow with a column text (rendered), messages or conversations.
+    template
+        The chat template that a text column was rendered with.
+    format
+        Format of the file where it has messages; auto recognises it.
+    against
+        Another file: an evaluation set whose texts must not be in here (leak), or the source that this was made from,
+        to find what was cut or lost on the way.
+    source_format
+        Format of --against; naming it says that it is the source of the same conversations.
+    repaired
+        Write the sound rows, and those that can be put right without guessing, to this JSONL file.
+    report_file
+        Write what was found as an HTML page.
+    """
+    from dataprep.audit import audit_file
+    from dataprep.terminal import stdout_console, visible
+
+    found = audit_file(file, template, format, against, source_format)
+    mended = found.write_repaired(repaired) if repaired else None
+    if report_file:
+        report_file.write_text(found.page(), encoding="utf-8")
+    if as_json:
+        print_json(found.facts() | ({"repaired": mended} if mended else {}))
+        return
+    console = stdout_console()
+    console.print(_table(found))
+    for note in found.notes:
+        console.print(visible(note), style="yellow", markup=False, soft_wrap=True)
+    faulty, rows = len(found.faults), found.row_count
+    console.print(f"{faulty:,} of {rows:,} rows have a fault." if faulty else f"No fault in {rows:,} rows.")
+    if mended:
+        told = ", ".join(map(str, mended["left_out_rows"][:20])) or "none"
+        console.print(
+            f"{repaired}: {mended['written']:,} rows, {mended['repaired']:,} of them put right; left out: {told}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _table(found: Audit) -> object:
+    from rich.table import Table
+    from rich.text import Text
+
+    from dataprep.terminal import visible
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("row", "fault", "sure", "what and where"):
+        table.add_column(column, overflow="fold", justify="right" if column == "row" else "left")
+    for row, faults in found.faults.items():
+        for fault in faults:
+            table.add_row(str(row), fault.kind, fault.sure, Text(visible(fault.detail)))
+    return table

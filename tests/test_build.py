@@ -1,0 +1,270 @@
+"""The whole way: files in, a version out; what it holds, that it is the same everywhere, and that nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pytest
+from datasets import load_from_disk
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dataprep.build import Outcome, build
+from dataprep.config import Recipe
+from dataprep.contract import SHARD_SCHEMA, open_build
+from dataprep.errors import DamagedBuild, InputError
+from dataprep.progress import Progress
+from dataprep.shards import read_fates
+from dataprep.verification import verify_build
+
+
+def guanaco(folder: Path, texts: list[str], name: str = "rows.jsonl") -> str:
+    file = folder / name
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return str(file)
+
+
+def said(*turns: str) -> str:
+    return "".join(f"### {('Human', 'Assistant')[n % 2]}: {turn}" for n, turn in enumerate(turns))
+
+
+def make(store: Path, **options: Any) -> Outcome:
+    extra = {key: options.pop(key) for key in ("force", "dry_run") if key in options}
+    name = options.pop("name", "n")
+    options.setdefault("gate", "off")  # it has tests of its own, and takes seconds to load
+    return build(Recipe(**options), store, name, progress=Progress(), **extra)
+
+
+TEXTS = [
+    said("Hello", "Hi there"),
+    said("Multi", "one", "more", "two ### Step 1"),
+    said("Dangling", "answered", "and then?"),
+    said("Only asked"),
+    said("hello ", "HI  there"),  # an exact duplicate but for case and white space
+    said("typed", "a </s> token"),
+    "no marker at all",
+    *(said(f"question {n}", f"answer {n} é 漢字 🙂") for n in range(30)),
+]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> str:
+    return guanaco(tmp_path, TEXTS)
+
+
+def test_a_build_holds_what_its_contract_says(tmp_path: Path, source: str) -> None:
+    outcome = make(tmp_path / "store", source=(source,), split="test=5")
+    assert outcome.path is not None
+    opened = open_build(outcome.path)
+    assert {name: table.num_rows for name, table in opened.splits.items()} == {"train": 28, "test": 5}
+    for table in opened.splits.values():
+        assert table.schema.equals(SHARD_SCHEMA)
+        for row in table.to_pylist():
+            assert [row["text"][c["start"] : c["end"]] for c in row["controls"]] == ["<s>", "</s>"] * len(row["spans"])
+            answers = [turn["content"] for turn in row["messages"] if turn["role"] == "assistant"]
+            assert [row["text"][s["start"] : s["end"]] for s in row["spans"]] == [f" {a.strip()} </s>" for a in answers]
+    assert verify_build(outcome.path)["rows"] == 33
+
+
+def test_every_line_has_a_fate_and_the_sums_hold(tmp_path: Path, source: str) -> None:
+    outcome = make(tmp_path / "store", source=(source,), sample=10)
+    fates = read_fates(outcome.path)
+    assert sorted(fates["line"].unique()) == list(range(1, len(TEXTS) + 1))
+    assert fates["row"].is_unique().all()
+    assert outcome.facts["fates"] == {
+        "kept": 10,
+        "dropped": 4,
+        "not_sampled": 23,
+        "rules": {"control_token": 1, "exact_duplicate": 1, "no_answer": 1, "no_role_marker": 1},
+    }
+    for stage in outcome.facts["funnel"]:
+        assert stage["in"] == stage["out"] + stage["dropped"] + stage["not_sampled"]
+    cut = fates.filter(pl.col("repairs").list.len() > 0)
+    assert cut["repairs"].to_list() == [[{"rule": "dangling_question", "detail": "and then?"}]]
+    assert set(outcome.seconds) >= {"read", "rules", "dedup", "select", "render", "write"}
+
+
+def test_datasets_opens_it_without_copying(tmp_path: Path, source: str) -> None:
+    outcome = make(tmp_path / "store", source=(source,), split="test=5")
+    before = pa.total_allocated_bytes()
+    whole = load_from_disk(str(outcome.path))
+    train = load_from_disk(f"{outcome.path}/train")
+    assert pa.total_allocated_bytes() - before < 10_000
+    assert (whole["train"].num_rows, whole["test"].num_rows, train.num_rows) == (28, 5, 28)
+    assert "<s>[INST] Multi [/INST] one </s><s>[INST] more [/INST] two ### Step 1 </s>" in train["text"]
+    assert train.column_names == SHARD_SCHEMA.names
+
+
+def test_a_version_that_is_there_is_found_and_not_built_again(tmp_path: Path, source: str) -> None:
+    first = make(tmp_path / "store", source=(source,))
+    stamp = (first.path / "manifest.json").stat().st_mtime_ns
+    again = make(tmp_path / "store", source=(source,))
+    assert (again.version, again.built) == (first.version, False)
+    assert (first.path / "manifest.json").stat().st_mtime_ns == stamp
+    assert "read" not in again.seconds
+    other = make(tmp_path / "store", source=(source,), seed=1)
+    assert other.version != first.version
+    make(tmp_path / "store", source=(source,))
+    assert os.readlink(tmp_path / "store/n/latest") == first.version
+    assert json.loads((other.path / "manifest.json").read_text())["parent"] == first.version
+
+
+def test_the_version_depends_on_bytes_and_recipe_alone(tmp_path: Path, source: str) -> None:
+    first = make(tmp_path / "one", source=(source,))
+    (tmp_path / "elsewhere").mkdir()
+    moved = shutil.copy(source, tmp_path / "elsewhere")
+    assert make(tmp_path / "two", source=(moved,), name="other").version == first.version
+    changed = guanaco(tmp_path / "elsewhere", [*TEXTS, said("new", "one")])
+    assert make(tmp_path / "two", source=(changed,)).version != first.version
+    template = tmp_path / "llama2.jinja"
+    template.write_text((Path(__file__).parents[1] / "templates/llama2.jinja").read_text())
+    assert make(tmp_path / "three", source=(source,), template=str(template)).version == first.version
+    template.write_text(template.read_text() + "\n{# changed #}")
+    assert make(tmp_path / "three", source=(source,), template=str(template)).version != first.version
+
+
+@pytest.mark.parametrize("threads", ["1", "4"])
+def test_shards_are_the_same_bytes_on_any_number_of_threads(tmp_path: Path, source: str, threads: str) -> None:
+    here = make(tmp_path / "here", source=(source,), split="test=0.2", sample=25)
+    command = [
+        sys.executable,
+        "-m",
+        "dataprep",
+        "build",
+        "--source",
+        source,
+        "--split",
+        "test=0.2",
+        "--sample",
+        "25",
+        "--gate",
+        "off",
+    ]
+    command += ["--json", "--name", "n", "--store", str(tmp_path / "there")]
+    environment = {**os.environ, "POLARS_MAX_THREADS": threads, "OMP_NUM_THREADS": threads, "PYTHONHASHSEED": threads}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    there = json.loads(done.stdout)
+    assert there["version"] == here.version
+    files = sorted(
+        path.relative_to(here.path) for path in here.path.rglob("*") if path.suffix in (".arrow", ".parquet", ".json")
+    )
+    for file in files:
+        if file.name != "manifest.json":
+            assert (here.path / file).read_bytes() == (Path(there["path"]) / file).read_bytes(), file
+
+
+def test_a_manifest_is_a_recipe(tmp_path: Path, source: str) -> None:
+    first = make(tmp_path / "store", source=(source,), split="test=0.2", lang=(), max_chars=500)
+    command = [sys.executable, "-m", "dataprep", "build", "--recipe", str(first.path / "manifest.json"), "--json"]
+    done = subprocess.run([*command, "--store", str(tmp_path / "other")], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["version"] == first.version
+
+
+def test_force_builds_again_and_gives_the_same(tmp_path: Path, source: str) -> None:
+    first = make(tmp_path / "store", source=(source,))
+    shard = next(first.path.glob("train/*.arrow"))
+    sound = shard.read_bytes()
+    shard.write_bytes(sound[:-1] + b"x")
+    with pytest.raises(DamagedBuild, match=shard.name):
+        make(tmp_path / "store", source=(source,))
+    assert make(tmp_path / "store", source=(source,), force=True).built
+    assert shard.read_bytes() == sound
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path, source: str) -> None:
+    outcome = make(tmp_path / "store", source=(source,), dry_run=True)
+    assert outcome.path is None
+    assert outcome.facts["rows"] == 33
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_sample_larger_than_what_is_left_is_noted(tmp_path: Path, source: str) -> None:
+    outcome = make(tmp_path / "store", source=(source,), sample=1000)
+    assert outcome.facts["rows"] == 33
+    assert "--sample 1000 asked for more than there is" in outcome.facts["notes"][-1]
+
+
+def test_shuffle_takes_the_rows_of_the_public_thousand_in_their_order(tmp_path: Path) -> None:
+    import numpy as np
+
+    source = guanaco(tmp_path, [said(f"q{n}", f"a{n}") for n in range(300)])
+    outcome = make(tmp_path / "store", source=(source,), sample=50, sample_method="shuffle")
+    texts = open_build(outcome.path).splits["train"]["text"].to_pylist()
+    assert texts == [f"<s>[INST] q{n} [/INST] a{n} </s>" for n in np.random.default_rng(42).permutation(300)[:50]]
+
+
+def test_nothing_left_is_an_error_that_names_the_rules(tmp_path: Path) -> None:
+    source = guanaco(tmp_path, [said("only asked"), said("again")])
+    with pytest.raises(InputError, match="Nothing would be left.*2 no_answer"):
+        make(tmp_path / "store", source=(source,))
+
+
+def test_too_many_bad_records_are_an_error(tmp_path: Path) -> None:
+    source = guanaco(tmp_path, TEXTS)
+    with Path(source).open("a") as file:
+        file.write('{"text": "### Human: cut of\n' * 5)
+    with pytest.raises(InputError, match="above --max-bad 0.05"):
+        make(tmp_path / "store", source=(source,))
+    outcome = make(tmp_path / "store", source=(source,), max_bad=0.5)
+    assert outcome.facts["rows"] == 33
+    assert outcome.facts["fates"]["rules"]["bad_json"] == 5
+    assert f"6 of {len(TEXTS) + 5} records cannot be read; the first is in line 7 of" in outcome.facts["notes"][0]
+
+
+def test_a_bad_message_in_a_tree_is_told_like_a_bad_line(tmp_path: Path) -> None:
+    def tree(n: int, **reply: str) -> dict:
+        answer = {"message_id": f"a{n}", "parent_id": f"q{n}", "role": "assistant", **reply}
+        prompt = {"message_id": f"q{n}", "text": f"question {n}", "role": "prompter", "replies": [answer]}
+        return {"message_tree_id": f"q{n}", "tree_state": "ready_for_export", "prompt": prompt}
+
+    path = tmp_path / "trees.jsonl"
+    path.write_text("".join(json.dumps(tree(n, **({"text": "yes"} if n else {}))) + "\n" for n in range(5)))
+    outcome = make(tmp_path / "store", source=(str(path),), max_bad=0.5)
+    assert "1 of 5 records cannot be read; the first is in line 1 of trees.jsonl" in outcome.facts["notes"][0]
+
+
+def test_a_template_that_refuses_a_conversation_gives_it_its_fate(tmp_path: Path, source: str) -> None:
+    template = tmp_path / "strict.jinja"
+    text = (Path(__file__).parents[1] / "templates/chatml.jinja").read_text()
+    template.write_text(text + "{% if messages | length > 2 %}{{ raise_exception('one turn only') }}{% endif %}")
+    outcome = make(tmp_path / "store", source=(source,), template=str(template), sample=33)
+    fates = read_fates(outcome.path).filter(rule="template_refused")
+    assert fates.select("stage", "line").rows() == [("render", 2)]
+    assert "one turn only" in fates["detail"][0]
+    assert outcome.facts["rows"] == 33  # its place went to the next, </s> means nothing to ChatML
+
+
+rows = st.lists(
+    st.lists(st.text(alphabet="ab é\n#", min_size=0, max_size=8), min_size=1, max_size=5).map(
+        lambda turns: said(*turns)
+    )
+    | st.text(max_size=10),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows, st.sampled_from([None, 1, 3]), st.sampled_from([None, "test=0.5"]))
+def test_whatever_comes_in_is_accounted_for(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str], sample: Any, split: Any
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    source = guanaco(folder, texts)
+    try:
+        outcome = make(folder / "store", source=(source,), format="guanaco", sample=sample, split=split, max_bad=1.0)
+    except InputError as fault:
+        assert "Nothing would be left" in str(fault)
+        return
+    fates = read_fates(outcome.path)
+    assert set(fates["line"]) == set(range(1, len(texts) + 1))
+    assert fates.height == len(texts)
+    assert verify_build(outcome.path)["rows"] == outcome.facts["fates"]["kept"]

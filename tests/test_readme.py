@@ -1,0 +1,79 @@
+"""The README says what the code does: its table is the code's, and its commands run."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.readme import README, with_table
+
+
+def test_the_table_of_options_is_the_codes() -> None:
+    text = README.read_text()
+    assert text == with_table(text), "run `make readme`"
+
+
+def shell_lines() -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    return [
+        line.split("  #")[0].strip()
+        for block in blocks
+        for line in block.splitlines()
+        if line and not line.startswith("#")
+    ]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the README's examples speak of."""
+    import json
+
+    place = tmp_path_factory.mktemp("readme")
+    (place / "data").mkdir()
+    (place / "data/recipes").symlink_to(ROOT / "data/recipes")
+    (place / "chats").mkdir()
+    import gzip
+
+    chat = [{"role": r, "content": f"{r} {n}"} for n in range(2) for r in ("user", "assistant")]
+    for part in range(2):
+        lines = "".join(
+            json.dumps({"messages": [*chat[:3], {"role": "assistant", "content": f"{part} {n}"}]}) + "\n"
+            for n in range(9)
+        )
+        (place / f"chats/{part}.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    (place / "chat.json").write_text(json.dumps(chat))
+    (place / "my.jinja").write_text((ROOT / "templates/chatml.jinja").read_text())
+    (place / "set.jsonl").write_text(json.dumps({"text": "<s>[INST] a [/INST] b </s>"}) + "\n")
+    run(place, "dataprep build --template llama2 --sample 1000")
+    return place
+
+
+def run(place: Path, line: str) -> subprocess.CompletedProcess[str]:
+    line = re.sub(r"^dataprep", f"{sys.executable} -m dataprep", line)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(line, shell=True, cwd=place, capture_output=True, text=True, timeout=300, env=environment)
+
+
+def on_the_hub(line: str) -> bool:
+    """Whether a command reads from or writes to the Hub: it names org/name after --source or --to, or a guanaco recipe."""
+    return re.search(r"--(source|to) [A-Za-z0-9][\w.-]*/[\w.-]+(\s|$)|guanaco", line) is not None
+
+
+def test_its_commands_run(folder: Path) -> None:
+    import polars as pl
+
+    some = pl.read_parquet(folder / "data/builds/sample/latest/fates/*.parquet")["id"][0]
+    ran = 0
+    for line in shell_lines():
+        if not line.startswith("dataprep") or on_the_hub(line):
+            continue  # make and the Hub: the first is what runs this test, the other has tests of its own
+        done = run(folder, line.replace(" ID", f" {some}"))
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+        ran += 1
+    assert ran >= 7
