@@ -1,0 +1,242 @@
+"""Each option reaches the library's configuration or the result; a new one without a case fails."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from tests.training.builds import chatter, row, write_build
+from training import data, model
+from training.config import PRESETS, TINY_DEFAULTS, RunConfig, as_json, check, from_json, names, read_toml
+from training.errors import DataError, OptionError, RunError
+from training.folder import Folder, prepare_folder
+from training.memory import Choice
+
+BASE = RunConfig(data=Path("."), model="tiny")
+
+
+def sft(config: RunConfig, **over):
+    """trl's configuration for these options."""
+    from training.trainer import arguments
+
+    place = over.pop("place", model.Place("cpu", "fp32", "dataprep_segments", liger=False))
+    choice = over.pop("choice", Choice(1, 0, config.optimizer or "adamw"))
+    return arguments(config, place, choice, Folder(Path("/tmp/none")), accumulate=1, steps=over.pop("steps", 100))
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory):
+    return write_build(tmp_path_factory.mktemp("options") / "build", chatter(60), chatter(12, seed=5), gate="failed")
+
+
+def loaded(config, build):
+    from training.show import vocabulary_of
+
+    opened = data.open_data(replace(config, data=build, allow_failed_gate=True))
+    vocabulary = vocabulary_of(config, opened.splits["train"], dict(opened.manifest.template))
+    return data.load(config, opened, vocabulary)
+
+
+def possible(config):
+    from training.run import possible
+
+    shape = {"hidden_size": 64, "num_hidden_layers": 8, "num_attention_heads": 4, "vocab_size": 99}
+    place = model.Place("cpu", "fp32", "dataprep_segments", liger=False)
+    return possible(config, place, shape, 4, None)[0]
+
+
+def adapters(config):
+    """peft's configuration, caught on its way."""
+    import peft
+
+    caught = {}
+
+    def catch(_, lora):
+        caught.update(lora.to_dict())
+
+    original, peft.get_peft_model = peft.get_peft_model, catch
+    try:
+        model.add_adapters(None, config)
+    finally:
+        peft.get_peft_model = original
+    return caught
+
+
+def case_of(name):  # noqa: C901, PLR0911, PLR0912 - one case an option
+    """A check of one option: called with pytest's tmp_path and the build."""
+    plain = {
+        "lr": (1e-3, lambda c: sft(c).learning_rate == 1e-3),
+        "schedule": ("linear", lambda c: sft(c).lr_scheduler_type == "linear"),
+        "warmup": (0.2, lambda c: sft(c).warmup_steps == 20),
+        "weight_decay": (0.1, lambda c: sft(c).weight_decay == 0.1),
+        "max_grad_norm": (0.7, lambda c: sft(c).max_grad_norm == 0.7),
+        "seed": (7, lambda c: sft(c).seed == sft(c).data_seed == 7),
+        "epochs": (3.0, lambda c: sft(c).num_train_epochs == 3.0),
+        "eval_every": (9, lambda c: sft(c).eval_steps == 9 and sft(BASE).eval_steps == 10),
+        "save_every": (9, lambda c: sft(c).save_steps == 9),
+        "log_every": (5, lambda c: sft(c).logging_steps == 5),
+        "report_to": ("tensorboard", lambda c: "tensorboard" in sft(c).report_to),
+        "lora_r": (3, lambda c: adapters(c)["r"] == 3),
+        "lora_alpha": (5, lambda c: adapters(c)["lora_alpha"] == 5),
+        "lora_dropout": (0.25, lambda c: adapters(c)["lora_dropout"] == 0.25),
+        "targets": ("q_proj, v_proj", lambda c: set(adapters(c)["target_modules"]) == {"q_proj", "v_proj"}),
+        "micro_batch": (2, lambda c: possible(c).micro_batch == 2),
+        "checkpoint_layers": (3, lambda c: possible(c).checkpoint_layers == 3),
+        "optimizer": ("paged_adamw_8bit", lambda c: sft(c, choice=possible(c)).optim == "paged_adamw_8bit"),
+        "precision": ("bf16", lambda c: model.choose_place(c).precision == "bf16"),
+    }
+    return plain.get(name)
+
+
+PLAIN = [field.name for field in fields(RunConfig) if case_of(field.name)]
+# Options with a test of their own, below or where it is named.
+ELSEWHERE = {
+    "data": "test_run", "model": "test_run", "out": "test_run", "resume": "test_resume_option", "config": "test_toml",
+    "preset": "test_presets", "allow_failed_gate": "test_gate", "max_tokens": "test_data_options",
+    "cut": "test_data_options", "train_on": "test_data_options", "held_out": "test_data_options",
+    "max_steps": "test_run", "tokens_per_step": "test_run", "keep": "test_run", "stop_prompts": "test_run",
+    "device": "test_device", "attention": "test_attention", "kernels": "test_kernels", "memory_gb": "test_memory_gb",
+    "quantization": "test_loading_options", "revision": "test_loading_options",
+}  # fmt: skip
+
+
+def test_every_option_has_a_case():
+    assert set(PLAIN) | ELSEWHERE.keys() == set(names())
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_option_arrives(name):
+    value, arrives = case_of(name)
+    assert getattr(BASE, name) != value
+    assert arrives(check(replace(BASE, **{name: value})))
+
+
+def test_data_options(build):
+    whole = loaded(BASE, build)
+    assert whole.train.prepared.ledger.rows_cut == 0 and len(whole.test.prepared.rows.names) == 12
+    short = loaded(replace(BASE, max_tokens=20), build).train.prepared
+    assert short.ledger.rows_cut > 0 and short.rows.lengths.max() <= 20
+    dropped = loaded(replace(BASE, max_tokens=20, cut="drop"), build).train.prepared.ledger
+    assert dropped.rows_cut == 0 and dropped.rows_dropped > 0
+    last = loaded(replace(BASE, train_on="last-answer"), build).train.prepared.ledger
+    assert last.tokens_trained < whole.train.prepared.ledger.tokens_trained
+    assert len(loaded(replace(BASE, held_out=3), build).test.prepared.rows.names) == 3
+    assert loaded(replace(BASE, held_out=0), build).test is None
+
+
+def test_gate(build):
+    with pytest.raises(DataError, match="allow-failed-gate"):
+        data.open_data(replace(BASE, data=build))
+    assert data.open_data(replace(BASE, data=build, allow_failed_gate=True)).manifest.gate == "failed"
+
+
+def test_whole_trees_are_held_out_where_there_is_no_test_split(tmp_path):
+    rows = [row(f"t{n // 2}/{n}", [("a", "b")]) for n in range(80)]
+    folder = write_build(tmp_path / "b", rows)
+    found = loaded(BASE, folder)
+    kept, held = set(found.train.table["tree_id"].to_pylist()), set(found.test.table["tree_id"].to_pylist())
+    assert not kept & held and len(held) == 2 and "kept from training" in found.notes[0]
+    again = loaded(BASE, folder)
+    assert again.test.table.equals(found.test.table)
+
+
+def test_device():
+    import torch
+
+    assert model.choose_place(replace(BASE, device="cpu")).device == "cpu"
+    if not torch.cuda.is_available():
+        with pytest.raises(OptionError, match="--device cuda"):
+            model.choose_place(replace(BASE, device="cuda"))
+
+
+def test_attention():
+    with pytest.raises(OptionError, match="varlen"):
+        check(replace(BASE, attention="varlen", device="cpu"))
+    assert model.choose_place(replace(BASE, attention="sdpa", device="cpu")).attention == "dataprep_segments"
+
+
+def test_kernels():
+    assert not model.choose_place(replace(BASE, device="cpu")).liger
+    with pytest.raises(OptionError, match="liger"):
+        model.choose_place(replace(BASE, kernels="liger", device="cpu"))
+
+
+def test_memory_gb(monkeypatch):
+    import torch
+
+    from training.memory import GIB
+    from training.run import room
+
+    asked = []
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (80 * GIB, 80 * GIB))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: type("P", (), {"total_memory": 80 * GIB}))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, device: asked.append(share))
+    place = model.Place("cuda:0", "bf16", "dataprep_varlen", liger=False)
+    assert room(replace(BASE, memory_gb=20.0), place) == 20 * GIB and asked == [0.25]
+    assert room(BASE, place) == 80 * GIB
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "none"])
+def test_loading_options(monkeypatch, quantization):
+    import torch
+    import transformers
+
+    caught = {}
+
+    def catch(name, **settings):
+        caught.update(settings, name=name)
+        return torch.nn.Module()
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", catch)
+    place = model.Place("cpu", "fp32", "dataprep_segments", liger=False)
+    with pytest.raises(AttributeError):  # what follows needs a real model
+        model.load_base("m", "abc", replace(BASE, quantization=quantization), place)
+    assert caught["revision"] == "abc" and caught["device_map"] == {"": "cpu"}
+    nf4 = caught["quantization_config"]
+    assert (nf4 is None) == (quantization == "none")
+    if nf4 is not None:
+        assert nf4.bnb_4bit_quant_type == "nf4" and nf4.bnb_4bit_use_double_quant
+
+
+def test_presets_and_their_names():
+    for name, options in {**PRESETS, "tiny": TINY_DEFAULTS}.items():
+        assert options.keys() <= set(names()), name
+        check(replace(BASE, **options))
+
+
+def test_toml(tmp_path):
+    path = tmp_path / "a.toml"
+    path.write_text("max-tokens = 512\nlr = 1e-3\n")
+    assert read_toml(path) == {"max_tokens": 512, "lr": 1e-3}
+    path.write_text("max_tokns = 3\n")
+    with pytest.raises(OptionError, match="Did you mean 'max_tokens'"):
+        read_toml(path)
+
+
+@pytest.mark.parametrize("line, told", [
+    ("epochs = 0", "--epochs"), ("keep = 1", "--keep"), ("lora_dropout = 1.0", "--lora-dropout"),
+    ("tokens_per_step = 5", "--tokens-per-step"), ("resume = 'yes'", "--resume"),
+])  # fmt: skip
+def test_values_that_make_no_sense(tmp_path, line, told):
+    path = tmp_path / "a.toml"
+    path.write_text(line)
+    with pytest.raises(OptionError, match=told):
+        check(replace(BASE, **read_toml(path)))
+
+
+def test_json_round_trip():
+    config = replace(BASE, max_steps=3, out=Path("x"))
+    assert from_json(as_json(config)) == config
+
+
+def test_resume_option(tmp_path):
+    folder = tmp_path / "run"
+    assert prepare_folder(folder, "never")[1] is None
+    (folder / "note").write_text("mine")
+    with pytest.raises(RunError, match="not empty"):
+        prepare_folder(folder, "never")
+    with pytest.raises(RunError, match="holds no run"):
+        prepare_folder(folder, "auto")

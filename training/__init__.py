@@ -1,0 +1,1 @@
+"""QLoRA on prepared shards: every trained token accounted for."""

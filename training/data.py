@@ -1,0 +1,131 @@
+"""A build as windows to train on: the bond between a run and its data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dataprep.contract import Build, open_build
+from training.config import RunConfig
+from training.encode import encode
+from training.errors import DataError, nearest
+from training.ledger import Prepared, prepare
+from training.packing import Packed, pack
+from training.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+TREE_SHARE = 0.05  # of the trees that are kept from training where a build has no test split
+MOST_TREES = 64
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of one side of the data, ready for windows: `table` of SHARD_SCHEMA, and what became of it."""
+
+    table: pa.Table
+    prepared: Prepared
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run trains on, and what it is tested on (None: nothing is held out)."""
+
+    build: Build
+    train: Split
+    test: Split | None
+    notes: list[str]
+
+
+def open_data(config: RunConfig) -> Build:
+    """The build that a run is bound to, verified.
+
+    Raises:
+        BuildError, DamagedFile: no build there, or not what its manifest says.
+        DataError: its gate failed and that was not allowed; it has no train split.
+    """
+    build = open_build(config.data)
+    if build.manifest.gate == "failed" and not config.allow_failed_gate:
+        raise DataError(f"The quality gate of {build.path} failed: repair the data, or say --allow-failed-gate.")
+    if "train" not in build.splits:
+        raise DataError(f"{build.path} has no split 'train'. {nearest('train', build.splits)}")
+    return build
+
+
+def load(config: RunConfig, build: Build, vocabulary: Vocabulary) -> Data:
+    """Both sides of the build, encoded, cut and counted."""
+    train, test, notes = _sides(config, build)
+    trained = _prepared(train, config, vocabulary, strict=True)
+    held_out = _prepared(test, config, vocabulary, strict=False) if test is not None else None
+    if held_out is not None and not held_out.prepared.ledger.rows:
+        notes.append("None of the held-out conversations fits into the window: there will be no held-out loss.")
+        held_out = None
+    return Data(build, trained, held_out, notes)
+
+
+def _sides(config: RunConfig, build: Build) -> tuple[pa.Table, pa.Table | None, list[str]]:
+    train = build.splits["train"]
+    if config.held_out == 0:
+        return train, None, []
+    test = build.splits.get("test")
+    if test is not None and test.num_rows:
+        rows = np.random.default_rng(config.seed).permutation(test.num_rows)[: config.held_out]
+        return train, test.take(np.sort(rows)), []
+    trees = sorted(set(train["tree_id"].to_pylist()))
+    if len(trees) < 2:
+        return train, None, ["The build has no test split and only one tree: there will be no held-out loss."]
+    count = min(MOST_TREES, max(1, round(TREE_SHARE * len(trees))))
+    chosen = {trees[place] for place in np.random.default_rng(config.seed).permutation(len(trees))[:count]}
+    mask = pc.is_in(train["tree_id"], value_set=pa.array(sorted(chosen)))
+    note = (
+        f"The build has no test split: {count} of its {len(trees)} trees (seed {config.seed}) are kept from training."
+    )
+    return train.filter(pc.invert(mask)), train.filter(mask).slice(0, config.held_out), [note]
+
+
+def _prepared(table: pa.Table, config: RunConfig, vocabulary: Vocabulary, *, strict: bool) -> Split:
+    encoded = encode(table, vocabulary)
+    return Split(table, prepare(encoded, config.max_tokens, config.cut, config.train_on, strict=strict))
+
+
+def windows(split: Split, size: int, *, seed: int, multiple_of: int = 1) -> tuple[Dataset, Packed]:
+    """The rows of `split` in windows: columns `input_ids`, `labels` (both tokens long) and `seq_lengths` (rows long).
+
+    These are the columns that trl's padding-free collator lays end to end, with the boundaries of each conversation.
+    """
+    from datasets import Dataset
+
+    packed = pack(split.prepared.rows.lengths, size, seed=seed, multiple_of=multiple_of)
+    order = np.array([row for window in packed.windows for row in window], np.int64)
+    rows = split.prepared.rows.take(order)
+    labels = replace(split.prepared.rows, ids=split.prepared.labels).take(order).ids
+    per_window = np.concatenate([[0], np.cumsum([len(window) for window in packed.windows])]).astype(np.int64)
+    bounds = pa.array(rows.bounds[per_window])
+    table = pa.table(
+        {
+            "input_ids": pa.LargeListArray.from_arrays(bounds, pa.array(rows.ids)),
+            "labels": pa.LargeListArray.from_arrays(bounds, pa.array(labels)),
+            "seq_lengths": pa.LargeListArray.from_arrays(pa.array(per_window), pa.array(rows.lengths)),
+        }
+    )
+    return Dataset(table), packed
+
+
+def bond(build: Build, vocabulary: Vocabulary) -> dict[str, Any]:
+    """What binds a run to its data: the same on resume, or the run is refused."""
+    recipe = json.dumps(dict(build.manifest.recipe), sort_keys=True, default=str)
+    return {
+        "build": build.manifest.name,
+        "version": build.manifest.version,
+        "recipe_sha256": hashlib.sha256(recipe.encode()).hexdigest(),
+        "template": build.manifest.template.get("name"),
+        "gate": build.manifest.gate,
+        "tokenizer_sha256": vocabulary.sha256,
+    }

@@ -1,0 +1,146 @@
+"""A finished run: its held-out loss before and after, and its answers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dataprep.contract import Build
+from training import data, model
+from training.config import TINY, RunConfig, from_json
+from training.errors import DataError, RunError
+from training.folder import Folder
+from training.model import Place
+from training.vocabulary import Vocabulary, load_vocabulary
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from peft import PeftModel
+
+    from training.generate import Answer
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that has its adapter, and what it was made of."""
+
+    folder: Folder
+    facts: dict[str, Any]
+    config: RunConfig
+    name: str  # what the base model is loaded by
+    place: Place
+    vocabulary: Vocabulary
+
+
+def open_run(path: Path) -> Finished:
+    """The finished run in `path`.
+
+    Raises:
+        RunError: there is no run, or it has no adapter yet.
+    """
+    folder = Folder(path)
+    facts = folder.read()
+    if not (folder.adapter / "adapter_config.json").exists():
+        raise RunError(f"The run in {path} has no adapter yet ({facts.get('status')}): go on with --resume auto.")
+    config = from_json({**facts["options"], **facts["operational"]})
+    name = str(folder.base) if config.model == TINY else config.model
+    return Finished(folder, facts, config, name, model.choose_place(config), load_vocabulary(name, config.revision))
+
+
+def bound_build(run: Finished) -> Build:
+    """The build that the run was trained on.
+
+    Raises:
+        DataError: the folder holds another version by now.
+    """
+    build = data.open_data(run.config)
+    if build.manifest.version != run.facts["bond"]["version"]:
+        raise DataError(
+            f"{run.config.data} holds version {build.manifest.version} and the run was trained on "
+            f"{run.facts['bond']['version']}: its folder beside it is what run.json should name."
+        )
+    return build
+
+
+def load(run: Finished) -> PeftModel:
+    """The base model with the run's adapter, ready for fused losses."""
+    from training.trainer import fuse_head
+
+    adapted = model.load_adapted(run.name, run.config.revision, run.folder.adapter, run.config, run.place)
+    fuse_head(adapted)
+    return adapted
+
+
+def evaluate(path: Path, prompts: int, max_new_tokens: int) -> dict[str, Any]:
+    """Held-out loss and perplexity of the base model and of the adapter, and how many answers end by themselves.
+
+    Raises:
+        DataError: nothing was held out.
+    """
+    from training.generate import stop_share
+
+    run = open_run(path)
+    build = bound_build(run)
+    prepared = data.load(run.config, build, run.vocabulary)
+    if prepared.test is None:
+        raise DataError(f"Nothing is held out from {build.path}: there is nothing to evaluate on.")
+    windows, _ = data.windows(prepared.test, run.config.max_tokens, seed=run.config.seed)
+    adapted = load(run)
+    with adapted.disable_adapter():
+        before = loss_over(adapted, windows, run.place)
+    after = loss_over(adapted, windows, run.place)
+    rows = prepared.test.table.slice(0, prompts)["messages"].to_pylist()
+    share, said = stop_share(adapted, run.vocabulary, build, rows, max_new_tokens=max_new_tokens)
+    return {
+        "before": {"loss": before, "perplexity": math.exp(before)},
+        "after": {"loss": after, "perplexity": math.exp(after)},
+        "stopped_by_itself": share,
+        "prompts": len(said),
+    }
+
+
+def loss_over(adapted: PeftModel, windows: Dataset, place: Place) -> float:
+    """Nats a token: the sum over the trained tokens of all windows, divided by their number."""
+    import torch
+
+    total, tokens = 0.0, 0
+    adapted.eval()
+    for window in windows:
+        with torch.no_grad(), autocast(place):
+            out = adapted(**_laid(window, place.device), use_cache=False, fused_lm_head=True)
+        total -= float(out.log_probs.double().sum())
+        tokens += int(out.label_mask.sum())
+    return total / max(tokens, 1)
+
+
+def autocast(place: Place) -> torch.autocast:
+    """The arithmetic that the run was trained in."""
+    import torch
+
+    kind = place.device.split(":")[0]
+    half = torch.float16 if place.precision == "fp16" else torch.bfloat16
+    return torch.autocast(kind, dtype=half, enabled=place.precision != "fp32")
+
+
+def _laid(window: dict[str, Any], device: str) -> dict[str, Any]:
+    import torch
+
+    from training.probe import collate
+
+    return collate([window], torch.device(device))
+
+
+def generate(path: Path, prompt: str, system: str | None, **sampling: Any) -> Answer:
+    """The answer of a run's model to one prompt."""
+    from training.generate import answers
+    from training.prompts import prompt_ids
+
+    run = open_run(path)
+    template = (run.folder.adapter / "chat_template.jinja").read_text("utf-8")  # the build's own, kept with the adapter
+    messages = [{"role": "system", "content": system}] if system else []
+    facts = run.facts["template"]
+    ids = prompt_ids(template, [*messages, {"role": "user", "content": prompt}], facts, run.vocabulary)
+    return answers(load(run), run.vocabulary, [ids], facts["end_token"], **sampling)[0]

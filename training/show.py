@@ -1,0 +1,112 @@
+"""`training inspect`: the tokens of a row as they are trained. Needs a tokenizer, no model and no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from training import data
+from training.config import TINY, RunConfig, check
+from training.encode import Encoded, encode
+from training.errors import OptionError
+from training.ledger import prepare
+from training.packing import pack
+from training.vocabulary import Vocabulary, load_vocabulary
+
+
+def vocabulary_of(config: RunConfig, table: pa.Table, template: dict[str, Any]) -> Vocabulary:
+    """The model's tokenizer; tiny's is learnt on the spot."""
+    if config.model != TINY:
+        return load_vocabulary(config.model, config.revision)
+    from training import tiny
+
+    return tiny.learn(table, template)
+
+
+def json_lines(options: RunConfig, rows: str) -> Iterator[str]:
+    """One JSON object a row of the train split: id, input_ids, labels; before cutting and packing.
+
+    Raises:
+        OptionError: `rows` is no range.
+    """
+    config = check(options)
+    build = data.open_data(config)
+    train = build.splits["train"]
+    start, stop = _range(rows, train.num_rows)
+    vocabulary = vocabulary_of(config, train, dict(build.manifest.template))
+    for at in range(start, stop, 1024):
+        encoded = encode(train.slice(at, min(1024, stop - at)), vocabulary)
+        longest = int(encoded.lengths.max(initial=1))
+        ready = prepare(encoded, longest, config.cut, config.train_on, strict=False)
+        labels = dict(zip(ready.rows.names, _split(ready.labels, ready.rows.bounds), strict=True))
+        for name, ids in zip(encoded.names, _split(encoded.ids, encoded.bounds), strict=True):
+            yield json.dumps({"id": name, "input_ids": ids, "labels": labels.get(name, [-100] * len(ids))})
+
+
+def _split(flat: np.ndarray, bounds: np.ndarray) -> list[list[int]]:
+    values, cuts = flat.tolist(), bounds.tolist()
+    return [values[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+
+
+def _range(rows: str, count: int) -> tuple[int, int]:
+    if rows == "all":
+        return 0, count
+    try:
+        first, _, last = rows.partition(":")
+        start = int(first or 0)
+        stop = (int(last) if last else count) if ":" in rows else start + 1
+    except ValueError:
+        raise OptionError(f"--rows is '{rows}': give all, a number, or a range such as 0:100.") from None
+    if not 0 <= start < max(stop, 1) or start >= count:
+        raise OptionError(f"--rows {rows} holds none of the {count} rows (0:{count}).")
+    return start, min(stop, count)
+
+
+def in_colour(options: RunConfig, row: int) -> None:
+    """One row's tokens in colour: trained green, masked grey, controls reversed, cut ones struck through."""
+    from rich.console import Console
+
+    config = check(options)
+    build = data.open_data(config)
+    train = build.splits["train"]
+    if not 0 <= row < train.num_rows:
+        raise OptionError(f"--row {row}: the train split has the rows 0 to {train.num_rows - 1}.")
+    vocabulary = vocabulary_of(config, train, dict(build.manifest.template))
+    encoded = encode(train, vocabulary)
+    ready = prepare(encoded, config.max_tokens, config.cut, config.train_on, strict=False)
+    alone = encoded.take(np.array([row]))
+    name = alone.names[0]
+    places = [place for place, other in enumerate(ready.rows.names) if other == name]
+    console = Console()
+    labels = _split(ready.labels, ready.rows.bounds)[places[0]] if places else []
+    console.print(_coloured(alone, labels, vocabulary))
+    kept = len(labels)
+    console.print(
+        f"{name}: {len(alone.ids)} tokens, {sum(label >= 0 for label in labels)} trained, "
+        f"{len(alone.ids) - kept} cut at a window of {config.max_tokens}."
+    )
+    if places:
+        packed = pack(ready.rows.lengths, config.max_tokens, seed=config.seed)
+        number, window = next((n, w) for n, w in enumerate(packed.windows) if places[0] in w)
+        tokens = int(ready.rows.lengths[window].sum())
+        console.print(f"Window {number} of {len(packed.windows)}: {len(window)} conversations, {tokens} tokens.")
+    else:
+        console.print("It is left out: its first answer does not fit, or it trains nothing.")
+
+
+def _coloured(alone: Encoded, labels: list[int], vocabulary: Vocabulary):  # type: ignore[no-untyped-def]
+    from rich.text import Text
+
+    special = set(vocabulary.backend.get_added_tokens_decoder())
+    text = Text()
+    for place, number in enumerate(alone.ids.tolist()):
+        piece = vocabulary.backend.id_to_token(number) or f"<{number}>"
+        shown = piece.replace("▁", " ").replace("Ġ", " ").replace("Ċ", "\n").replace("<0x0A>", "\n")
+        style = "green" if place < len(labels) and labels[place] >= 0 else "bright_black"
+        style = "bright_black strike" if place >= len(labels) else style
+        text.append(shown, style=f"{style} reverse" if number in special else style)
+    return text
