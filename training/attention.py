@@ -1,6 +1,6 @@
 """Attention within each conversation of a packed window, never across.
 
-trl's padding-free collator hands the boundaries of the conversations to the attention function as `cu_seq_lens_q`
+`data.lay` hands the boundaries of the conversations to the attention function as `cu_seq_lens_q`
 (int32, conversations + 1, from 0 to all tokens) and `max_length_q`. Two ways to use them:
 
 * **varlen**: one variable-length flash kernel (torch.nn.attention.varlen), on GPUs from sm80 on;
@@ -142,7 +142,7 @@ def _boundaries(kwargs: dict[str, Any]) -> tuple[Tensor, int]:
     if bounds is None:
         raise TrainingError(
             "Packed windows reached attention without the boundaries of their conversations, which would see each other: "
-            "train with padding_free=True, and generate with attention 'sdpa'."
+            "lay them with training.data.lay, and generate with attention 'sdpa'."
         )
     return bounds, int(kwargs["max_length_q"])
 
@@ -183,8 +183,8 @@ def self_test(model: torch.nn.Module, windows: Any, *, bound: float = 0.0) -> fl
     return difference
 
 
-def boundaries(parts: list[int], device: torch.device) -> dict[str, Any]:
-    """What trl's collator hands to the model for conversations of these lengths laid end to end."""
+def boundaries(parts: list[int], device: str | torch.device) -> dict[str, Any]:
+    """Where the conversations of these lengths begin when they are laid end to end, as transformers' models take it."""
     import torch
 
     bounds = torch.tensor([0, *parts], device=device).cumsum(0).to(torch.int32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dataprep.contract import Build, open_build
+from training.attention import boundaries
 from training.config import RunConfig
-from training.encode import encode
+from training.encode import IGNORED, encode
 from training.errors import DataError, nearest
 from training.ledger import Prepared, prepare
 from training.packing import Packed, pack
 from training.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+    import torch
     from datasets import Dataset
 
 TREE_SHARE = 0.05  # of the trees that are kept from training where a build has no test split
@@ -98,7 +101,7 @@ def _prepared(table: pa.Table, config: RunConfig, vocabulary: Vocabulary, *, str
 def windows(split: Split, size: int, *, seed: int, multiple_of: int = 1) -> tuple[Dataset, Packed]:
     """The rows of `split` in windows: columns `input_ids`, `labels` (both tokens long) and `seq_lengths` (rows long).
 
-    These are the columns that trl's padding-free collator lays end to end, with the boundaries of each conversation.
+    `lay` lays them end to end, with the boundaries of each conversation.
     """
     from datasets import Dataset
 
@@ -116,6 +119,23 @@ def windows(split: Split, size: int, *, seed: int, multiple_of: int = 1) -> tupl
         }
     )
     return Dataset(table), packed
+
+
+def lay(rows: Sequence[dict[str, Any]], device: str | torch.device = "cpu") -> dict[str, Any]:
+    """Windows end to end, as one row of the model's input: trl's padding-free collator, a few times faster.
+
+    Its time is the GPU's too, which waits for the next batch at every step.
+
+    Returns:
+        `input_ids`, `labels` (1 x tokens; a conversation's first token predicts nothing), and `attention.boundaries`.
+    """
+    import torch
+
+    parts = [length for row in rows for length in row["seq_lengths"]]
+    ids, labels = (np.concatenate([np.array(row[name], np.int64) for row in rows]) for name in ("input_ids", "labels"))
+    labels[np.cumsum([0, *parts[:-1]])] = IGNORED
+    laid = {name: torch.from_numpy(part)[None].to(device) for name, part in (("input_ids", ids), ("labels", labels))}
+    return laid | boundaries(parts, device)
 
 
 def bond(build: Build, vocabulary: Vocabulary) -> dict[str, Any]:

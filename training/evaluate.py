@@ -110,7 +110,7 @@ def loss_over(adapted: PeftModel, windows: Dataset, place: Place) -> float:
     adapted.eval()
     for window in windows:
         with torch.no_grad(), autocast(place):
-            out = adapted(**_laid(window, place.device), use_cache=False, fused_lm_head=True)
+            out = adapted(**data.lay([window], place.device), use_cache=False, fused_lm_head=True)
         total -= float(out.log_probs.double().sum())
         tokens += int(out.label_mask.sum())
     return total / max(tokens, 1)
@@ -123,14 +123,6 @@ def autocast(place: Place) -> torch.autocast:
     kind = place.device.split(":")[0]
     half = torch.float16 if place.precision == "fp16" else torch.bfloat16
     return torch.autocast(kind, dtype=half, enabled=place.precision != "fp32")
-
-
-def _laid(window: dict[str, Any], device: str) -> dict[str, Any]:
-    import torch
-
-    from training.probe import collate
-
-    return collate([window], torch.device(device))
 
 
 def generate(path: Path, prompt: str, system: str | None, **sampling: Any) -> Answer:

@@ -1,8 +1,9 @@
-"""LoRA on a 4-bit layer in one autograd step.
+"""LoRA on 4-bit layers in one autograd step, for all layers that read the same input together.
 
 peft computes an adapter as a chain: two products, a scaling, an addition, and as many again backwards, each of which reads and
 writes all activations; on a fast GPU that takes longer than the products. Here the scaling and the additions happen inside
-the products (addmm), forwards and backwards (docs/qlora.md has the gain). The numbers are peft's, to rounding:
+the products (addmm), and layers that share an input (q, k, v; gate, up) share their adapters' product with it, forwards
+and backwards, and sum up its gradient in place (docs/qlora.md has the gain). The numbers are peft's, to rounding; for each layer
 
     y  = x W' + s (x A') B'        W: the dequantised base weight, A: rank x in, B: out x rank, s = alpha / rank
     dx = g W + s (g B) A           dA = s (g B)' x        dB = s g' (x A')
@@ -20,34 +21,56 @@ from torch import Tensor
 if TYPE_CHECKING:
     from peft import PeftModel
 
+# Layers of one module that transformers' decoders call one after the other on the same tensor.
+SHARED_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
-class AdaptedLinear(torch.autograd.Function):
-    """`y` above; the weight is dequantised twice, so that nothing of its size is kept."""
+
+class AdaptedLinears(torch.autograd.Function):
+    """`y` above for each of some layers; weights are dequantised twice, so that nothing of their size is kept."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, packed: Tensor, state: Any, a: Tensor, b: Tensor, scale: float) -> Tensor:
-        """x: tokens x in; a, b in any float type; all products in x's. Returns tokens x out."""
-        low, high = a.to(x.dtype), b.to(x.dtype)
-        y = x @ functional.dequantize_4bit(packed, state).to(x.dtype).t()
+    def forward(ctx: Any, x: Tensor, layers: list[Any], *adapters: Tensor) -> tuple[Tensor, ...]:
+        """x: tokens x in; adapters: A of each layer, then B of each, in any float type; all products in x's.
+
+        Returns tokens x out for each layer.
+        """
+        count = len(layers)
+        low = torch.cat([a.to(x.dtype) for a in adapters[:count]])
+        high = [b.to(x.dtype) for b in adapters[count:]]
         inner = x @ low.t()
-        y.addmm_(inner, high.t(), alpha=scale)
-        ctx.save_for_backward(x, inner, low, high, packed)
-        ctx.state, ctx.scale, ctx.types = state, scale, (a.dtype, b.dtype)
-        return y
+        outputs = []
+        for layer, b, part in zip(layers, high, inner.tensor_split(count, 1), strict=True):
+            y = part.mul_(_scale(layer)) @ b.t()
+            outputs.append(y.addmm_(x, _weight(layer, x.dtype).t()))  # the large product last: it adds at no cost
+        ctx.save_for_backward(x, inner, low, *high)
+        ctx.layers, ctx.types = layers, [part.dtype for part in adapters]
+        return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of x, a and b."""
-        x, inner, low, high, packed = ctx.saved_tensors
-        g = grads[0]
-        inner_grad = (g @ high).mul_(ctx.scale)
-        da = inner_grad.t() @ x
-        db = (g.t() @ inner).mul_(ctx.scale)
+        """Gradients of x and of the adapters."""
+        x, inner, low, *high = ctx.saved_tensors
+        layers, count = ctx.layers, len(ctx.layers)
+        inner_grad = torch.empty_like(inner)
+        for layer, g, b, part in zip(layers, grads, high, inner_grad.tensor_split(count, 1), strict=True):
+            torch.mm(g, b, out=part).mul_(_scale(layer))
+        da = (inner_grad.t() @ x).tensor_split(count)
+        db = [g.t() @ part for g, part in zip(grads, inner.tensor_split(count, 1), strict=True)]
         dx = None
         if ctx.needs_input_grad[0]:
-            dx = g @ functional.dequantize_4bit(packed, ctx.state).to(g.dtype)
-            dx.addmm_(inner_grad, low)
-        return dx, None, None, da.to(ctx.types[0]), db.to(ctx.types[1]), None
+            dx = inner_grad @ low
+            for layer, g in zip(layers, grads, strict=True):
+                dx.addmm_(g, _weight(layer, g.dtype))
+        return dx, None, *(part.to(kind) for part, kind in zip((*da, *db), ctx.types, strict=True))
+
+
+def _scale(layer: Linear4bit) -> float:
+    return float(layer.scaling[layer.active_adapters[0]])
+
+
+def _weight(layer: Linear4bit, kind: torch.dtype) -> Tensor:
+    held: Any = layer.get_base_layer().weight
+    return functional.dequantize_4bit(held.data, held.quant_state).to(kind)
 
 
 def fuse_adapters(model: PeftModel) -> int:
@@ -55,10 +78,20 @@ def fuse_adapters(model: PeftModel) -> int:
 
     A layer with dropout, a bias or another variant (DoRA, …) keeps peft's way, and so does any that is merged or switched off.
     """
-    layers: list[Any] = [module for module in model.modules() if isinstance(module, Linear4bit) and _plain(module)]
-    for layer in layers:
-        layer.forward = _Forward(layer)
-    return len(layers)
+    fused, pending = 0, _Pending()
+    for module in model.modules():
+        layers = {name: part for name, part in module.named_children() if isinstance(part, Linear4bit) and _plain(part)}
+        for group in _groups(layers):
+            fused += len(group)
+            for layer in group:
+                layer.forward = _Forward(layer, group, pending)
+    return fused
+
+
+def _groups(layers: dict[str, Any]) -> list[list[Any]]:
+    """The layers of one module, those that share their input together."""
+    groups = [[layers.pop(name) for name in names] for names in SHARED_INPUT if layers.keys() >= set(names)]
+    return groups + [[layer] for layer in layers.values()]
 
 
 def _plain(layer: Any) -> bool:
@@ -70,27 +103,46 @@ def _plain(layer: Any) -> bool:
     return dropout and name not in layer.lora_variant and not layer.lora_bias[name]
 
 
+class _Pending:
+    """What a group's first layer has computed for the others: one slot for the model, as its layers run one by one.
+
+    (A slot for each group would hold on to the graph of a pass that ran out of memory.)
+    """
+
+    def __init__(self) -> None:
+        self.source: Tensor | None = None
+        self.outputs: dict[Any, Tensor] = {}
+
+    def take(self, layer: Any, group: list[Any], x: Tensor) -> Tensor:
+        if self.source is not x or layer not in self.outputs:
+            self.source, self.outputs = None, {}  # before others are made
+            self.source, self.outputs = x, dict(zip(group, _together(group, x), strict=True))
+        y = self.outputs.pop(layer)
+        if not self.outputs:
+            self.source = None
+        return y
+
+
+def _together(group: list[Any], x: Tensor) -> list[Tensor]:
+    name = group[0].active_adapters[0]
+    adapters = [
+        part[name].weight for kind in ("lora_A", "lora_B") for part in (getattr(layer, kind) for layer in group)
+    ]
+    if torch.is_autocast_enabled(x.device.type):
+        x = x.to(torch.get_autocast_dtype(x.device.type))
+    with torch.autocast(x.device.type, enabled=False):
+        flat = AdaptedLinears.apply(x.reshape(-1, x.shape[-1]), group, *adapters)  # type: ignore[no-untyped-call]
+    return [y.reshape(*x.shape[:-1], -1) for y in flat]
+
+
 class _Forward:
     """A layer's forward pass: fused where gradients are wanted, peft's own otherwise."""
 
-    def __init__(self, layer: Any) -> None:
-        self.layer, self.name, self.plain = layer, layer.active_adapters[0], type(layer).forward
+    def __init__(self, layer: Any, group: list[Any], pending: _Pending) -> None:
+        self.layer, self.group, self.pending, self.plain = layer, group, pending, type(layer).forward
 
     def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        layer = self.layer
-        if layer.disable_adapters or layer.merged or not torch.is_grad_enabled():
-            plain: Tensor = self.plain(layer, x, *args, **kwargs)
+        if self.layer.disable_adapters or self.layer.merged or not torch.is_grad_enabled():
+            plain: Tensor = self.plain(self.layer, x, *args, **kwargs)
             return plain
-        if torch.is_autocast_enabled(x.device.type):
-            x = x.to(torch.get_autocast_dtype(x.device.type))
-        weight = layer.get_base_layer().weight
-        with torch.autocast(x.device.type, enabled=False):
-            y: Tensor = AdaptedLinear.apply(  # type: ignore[no-untyped-call]
-                x.reshape(-1, x.shape[-1]),
-                weight.data,
-                weight.quant_state,
-                layer.lora_A[self.name].weight,
-                layer.lora_B[self.name].weight,
-                layer.scaling[self.name],
-            )
-        return y.reshape(*x.shape[:-1], -1)
+        return self.pending.take(self.layer, self.group, x)

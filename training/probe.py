@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from transformers import Trainer
-from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
+from training.data import lay
 from training.errors import MemoryShort
 from training.memory import GIB, Choice
 from training.model import checkpoint_layers
@@ -52,7 +52,7 @@ def measure(
     """
     checkpoint_layers(model, choice.checkpoint_layers)
     device = next(model.parameters()).device
-    inputs = collate(batch, device)
+    inputs = lay(batch, device)
     with untouched(model):
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         kind, settings = Trainer.get_optimizer_cls_and_kwargs(args)
@@ -70,12 +70,6 @@ def measure(
         seconds = time.perf_counter() - began
         del optimizer
     return Measured(allocated, reserved, seconds, int(inputs["input_ids"].numel()))
-
-
-def collate(batch: list[dict[str, Any]], device: torch.device) -> dict[str, Any]:
-    """Windows laid end to end, as the trainer lays them."""
-    laid = DataCollatorForLanguageModeling(pad_token_id=0, padding_free=True)(batch)
-    return {name: part.to(device) if torch.is_tensor(part) else part for name, part in laid.items()}
 
 
 def _pass(model: PeftModel, args: SFTConfig, inputs: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """trl's SFTTrainer, with the parts changed where it would lose a checkpoint, time, or a token.
 
-trl is kept for its padding-free collator and its fused output layer; transformers' Trainer below it for accumulation,
-several GPUs and resuming. Changed here: the loss (trl's own gathers four metrics with a wait for the GPU each), the
+trl is kept for its fused output layer; transformers' Trainer below it for accumulation, several GPUs and resuming. Changed
+here: how windows are laid end to end (`data.lay`), the loss (trl's own gathers four metrics with a wait for the GPU each), the
 held-out loss (one sum over trained tokens, not a mean of means), and how checkpoints come to be.
 """
 
@@ -18,6 +18,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from trl.trainer.utils import add_fused_lm_head
 
 from training.config import RunConfig
+from training.data import lay
 from training.errors import RunError
 from training.folder import PARTIAL, Folder, explain, publish, rotate
 from training.memory import Choice
@@ -106,6 +107,7 @@ class QloraTrainer(SFTTrainer):
             processing_class=tokenizer,
             callbacks=callbacks,
         )
+        self.data_collator = lay
         self._signature_columns: Any = ["input_ids", "labels", "seq_lengths"]
         in_fp32(model)
         fuse_head(model)

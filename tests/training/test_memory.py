@@ -116,20 +116,21 @@ def test_accumulated_equals_batched(adapted):
     """1 x n = n x 1: the same gradient from one pass over all windows as from one pass each."""
     import torch
 
+    from training.data import lay
     from training.model import checkpoint_layers
-    from training.probe import collate, untouched
+    from training.probe import untouched
 
     model, windows, _ = adapted
     rows = [windows[number] for number in range(min(4, len(windows)))]
     device = torch.device("cpu")
     with untouched(model):
         warmed(model)
-        whole = collate(rows, device)
+        whole = lay(rows, device)
         tokens = int((whole["labels"] >= 0).sum())
         batched = gradients(model, whole, tokens)
         model.zero_grad(set_to_none=True)
         for row in rows:
-            accumulated = gradients(model, collate([row], device), tokens)
+            accumulated = gradients(model, lay([row], device), tokens)
         model.zero_grad(set_to_none=True)
         model.train()
         checkpoint_layers(model, 1)
@@ -142,11 +143,12 @@ def test_accumulated_equals_batched(adapted):
 def test_fused_adapters_are_pefts(adapted):
     import torch
 
+    from training.data import lay
     from training.fused import fuse_adapters
-    from training.probe import collate, untouched
+    from training.probe import untouched
 
     model, windows, _ = adapted
-    inputs = collate([windows[0]], torch.device("cpu"))
+    inputs = lay([windows[0]], torch.device("cpu"))
     with untouched(model):
         warmed(model)
         theirs = gradients(model, inputs, 1)
@@ -161,14 +163,57 @@ def test_fused_adapters_are_pefts(adapted):
     assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5 * float(theirs.abs().max()))
 
 
+def test_fused_layers_with_one_input_are_computed_together(adapted, monkeypatch):
+    from training import fused
+    from training.data import lay
+    from training.probe import untouched
+
+    model, windows, _ = adapted
+    sizes = []
+    together = fused._together
+    monkeypatch.setattr(fused, "_together", lambda group, x: sizes.append(len(group)) or together(group, x))
+    with untouched(model):
+        fused.fuse_adapters(model)
+        try:
+            gradients(model, lay([windows[0]]), 1)
+            pending = next(
+                m.forward.pending for m in model.modules() if isinstance(m.__dict__.get("forward"), fused._Forward)
+            )
+        finally:
+            for module in model.modules():
+                module.__dict__.pop("forward", None) if "lora_A" in module._modules else None
+    assert sizes == [3, 1, 2, 1] * 2  # q, k, v; o; gate, up; down
+    assert pending.source is None and not pending.outputs
+
+
+def test_windows_lie_as_trl_lays_them(adapted):
+    import torch
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    from training.data import lay
+
+    _, windows, _ = adapted
+    rows = [windows[number] for number in range(min(3, len(windows)))]
+    ours, theirs = lay(rows), DataCollatorForLanguageModeling(pad_token_id=0, padding_free=True)(rows)
+    assert theirs.keys() - ours.keys() == {"seq_idx"}  # for models that are not made of attention
+    for name, part in ours.items():
+        same = (
+            torch.equal(part, theirs[name]) and part.dtype == theirs[name].dtype
+            if torch.is_tensor(part)
+            else part == theirs[name]
+        )
+        assert same, name
+
+
 def test_evaluation_does_not_spoil_the_weights(adapted):
     """bitsandbytes repacks 4-bit weights on some CPUs at the first evaluation forward: switched off (see the traps)."""
     import torch
 
-    from training.probe import collate, untouched
+    from training.data import lay
+    from training.probe import untouched
 
     model, windows, _ = adapted
-    inputs = collate([windows[0]], torch.device("cpu"))
+    inputs = lay([windows[0]], torch.device("cpu"))
     with untouched(model):
         warmed(model)
         model.train()
