@@ -10,6 +10,7 @@ import pytest
 
 from dataprep.audit import audit_file
 from dataprep.audit.audit import KINDS
+from dataprep.rendering import load_template, render
 from dataprep.sources import find_files, read
 from tests.test_cli import dataprep, refused
 
@@ -79,13 +80,30 @@ def test_what_holds_for_every_row_goes_to_the_summary(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("template", ["llama2", "chatml", "alpaca", "vicuna", "mistral", "gemma", "zephyr", "llama3"])
 def test_every_template_is_read_back(tmp_path: Path, template: str) -> None:
-    from dataprep.rendering import load_template, render
-
+    known = load_template(template)
     chat = [{"role": ("user", "assistant")[n % 2], "content": f"turn {n}"} for n in range(4)]
-    texts = [render(load_template(template), chat), render(load_template(template), chat[:2])]
+    texts = [render(known, chat), render(known, chat[:2])]
     found = audit_file(rows(tmp_path, texts), template=template)
     assert found.faults == {}
+    assert [note for note in found.notes if "fault" in note] == []
     assert found.messages == [chat, chat[:2]]
+    foreign = audit_file(rows(tmp_path, [*texts, "there is no marker at all"]), template=template)
+    assert list(foreign.faults) == [2]
+
+
+@pytest.mark.parametrize(
+    ("template", "end"), [("chatml", "<|im_end|>"), ("gemma", "<end_of_turn>"), ("llama2", "</s>")]
+)
+def test_a_wrong_number_of_end_tokens_is_found_where_it_is(tmp_path: Path, template: str, end: str) -> None:
+    chat = [{"role": ("system", "user", "assistant")[n], "content": f"turn {n}"} for n in range(3)]
+    sound = render(load_template(template), chat[(template == "gemma") :])
+    head, _, tail = sound.rpartition(end)
+    found = audit_file(rows(tmp_path, [sound, head + tail, head + end + end + tail]), template=template)
+    last = len(chat) - (template == "gemma")
+    assert {row: [(fault.kind, fault.detail) for fault in told[:1]] for row, told in found.faults.items()} == {
+        1: [("missing_control_token", f"no {end} after message {last}")],
+        2: [("doubled_control_token", f"2 times {end} after message {last}")],
+    }
 
 
 def test_system_text_and_messages_files(tmp_path: Path) -> None:

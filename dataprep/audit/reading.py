@@ -34,13 +34,14 @@ class TextReader:
         begin, end = template.bos_token or "", template.end_token or template.eos_token or ""
         self.begin = begin if begin and begin in head else ""
         self.end = end if end and end in tail else ""
-        again = _between_pairs(template, pair) or head  # what comes before any question, less what only begins a text
+        again = _between_pairs(template, pair) or tail + head  # what comes before a question that is not the first
         user, answer = (text.replace(self.begin, "").replace(self.end, "").strip() for text in (again, middle))
         if not user or not answer or user == answer:
             raise TemplateError(
                 f"The template {template.name} writes nothing that tells questions from answers: its texts cannot be read."
             )
-        self._each = bool(self.begin) and self.begin in again
+        self._wanted = {role: self._counts(text) for role, text in ((USER, again), (ASSISTANT, middle))}
+        self._wanted_last = self._counts(tail)
         self._lead = head.partition(user)[0]  # with a default system text, where the template writes one
         self._cues = {user: USER, answer: ASSISTANT}
         self._system, self._leading = _system_frames(template, pair, head, user)
@@ -57,8 +58,11 @@ class TextReader:
         system, faults = self._before(text[: places[first].start()])
         ends = [*(found.start() for found in places[first + 1 :]), len(text)]
         pieces = [(found[0], text[found.end() : end]) for found, end in zip(places[first:], ends, strict=True)]
-        read = self._assembled(pieces, faults)
-        return ReadRow(system + read.messages, read.faults)
+        return self._assembled(pieces, system, faults)
+
+    def _counts(self, text: str) -> dict[str, int]:
+        """How often each control token that frames turns stands in `text`."""
+        return {token: text.count(token) for token in (self.begin, self.end) if token}
 
     def _before(self, lead: str) -> tuple[list[Message], list[tuple[str, str]]]:
         """The system text that stands before the first question, and what is wrong there."""
@@ -77,50 +81,51 @@ class TextReader:
         kind = "doubled_control_token" if begins > wanted else "missing_control_token"
         return [], [(kind, f"{begins} times {self.begin} before message 1")]
 
-    def _assembled(self, pieces: list[tuple[str, str]], faults: list[tuple[str, str]]) -> ReadRow:
-        messages: list[Message] = []
-        begins = ends = 0  # since the last cue
+    def _assembled(
+        self, pieces: list[tuple[str, str]], system: list[Message], faults: list[tuple[str, str]]
+    ) -> ReadRow:
+        """The messages of `pieces` (a cue or a token, and the text behind it; a cue first) after those of `system`."""
+        messages = list(system)
+        met: dict[str, int] | None = None  # tokens since the last cue
         for token, text in pieces:
-            place = len(messages)
             if token in self._cues:
                 role = self._cues[token]
-                faults += self._frame_faults(role, place, begins, ends) if place else []
-                begins = ends = 0
+                if met is not None:
+                    faults += _frame_faults(met, self._wanted[role], f"before message {len(messages) + 1}")
+                met = self._counts("")
                 messages.append({"role": role, "content": text.strip()})
-                continue
-            begins, ends = begins + (token == self.begin), ends + (token == self.end)
-            if text.strip() and messages:
-                faults.append(
-                    ("missing_control_token", f"text follows {token} after message {place}: '{text.strip()[:60]}'")
-                )
-        if self.end and messages and messages[-1]["role"] == ASSISTANT and ends != 1:
-            kind = "doubled_control_token" if ends else "missing_control_token"
-            faults.append((kind, f"{ends} times {self.end} after message {len(messages)}"))
-        return ReadRow(self._with_system(messages), faults)
-
-    def _frame_faults(self, role: str, place: int, begins: int, ends: int) -> list[tuple[str, str]]:
-        """What is wrong with the control tokens before the message number `place` (from 0)."""
-        wanted = {
-            self.begin: int(role == USER and (self._each or not place)),
-            self.end: int(role == USER and place > 0),
-        }
-        told = []
-        for token, count in ((self.begin, begins), (self.end, ends)):
-            if token and count > wanted[token]:
-                told.append(("doubled_control_token", f"{count} times {token} before message {place + 1}"))
-            elif token and count < wanted[token]:
-                told.append(("missing_control_token", f"no {token} before message {place + 1}"))
-        return told
+                if len(messages) == 1:
+                    messages = self._with_system(messages)
+            else:
+                assert met is not None
+                met[token] += 1
+                if text.strip():
+                    told = f"text follows {token} after message {len(messages)}: '{text.strip()[:60]}'"
+                    faults.append(("missing_control_token", told))
+        if self.end and met and messages[-1]["role"] == ASSISTANT:
+            end = {self.end: met[self.end]}
+            faults += _frame_faults(end, self._wanted_last, f"after message {len(messages)}")
+        return ReadRow(messages, faults)
 
     def _with_system(self, messages: list[Message]) -> list[Message]:
         """The system text as a message of its own, where the first question holds one."""
-        if not self._system or not messages or not messages[0]["content"].startswith(self._system[0]):
+        if not self._system or not messages[0]["content"].startswith(self._system[0]):
             return messages
         system, found, question = messages[0]["content"][len(self._system[0]) :].partition(self._system[1])
         if not found:
             return messages
-        first = [{"role": SYSTEM, "content": system.strip()}, {"role": USER, "content": question.strip()}]
-        return first + messages[1:]
+        return [{"role": SYSTEM, "content": system.strip()}, {"role": USER, "content": question.strip()}]
+
+
+def _frame_faults(met: Mapping[str, int], wanted: Mapping[str, int], where: str) -> list[tuple[str, str]]:
+    """What is wrong with the number of each control token in one place."""
+    told = []
+    for token, count in met.items():
+        if count > wanted[token]:
+            told.append(("doubled_control_token", f"{count} times {token} {where}"))
+        elif count < wanted[token]:
+            told.append(("missing_control_token", f"{f'{count} times' if count else 'no'} {token} {where}"))
+    return told
 
 
 def _between_pairs(template: Template, pair: list[Message]) -> str | None:
