@@ -20,6 +20,10 @@ class InputError(DataprepError):
     """A source that cannot be read, or of which nothing would be left."""
 
 
+class EmptyFile(InputError):
+    """A source without a record; beside others that have some, it is worth a note only."""
+
+
 class RecipeError(DataprepError):
     """An option, or a combination of options, that makes no sense."""
 

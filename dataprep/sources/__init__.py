@@ -19,13 +19,13 @@ import polars as pl
 import pyarrow as pa
 
 from dataprep.conversations import CONVERSATIONS, MESSAGES, conform, dropped
-from dataprep.errors import InputError
+from dataprep.errors import EmptyFile, InputError
 from dataprep.sources import oasst
-from dataprep.sources.containers import Batch, Unit, units
+from dataprep.sources.containers import Batch, Unit, count_records, units
 from dataprep.sources.files import Progress, SourceFile, find_files, hash_files, pin
 from dataprep.sources.formats import AUTO, COLUMNS, NAMES, Format, as_json, named, recognised, rows_of
 from dataprep.sources.jsonlines import decoded, lines, spans
-from dataprep.sources.rows import fitted
+from dataprep.sources.rows import Untold, fitted, rejects
 from dataprep.sources.turns import unique_ids
 
 __all__ = ["AUTO", "NAMES", "Progress", "Reading", "SourceFile", "find_files", "hash_files", "pin", "read"]
@@ -39,7 +39,7 @@ class Reading:
     """All that was read. Rows are in the order of the files and of their records.
 
     `messages` is of MESSAGES (formats with trees), `conversations` of CONVERSATIONS (flat formats; `row` is null),
-    `fates` of FATES (`row` is null): the records that never became either, `bad` in number.
+    `fates` of FATES (`row` is null): the records that never became either, `bad` in number. `notes` are sentences.
     """
 
     messages: pl.DataFrame
@@ -47,16 +47,28 @@ class Reading:
     fates: pl.DataFrame
     files: list[SourceFile]
     bad: int
+    notes: list[str]
 
 
 @dataclass(frozen=True)
 class _Part:
-    """What one file gave: a frame of messages (`has_trees`) or of conversations, and rejects."""
+    """What one file gave: a frame of messages (`has_trees`) or of conversations, rejects, and notes."""
 
     file: SourceFile
     has_trees: bool
     frame: pl.DataFrame
     rejects: pl.DataFrame
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class _Converted:
+    """What one unit gave, and how many records it had before anybody looked into them."""
+
+    frame: pl.DataFrame
+    rejects: pl.DataFrame
+    untold: Untold
+    records: int
 
 
 def read(
@@ -68,21 +80,34 @@ def read(
     """Read `files`, in order, up to `limit` records in all; `progress` gets bytes done and bytes in all.
 
     Raises:
-        InputError: a file that is missing, empty, not what its name says, or of no known format.
+        InputError: a file that is missing, not what its name says, or of no known format; or no record in any file.
     """
     form = named(format)
     total, before, left = sum(file.bytes for file in files), 0, limit
     parts: list[_Part] = []
+    empty: list[EmptyFile] = []
     for number, file in enumerate(files):
         if left is not None and left <= 0:
             break
-        part = _read_file(file, number, form, left, partial(_report, progress, before, total))
+        try:
+            part = _read_file(file, number, form, left, partial(_report, progress, before, total))
+        except EmptyFile as fault:
+            empty.append(fault)
+            part = _nothing(file)
         parts.append(part)
         before += file.bytes
         left = None if left is None else left - part.file.records
     if not parts:
         raise InputError("Nothing is read: no source is named, or the limit is no record at all.")
+    if len(empty) == len(parts):
+        raise empty[0]
     return _put_together(parts)
+
+
+def _nothing(file: SourceFile) -> _Part:
+    """What an empty file gives."""
+    lost = rejects().with_columns(source=pl.lit(file.name))
+    return _Part(file, True, pl.DataFrame(schema=MESSAGES), lost, [f"{file.name} is empty: nothing is read from it."])
 
 
 def _report(progress: Progress, before: int, total: int, done: int) -> None:
@@ -92,15 +117,16 @@ def _report(progress: Progress, before: int, total: int, done: int) -> None:
 def _put_together(parts: list[_Part]) -> Reading:
     messages = [part.frame for part in parts if part.has_trees]
     flat = [part.frame for part in parts if not part.has_trees]
-    rejects = pl.concat([part.rejects for part in parts])
+    lost = pl.concat([part.rejects for part in parts])
     return Reading(
         messages=pl.concat(messages) if messages else pl.DataFrame(schema=MESSAGES),
         conversations=conform(unique_ids(pl.concat(flat)), CONVERSATIONS)
         if flat
         else pl.DataFrame(schema=CONVERSATIONS),
-        fates=pl.concat(dropped(rejects.filter(pl.col("kind") == kind), kind, "read") for kind in ("line", "message")),
+        fates=pl.concat(dropped(lost.filter(pl.col("kind") == kind), kind, "read") for kind in ("line", "message")),
         files=[part.file for part in parts],
-        bad=len(rejects),
+        bad=len(lost),
+        notes=[note for part in parts for note in part.notes],
     )
 
 
@@ -111,38 +137,47 @@ def _read_file(
     form = form or recognised(samples)
     if form is None:
         raise InputError(_unknown(file))
-    frames, rejects = zip(*_converted(stream, form, fitted(form.schema, samples), progress), strict=True)
-    frame, lost = pl.concat(frames), pl.concat(rejects).sort("line", maintain_order=True)
-    records = pl.concat([frame["line"], lost["line"]]).n_unique()
+    parts = list(_converted(stream, form, fitted(form.schema, samples), progress))
+    frame = pl.concat(part.frame for part in parts)
+    lost = pl.concat(part.rejects for part in parts).sort("line", maintain_order=True)
+    read = replace(file, format=form.name, records=sum(part.records for part in parts))
+    notes = _notes(file, sum((part.untold for part in parts), Untold()))
     place = [pl.lit(number, pl.Int32).alias("file"), pl.lit(file.name).alias("source")]
     if form.has_trees:
         frame = conform(oasst.with_trees(frame.with_columns(place)), MESSAGES)
     else:
         frame = frame.with_columns(place[0], pl.coalesce("source", place[1]))
-    return _Part(replace(file, format=form.name, records=records), form.has_trees, frame, lost.with_columns(place[1]))
+    return _Part(read, form.has_trees, frame, lost.with_columns(place[1]), notes)
+
+
+def _notes(file: SourceFile, untold: Untold) -> list[str]:
+    return [
+        f"{file.name}: {count} values of '{column}' are none that it can have, and are taken as not told."
+        for column, count in sorted(untold.items())
+    ]
 
 
 def _converted(
-    stream: Iterable[Unit], form: Format, schema: pa.Schema, progress: Callable[[int], None]
-) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
-    """Frame and rejects of each unit, in order. Arrow and NumPy leave Python's lock, so threads do."""
-    waiting: deque[tuple[int, Future[tuple[pl.DataFrame, pl.DataFrame]]]] = deque()
+    stream: Iterable[Unit], form: Format, read_as: pa.Schema, progress: Callable[[int], None]
+) -> Iterator[_Converted]:
+    """What each unit gives, in order. Arrow and NumPy leave Python's lock, so threads do."""
+    waiting: deque[tuple[int, Future[_Converted]]] = deque()
     with ThreadPoolExecutor(WORKERS) as pool:
         for unit in stream:
-            waiting.append((unit.done, pool.submit(_convert, unit, form, schema)))
+            waiting.append((unit.done, pool.submit(_convert, unit, form, read_as)))
             if len(waiting) > WORKERS:
                 yield _finished(*waiting.popleft(), progress)
         while waiting:
             yield _finished(*waiting.popleft(), progress)
 
 
-def _convert(unit: Unit, form: Format, schema: pa.Schema) -> tuple[pl.DataFrame, pl.DataFrame]:
-    return form.convert(rows_of(unit, form, schema))
+def _convert(unit: Unit, form: Format, read_as: pa.Schema) -> _Converted:
+    rows = rows_of(unit, form, read_as)
+    frame, lost = form.convert(rows)
+    return _Converted(frame, lost, rows.untold, count_records(unit))
 
 
-def _finished(
-    done: int, work: Future[tuple[pl.DataFrame, pl.DataFrame]], progress: Callable[[int], None]
-) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _finished(done: int, work: Future[_Converted], progress: Callable[[int], None]) -> _Converted:
     result = work.result()
     progress(done)
     return result
@@ -172,16 +207,19 @@ def _sampled(stream: Iterator[Unit], file: SourceFile) -> tuple[Iterator[Unit], 
     """`stream` as it was, and the first readable records in it.
 
     Raises:
-        InputError: there is no readable record in the whole file.
+        EmptyFile: there is no record in the whole file.
+        InputError: there is none that can be read.
     """
     seen: list[Unit] = []
-    why = "it is empty"
+    why = ""
     for unit in stream:
         seen.append(unit)
         samples, faults = _samples(unit)
         if samples:
             return chain(seen, stream), samples
-        why = next(iter(faults), why)
+        why = why or next(iter(faults), "")
+    if not why:
+        raise EmptyFile(f"{file.path} is empty: it holds no record at all.")
     raise InputError(f"{file.path} holds no record that can be read: {why}.")
 
 

@@ -6,7 +6,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-from dataprep.errors import InputError
+from dataprep.errors import EmptyFile, InputError
 
 BLOCK = 4 << 20  # bytes: small enough to stay in cache between the passes over it, large enough to hide Python
 
@@ -20,7 +20,8 @@ class ByteStream:
     A gzip file that was cut or damaged gives all bytes before the break, so that whole records are not lost with it.
 
     Raises:
-        InputError: the file is missing, empty, cannot be read, or is named `.gz` and is no gzip file.
+        EmptyFile: it has no bytes.
+        InputError: the file is missing, cannot be read, or is named `.gz` and is no gzip file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,7 +33,7 @@ class ByteStream:
         except OSError as fault:
             raise InputError(f"{path} cannot be read: {fault.strerror}.") from None
         if not magic:
-            raise InputError(f"{path} is empty: it holds no record at all.")
+            raise EmptyFile(f"{path} is empty: it holds no record at all.")
         zipped = path.suffix == ".gz"
         if zipped and magic != _GZIP_MAGIC:
             raise InputError(f"{path} is named .gz and is no gzip file: unpack it again, or drop the .gz.")

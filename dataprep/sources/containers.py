@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dataprep.errors import InputError
+from dataprep.sources import jsonlines
 from dataprep.sources.bytestream import BLOCK, ByteStream
 from dataprep.sources.jsonlines import Block, count_lines, decoded
 
@@ -50,6 +51,12 @@ def units(path: Path, columns: frozenset[str] | None) -> Iterator[Unit]:
     if path.name.endswith(".arrow"):
         return _arrow(path, columns)
     return _json(path)
+
+
+def count_records(unit: Unit) -> int:
+    """Records in `unit` as its container has them, whatever a format makes of them; what a break took counts as one."""
+    found = len(unit.data) if isinstance(unit, Batch) else jsonlines.count_records(unit.data)
+    return found + bool(unit.fault)
 
 
 def _parquet(path: Path, columns: frozenset[str] | None) -> Iterator[Unit]:

@@ -30,7 +30,7 @@ class Format:
     recognise: Callable[[Mapping[str, Any]], bool]
     schema: pa.Schema
     convert: Callable[[Rows], tuple[pl.DataFrame, pl.DataFrame]]
-    parse: Callable[[Block, pa.Schema], Rows] = jsonlines.parse
+    parse: Callable[[Block, pa.Schema, pa.Schema], Rows] = jsonlines.parse
     has_trees: bool = False
     recursive: bool = False
 
@@ -69,14 +69,14 @@ def recognised(samples: Sequence[Mapping[str, Any]]) -> Format | None:
     return next((form for record in samples for form in FORMATS if form.recognise(record)), None)
 
 
-def rows_of(unit: Unit, form: Format, schema: pa.Schema) -> Rows:
-    """The rows of `unit` in `schema`, which is `form`'s as the file needs it; a break of the file among the rejects."""
+def rows_of(unit: Unit, form: Format, read_as: pa.Schema) -> Rows:
+    """The rows of `unit` in `form`'s schema, a break of the file among the rejects; `read_as` is for `form.parse`."""
     rows: Rows | None
     if isinstance(unit, Block):
-        rows = form.parse(unit, schema)
+        rows = form.parse(unit, form.schema, read_as)
     else:
-        rows = None if form.recursive else _by_columns(unit.data, unit.line, schema)
-        rows = rows or form.parse(as_json(unit.data, unit.line), schema)
+        rows = None if form.recursive else _by_columns(unit.data, unit.line, form.schema)
+        rows = rows or form.parse(as_json(unit.data, unit.line), form.schema, form.schema)
     if unit.fault:
         rows = rows._replace(rejects=pl.concat([rows.rejects, rejects([(unit.line, "truncated", unit.fault)])]))
     return rows
@@ -85,11 +85,11 @@ def rows_of(unit: Unit, form: Format, schema: pa.Schema) -> Rows:
 def _by_columns(batch: pa.RecordBatch, line: int, schema: pa.Schema) -> Rows | None:
     """The rows of a columnar batch, or None where its types are not the format's."""
     try:
-        batch = in_schema(batch, schema)
+        batch, untold = in_schema(batch, schema)
         batch.validate(full=True)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
         return None
-    return complete(Rows(batch, np.arange(line, line + len(batch)), rejects()), schema)
+    return complete(Rows(batch, np.arange(line, line + len(batch)), rejects(), untold), schema)
 
 
 def as_json(batch: pa.RecordBatch, line: int) -> Block:
@@ -97,7 +97,20 @@ def as_json(batch: pa.RecordBatch, line: int) -> Block:
     records = []
     for row in range(len(batch)):
         try:
-            records.append(msgspec.json.encode(batch.slice(row, 1).to_pylist()[0]))
+            records.append(msgspec.json.encode(_with_text(batch.slice(row, 1).to_pylist()[0])))
         except UnicodeDecodeError as fault:
             records.append(fault.object.replace(b"\n", b" "))  # refused by name when it is read as a line
     return Block(b"\n".join(records), line, 0)
+
+
+def _with_text(value: Any) -> Any:
+    """`value` with the bytes in it as text: binary columns hold it as often as string columns do.
+
+    Raises:
+        UnicodeDecodeError: bytes that are no UTF-8.
+    """
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, dict):
+        return {name: _with_text(part) for name, part in value.items()}
+    return [_with_text(part) for part in value] if isinstance(value, list) else value

@@ -53,10 +53,10 @@ def convert(rows: Rows) -> tuple[pl.DataFrame, pl.DataFrame]:
     batch = rows.batch
     columns = {name: batch.column(name) for name in batch.schema.names if name != "labels"}
     columns["role"] = standard_roles(columns["role"])
-    labels = label_columns(batch.column("labels")) if "labels" in batch.schema.names else {}
+    labels = label_columns(batch.column("labels"))
     frame = pl.from_arrow(pa.table({"line": numbers(rows.line), **columns, **labels}))
     assert isinstance(frame, pl.DataFrame)
-    return frame.rename({"text": "content", "message_tree_id": "tree_id"}, strict=False), rows.rejects
+    return frame.rename({"text": "content", "message_tree_id": "tree_id"}), rows.rejects
 
 
 def label_columns(labels: pa.StructArray) -> dict[str, pa.Array]:

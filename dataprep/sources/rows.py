@@ -7,6 +7,8 @@ the format's schema, the record number of each row, and the rejects met on the w
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -30,7 +32,12 @@ REJECTS: dict[str, pl.DataType] = {
     "detail": pl.String(),
 }
 
-_IDS = ("id", "tree_id")  # facts of a row that are as often numbers as text
+# Of JSON values that are all of one Python type, the column type that they are read as.
+_READ_AS = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string(), dict: pa.struct([])}
+_TRUTHS = {"true": True, "1": True, "false": False, "0": False}
+_NUMBER = re.compile(r"\s*[+-]?\d+(\.\d*)?\s*", re.ASCII)
+
+Untold = Counter[str]  # by column, the values that could not be understood and are taken as not told
 
 
 class Rows(NamedTuple):
@@ -39,6 +46,7 @@ class Rows(NamedTuple):
     batch: pa.RecordBatch
     line: Lines
     rejects: pl.DataFrame
+    untold: Untold
 
 
 # Marks a column that may be absent and is never left out: what it holds is said in the conversation.
@@ -60,7 +68,7 @@ def reject(rows: Rows, bad: Bools, rule: str, detail: str) -> Rows:
     if not bad.any():
         return rows
     lost = rejects((line, rule, detail) for line in rows.line[bad].tolist()).with_columns(id=_ids(rows.batch, bad))
-    return Rows(rows.batch.filter(numbers(~bad)), rows.line[~bad], pl.concat([rows.rejects, lost]))
+    return Rows(rows.batch.filter(numbers(~bad)), rows.line[~bad], pl.concat([rows.rejects, lost]), rows.untold)
 
 
 def _ids(batch: pa.RecordBatch, bad: Bools) -> pl.Series:
@@ -85,37 +93,78 @@ def readable(schema: pa.Schema) -> pa.Schema:
 
 
 def fitted(schema: pa.Schema, samples: Iterable[Mapping[str, Any]]) -> pa.Schema:
-    """`schema` as the file at hand needs it, so that its records are read by columns and not one by one.
+    """The types to read the JSON columns of `schema` as, so that the records are read by columns and not one by one.
 
-    An id that is a number is read as one; an optional column that holds something else entirely is not read.
+    An optional column of which all samples are of one other type, such as ids that are numbers, is read as that type,
+    and put into its own by `in_schema`.
     """
+    samples = list(samples)
     fields = []
     for field in schema:
-        values = [record[field.name] for record in samples if record.get(field.name) is not None]
-        if field.name in _IDS and values and all(type(value) is int for value in values):
-            field = field.with_type(pa.int64())
-        elif _is_dispensable(field) and not any(_fits(value, field.type) for value in values):
-            field = field if not values else None
+        found = {type(record[field.name]) for record in samples if record.get(field.name) is not None}
+        if _is_dispensable(field) and len(found) == 1:
+            field = field.with_type(_read_as(found.pop(), field.type))
         fields.append(field)
-    return pa.schema([field for field in fields if field is not None])
+    return pa.schema(fields)
 
 
-def in_schema(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+def _read_as(found: type, wanted: pa.DataType) -> pa.DataType:
+    """The type to read values of the Python type `found` as, in a column that is `wanted` in the end."""
+    kinds = pa.types
+    is_number = found is int and (kinds.is_integer(wanted) or kinds.is_floating(wanted))
+    kind = _READ_AS.get(found, wanted)
+    return wanted if is_number or kind.id == wanted.id else kind
+
+
+def in_schema(batch: pa.RecordBatch, schema: pa.Schema) -> tuple[pa.RecordBatch, Untold]:
     """`batch` with exactly the columns of `schema`: cast where they differ, null where they are missing.
 
     Raises:
         pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError: a column that cannot be cast.
     """
-    have = set(batch.schema.names)
-    columns = [
-        pc.cast(batch.column(field.name), field.type) if field.name in have else pa.nulls(len(batch), field.type)
-        for field in schema
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=readable(schema))
+    have, untold = set(batch.schema.names), Untold()
+    columns = []
+    for field in schema:
+        column = batch.column(field.name) if field.name in have else pa.nulls(len(batch), field.type)
+        if column.type != field.type:
+            nulls = column.null_count
+            column = _understood(column, field)
+            untold[field.name] += column.null_count - nulls
+        columns.append(column)
+    return pa.RecordBatch.from_arrays(columns, schema=readable(schema)), +untold
 
 
-def coerced(record: Mapping[str, Any], schema: pa.Schema) -> dict[str, Any]:
+def _understood(column: pa.Array, field: pa.Field) -> pa.Array:
+    """`column` in the type of `field`. Where a cast would guess, each value that occurs is coerced, as JSON's are."""
+    found, wanted = column.type, field.type
+    if not _is_dispensable(field) or not _needs_a_look(found, wanted):
+        return pc.cast(column, wanted)
+    if pa.types.is_nested(found) or pa.types.is_nested(wanted):
+        return pa.nulls(len(column), wanted)
+    coded = column.dictionary_encode()
+    values = [_coerced_or_none(value, wanted) for value in coded.dictionary.to_pylist()]
+    return pa.array(values, wanted).take(coded.indices)
+
+
+def _needs_a_look(found: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether Arrow's cast from `found` to `wanted` says something else than `coerce`, or fails on the first odd value."""
+    types = pa.types
+    if types.is_null(found) or types.is_list(found) or types.is_nested(found) and types.is_nested(wanted):
+        return False
+    if types.is_nested(found) or types.is_nested(wanted):
+        return True
+    if types.is_boolean(wanted):
+        return True
+    if types.is_string(wanted):
+        return bool(types.is_boolean(found) or types.is_floating(found))
+    return not (types.is_integer(found) or types.is_floating(found))
+
+
+def coerced(record: Mapping[str, Any], schema: pa.Schema, untold: Untold) -> dict[str, Any]:
     """One record as `schema` has it; a column of another type becomes null where it only describes the record.
+
+    Args:
+        untold: is added to where that is so.
 
     Raises:
         Unfit: a column of another type that is needed.
@@ -128,6 +177,7 @@ def coerced(record: Mapping[str, Any], schema: pa.Schema) -> dict[str, Any]:
             if not _is_dispensable(field):
                 raise Unfit(f"'{field.name}' {fault}") from None
             row[field.name] = None
+            untold[field.name] += 1
     return row
 
 
@@ -136,7 +186,8 @@ def _is_dispensable(field: pa.Field) -> bool:
 
 
 def coerce(value: Any, kind: pa.DataType) -> Any:
-    """A decoded JSON value as Arrow type `kind`, leniently: numbers where text is wanted, content in parts.
+    """A decoded JSON value as Arrow type `kind`, leniently: numbers where text is wanted, content in parts, `"0"` and
+    `"false"` where a number or a boolean is.
 
     Raises:
         Unfit: says what was found.
@@ -149,14 +200,30 @@ def coerce(value: Any, kind: pa.DataType) -> Any:
         return [coerce(item, kind.value_type) for item in value]
     if pa.types.is_struct(kind) and isinstance(value, dict):
         return {field.name: coerce(value.get(field.name), field.type) for field in kind}
-    if pa.types.is_boolean(kind) and isinstance(value, bool):
-        return value
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if pa.types.is_floating(kind):
-            return float(value)
-        if pa.types.is_integer(kind) and value == value // 1 and abs(value) < 2 ** (kind.bit_width - 1):
-            return int(value)
+    if pa.types.is_boolean(kind):
+        return _truth(value)
+    number = float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
+    if isinstance(number, int | float) and not isinstance(number, bool):
+        if pa.types.is_integer(kind) and number == number // 1 and abs(number) < 2 ** (kind.bit_width - 1):
+            return int(number)
+        if pa.types.is_floating(kind) and abs(number) < 1e300:
+            return float(number)
     raise Unfit(f"is {_told(value)}")
+
+
+def _truth(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | float | str) and (found := _TRUTHS.get(str(value).strip().lower())) is not None:
+        return found
+    raise Unfit(f"is {_told(value)}")
+
+
+def _coerced_or_none(value: Any, kind: pa.DataType) -> Any:
+    try:
+        return coerce(value, kind)
+    except Unfit:
+        return None
 
 
 def _text(value: Any) -> str:
@@ -186,15 +253,7 @@ def _part(part: Any) -> str:
     raise Unfit(f"holds a part that is no text: {_told(part)}")
 
 
-def _fits(value: Any, kind: pa.DataType) -> bool:
-    try:
-        coerce(value, kind)
-    except Unfit:
-        return False
-    return True
-
-
 def _told(value: Any) -> str:
     """A value as an error message shows it, cut to 40 characters."""
-    shown = json.dumps(value, ensure_ascii=True)
+    shown = json.dumps(value, ensure_ascii=True, default=str)
     return shown if len(shown) <= 40 else shown[:37] + "..."

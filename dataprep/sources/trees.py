@@ -16,10 +16,12 @@ import pyarrow as pa
 
 from dataprep.sources import oasst
 from dataprep.sources.jsonlines import Block, decoded, lines
-from dataprep.sources.rows import Rows, Unfit, coerced, complete, readable, rejects
+from dataprep.sources.rows import Rows, Unfit, Untold, coerced, complete, readable, rejects
 
 # The columns of a tree; `prompt` is of no type that Arrow could have.
 SCHEMA = pa.schema([("message_tree_id", pa.string()), ("tree_state", pa.string()), ("prompt", pa.null())])
+
+NAMELESS = "(a message without an id)"  # what a reply to one has for a parent
 
 
 class Message(msgspec.Struct):
@@ -56,29 +58,30 @@ def recognise(record: Mapping[str, Any]) -> bool:
     return isinstance(prompt, dict) and ("message_id" in prompt or "replies" in prompt)
 
 
-def parse(block: Block, schema: pa.Schema) -> Rows:
+def parse(block: Block, schema: pa.Schema, read_as: pa.Schema) -> Rows:
     """All messages of the trees in `block`, as rows of `oasst.SCHEMA` in reply order; each has the line of its tree.
 
-    `schema` is the one of a tree, which has nothing to say here.
+    The schemas are those of a tree, which have nothing to say here.
     """
     found: list[dict[str, Any]] = []
     number: list[int] = []
     bad: list[tuple[int, str, str]] = []
+    untold = Untold()
     for line, data in lines(block):
-        tree = _tree(data)
+        tree = _tree(data, untold)
         if isinstance(tree, Tree):
             messages = _flat(tree)
             found += messages
             number += [line] * len(messages)
         else:
             bad.append((line, *tree))
-    whole = complete(Rows(_batch(found), np.array(number, np.int64), rejects()), oasst.SCHEMA)
+    whole = complete(Rows(_batch(found, untold), np.array(number, np.int64), rejects(), untold), oasst.SCHEMA)
     lost = whole.rejects.with_columns(pl.lit("message").alias("kind"))
     return whole._replace(rejects=pl.concat([rejects(bad), lost]))
 
 
-def _tree(data: bytes) -> Tree | tuple[str, str]:
-    """The tree in `data`, or the rule and the detail of what is wrong with it."""
+def _tree(data: bytes, untold: Untold) -> Tree | tuple[str, str]:
+    """The tree in `data`, or the rule and the detail of what is wrong with it; `untold` as `coerced` has it."""
     try:
         return _decoder.decode(data)
     except RecursionError:
@@ -89,28 +92,31 @@ def _tree(data: bytes) -> Tree | tuple[str, str]:
     if record is None:
         return rule, detail
     try:
-        return msgspec.convert(_lenient(record), Tree)
+        return msgspec.convert(_lenient(record, untold), Tree)
     except (msgspec.ValidationError, Unfit) as fault:
         return "wrong_schema", str(fault)
     except RecursionError:
         return "too_deep", "is nested too deeply to be read"
 
 
-def _lenient(value: Any) -> Any:
+def _lenient(value: Any, untold: Untold) -> Any:
     """`value` with the ids and texts of its messages as text, and what is optional left out where it does not fit."""
     if not isinstance(value, dict):
         return value
     known = {field.name: field for field in (*oasst.SCHEMA, *SCHEMA) if field.name in value}
-    row = coerced(value, pa.schema([field for name, field in known.items() if name != "prompt"]))
+    row = coerced(value, pa.schema([field for name, field in known.items() if name != "prompt"]), untold)
     if "prompt" in value:
-        row["prompt"] = _lenient(value["prompt"])
+        row["prompt"] = _lenient(value["prompt"], untold)
     if isinstance(value.get("replies"), list):
-        row["replies"] = [_lenient(reply) for reply in value["replies"]]
+        row["replies"] = [_lenient(reply, untold) for reply in value["replies"]]
     return row
 
 
 def _flat(tree: Tree) -> list[dict[str, Any]]:
-    """The messages of a tree as rows, each before its replies and those in their order; no recursion, at any depth."""
+    """The messages of a tree as rows, each before its replies and those in their order; no recursion, at any depth.
+
+    A message without an id is refused, as in a flat file, and its replies are orphans then: never roots.
+    """
     tree_id = tree.message_tree_id or tree.prompt.message_id
     rows = []
     waiting: list[tuple[Message, str | None]] = [(tree.prompt, None)]
@@ -120,14 +126,14 @@ def _flat(tree: Tree) -> list[dict[str, Any]]:
         row["message_tree_id"], row["tree_state"] = tree_id, tree.tree_state
         row["parent_id"] = message.parent_id or above
         rows.append(row)
-        waiting += [(reply, message.message_id) for reply in reversed(message.replies or [])]
+        waiting += [(reply, message.message_id or NAMELESS) for reply in reversed(message.replies or [])]
     return rows
 
 
-def _batch(rows: list[dict[str, Any]]) -> pa.RecordBatch:
+def _batch(rows: list[dict[str, Any]], untold: Untold) -> pa.RecordBatch:
     schema = readable(oasst.SCHEMA)
     try:
         return pa.RecordBatch.from_pylist(rows, schema)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
         # labels or numbers of another kind than every export has: what does not fit is left out
-        return pa.RecordBatch.from_pylist([coerced(row, oasst.SCHEMA) for row in rows], schema)
+        return pa.RecordBatch.from_pylist([coerced(row, oasst.SCHEMA, untold) for row in rows], schema)

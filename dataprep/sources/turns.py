@@ -60,14 +60,7 @@ def conversations(rows: Rows, turns: Turns) -> pl.DataFrame:
 
     Columns: `line`, those of `FACTS` (id and tree_id never null), `messages`, `repairs`, `own_id` (the row had one).
     """
-    batch = rows.batch
-    have = batch.schema.names
-    facts = {
-        field.name: pc.cast(batch.column(field.name), field.type)
-        if field.name in have
-        else pa.nulls(len(batch), field.type)
-        for field in FACTS
-    }
+    facts = {field.name: rows.batch.column(field.name) for field in FACTS}
     for name in ("id", "tree_id"):
         facts[name] = _without_empty(facts[name])
     own_id = facts["id"].is_valid()

@@ -211,6 +211,81 @@ def test_columnar_files_with_bad_rows(tmp_path: Path) -> None:
     assert fates(reading) == [(2, "bad_utf8"), (3, "wrong_schema"), (4, "no_role_marker")]
 
 
+BINARY = pa.list_(pa.struct([("role", pa.string()), ("content", pa.binary())]))
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view()])
+def test_text_in_binary_columns_is_text(tmp_path: Path, kind: pa.DataType) -> None:
+    path = tmp_path / "g.parquet"
+    texts = ["### Human: é", "### Human: b", "### Human: \N{GRINNING FACE}"]
+    pq.write_table(pa.table({"text": pa.array([text.encode() for text in texts], kind)}), path)
+    assert turns(read_path(path)) == [[("user", text.removeprefix("### Human: "))] for text in texts]
+    pq.write_table(pa.table({"text": pa.array([texts[0].encode(), b"### Human: \xff", texts[1].encode()], kind)}), path)
+    reading = read_path(path)
+    assert turns(reading) == [[("user", "é")], [("user", "b")]] and fates(reading) == [(2, "bad_utf8")]
+
+
+def test_binary_contents_of_messages_and_trees(tmp_path: Path) -> None:
+    path = tmp_path / "m.parquet"
+    rows = [[{"role": "user", "content": content}] for content in (b"hi \xc3\xa9", b"\xe9", None, b"yo")]
+    pq.write_table(pa.table({"messages": pa.array(rows, BINARY)}), path)
+    reading = read_path(path)
+    assert turns(reading) == [[("user", "hi é")], [("user", "")], [("user", "yo")]]
+    assert fates(reading) == [(2, "bad_utf8")]
+    texts = pa.array([b"asked", b"\xe9", b"answered"], pa.binary())
+    table = {
+        "message_id": ["a", "b", "c"],
+        "parent_id": [None, "a", "a"],
+        "text": texts,
+        "role": ["prompter", "x", "y"],
+    }
+    pq.write_table(pa.table(table), path)
+    reading = read_path(path)
+    assert reading.messages["content"].to_list() == ["asked", "answered"] and fates(reading) == [(2, "bad_utf8")]
+
+
+def test_ids_of_mixed_types_are_all_kept(tmp_path: Path) -> None:
+    """The first hundred, which a format is fitted to, are numbers."""
+    ids = [*range(150), "abc", 12345678901234567890, 3.5]
+    reading = read_bytes(tmp_path, "g.jsonl", json_lines({"id": id_, "text": "### Human: a"} for id_ in ids))
+    assert reading.conversations["id"].to_list() == [str(id_) for id_ in ids] and reading.notes == []
+
+
+@pytest.mark.parametrize("container", ["jsonl", "parquet"])
+@pytest.mark.parametrize("odd", [{"name": "x"}, True, [5]])
+def test_a_fact_of_another_type_is_counted_and_those_that_come_later_are_read(
+    tmp_path: Path, container: str, odd: object
+) -> None:
+    rows = [{"lang": odd, "text": "### Human: a"}] * 150
+    reading = read_path(write(tmp_path, container, rows))
+    assert reading.conversations["lang"].null_count() == 150
+    assert reading.notes == [
+        f"data.{container}: 150 values of 'lang' are none that it can have, and are taken as not told."
+    ]
+    if container == "jsonl":
+        reading = read_path(write(tmp_path, container, [*rows, {"lang": "en", "text": "### Human: a"}]))
+        assert reading.conversations["lang"].to_list() == [None] * 150 + ["en"] and "150 values" in reading.notes[0]
+
+
+def test_an_empty_file_beside_others_is_a_note(tmp_path: Path) -> None:
+    for name, data in (("a.jsonl", b""), ("b.jsonl", GOOD), ("c.json", b"[]")):
+        (tmp_path / name).write_bytes(data)
+    reading = read_path(tmp_path)
+    assert turns(reading) == [HI] and [file.records for file in reading.files] == [0, 1, 0]
+    assert reading.notes == [f"{name} is empty: nothing is read from it." for name in ("a.jsonl", "c.json")]
+    (tmp_path / "b.jsonl").unlink()
+    with pytest.raises(InputError, match="a.jsonl is empty"):
+        read_path(tmp_path)
+
+
+def test_records_are_counted_before_anybody_looks_into_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a line which a format lost without a word is missed by the ledger."""
+    parse = jsonlines.parse
+    monkeypatch.setattr(jsonlines, "_by_lines", lambda block, schema: parse(block._replace(data=GOOD), schema, schema))
+    reading = read_bytes(tmp_path, "g.jsonl", b"\n".join([GOOD, b" \t", b"bad", b"worse", b"", GOOD]))
+    assert reading.conversations.height == 2 and reading.bad == 0 and reading.files[0].records == 4
+
+
 def test_an_arrow_stream_that_breaks_off(tmp_path: Path) -> None:
     table = pa.table({"text": ["### Human: a"] * 100})
     path = tmp_path / "g.arrow"

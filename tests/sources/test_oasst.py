@@ -11,6 +11,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from dataprep.conversations import LABELS, MESSAGES
+from dataprep.threads import choose_threads
 from tests.sources.reading import CONTAINERS, fates, json_lines, read_bytes, read_path, write
 
 
@@ -138,6 +139,51 @@ def test_numbers_for_ids_and_lone_surrogates_are_put_right(tmp_path: Path) -> No
         ("1", None, "a\ufffd\ufffd\ufffd", None),
         ("2", "1", "text of 2", None),
     ]
+
+
+ODD_FACTS = {"deleted": 1, "review_result": "false", "rank": "0", "review_count": 3.0}
+
+
+@pytest.mark.parametrize("container", ["jsonl", "parquet"])
+@pytest.mark.parametrize("shape", ["flat", "nested"])
+def test_review_facts_of_other_types_are_understood(tmp_path: Path, container: str, shape: str) -> None:
+    rows = [message(f"q{n}", labels=None, message_tree_id=f"q{n}", tree_state=None) for n in range(4)]
+    for row in rows:
+        row.update(ODD_FACTS)
+    reading = read_path(write(tmp_path, container, rows if shape == "flat" else nested(rows)))
+    found = reading.messages.select("deleted", "review_result", "rank", "review_count").rows()
+    assert found == [(True, False, 0, 3)] * 4 and reading.notes == []
+
+
+@pytest.mark.parametrize("shape", ["flat", "nested"])
+def test_review_facts_that_say_nothing_are_counted_and_those_that_come_later_are_read(
+    tmp_path: Path, shape: str
+) -> None:
+    """A column of which no sample can be understood was not read at all: a deleted reply then counted as a good one."""
+    rows = [
+        message(f"q{n}", labels=None, message_tree_id=f"q{n}", tree_state=None, deleted="perhaps", rank=0.5)
+        for n in range(150)
+    ]
+    rows += [{**rows[0], "message_id": "z", "deleted": True, "rank": 2}]
+    reading = read_path(write(tmp_path, "jsonl", rows if shape == "flat" else nested(rows)))
+    assert reading.messages.select("deleted", "rank").rows() == [(None, None)] * 150 + [(True, 2)]
+    assert reading.notes == [
+        f"data.jsonl: 150 values of '{name}' are none that it can have, and are taken as not told."
+        for name in ("deleted", "rank")
+    ]
+
+
+def test_a_reply_below_a_message_without_an_id_is_an_orphan(tmp_path: Path) -> None:
+    nameless = {"text": "who?", "role": "assistant", "replies": [message("c", replies=[message("d")])]}
+    trees = [{"prompt": message("a", replies=[nameless])}, {"prompt": {**nameless, "replies": [message("e")]}}]
+    reading = read_bytes(
+        tmp_path, "t.jsonl", json_lines([{"message_tree_id": str(n), **t} for n, t in enumerate(trees)])
+    )
+    assert reading.fates.select("kind", "line", "rule").rows() == [("message", n, "wrong_schema") for n in (1, 2)]
+    taken, fates = choose_threads(reading.messages, "all")
+    assert taken["message_ids"].to_list() == [["a"]]
+    assert set(fates.select("id", "rule").rows()) == {("c", "orphan"), ("d", "orphan"), ("e", "orphan")}
+    assert "its parent (a message without an id) is not in the data" in fates["detail"].to_list()
 
 
 def test_a_tree_too_deep_is_told(tmp_path: Path) -> None:
