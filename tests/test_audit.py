@@ -132,6 +132,47 @@ def test_bad_input(tmp_path: Path) -> None:
     assert "\x1b[31m" not in done.stdout and "<U+001B>" in done.stdout.replace("\n", "")
 
 
+LONG = "This is a longer answer that explains everything in a way that is easy to follow"
+
+
+@pytest.mark.parametrize(
+    "chat",
+    [
+        ("I need help with my script.", "Sure, please paste it here", "# my script\nimport os", "It imports os."),
+        ("Can you improve my README?", "Yes. Paste it.", "# Title\n\nSome text", "# A better title\n\nSome text"),
+        ("Quiz me.", "Ready?", "1. Paris\nBecause it is the capital", "2. What is the capital of Spain?"),
+        ("Count", "1 2 3", "4 5 6", "5 is what I'd say"),
+        ("List 3 fruits.", "1. Apple\n2. Pear\n3. Plum", "5 more please", "6. Fig\n7. Kiwi\n8. Lime"),
+        ("10 facts please", "1. A\n2. B", "3 more", "4 more? Sure"),
+        ("Plan", LONG, "Step 1\nI did it and it worked", "Step 2\nNow do this"),
+        ("Give me python", "```python\nprint(1)\n```", "### what does ### mean?", "It is a heading."),
+        ("What is C#?", "A language", "# vs ## in Markdown?", "Headings"),
+    ],
+)
+def test_what_people_type_is_no_damage(tmp_path: Path, chat: tuple[str, ...]) -> None:
+    text = "".join(SOUND.format(question, answer) for question, answer in zip(chat[::2], chat[1::2], strict=True))
+    assert kinds(rows(tmp_path, [text])) == {}
+
+
+@pytest.mark.parametrize(
+    ("chat", "sure"),
+    [
+        (("how?", LONG, "1. Install it\nLike so", "2. Run it\nAnd so"), "likely"),
+        (("how?", "You need:", "Step 1 – Install it\nLike so", "Step 2 – Run it\nAnd so"), "likely"),
+        (("how?", "In this order.", "Step 1: Install\n" + LONG * 3, "Step 2: Run it\nAnd so"), "likely"),
+        (("how?", "# Keras\n>>", "## Pros\n- fast", "## Cons\n- old"), "likely"),
+        (("how?", "f(regex('^", "), 'x')", "And so on."), "likely"),
+        (("how?", "As told.", "Many models\nThere are", "Human: and now?"), "certain"),
+    ],
+)
+def test_rests_of_answers_are_found_and_certain_only_by_a_marker(
+    tmp_path: Path, chat: tuple[str, ...], sure: str
+) -> None:
+    text = "".join(SOUND.format(question, answer) for question, answer in zip(chat[::2], chat[1::2], strict=True))
+    (told,) = audit_file(rows(tmp_path, [text])).faults.values()
+    assert [fault.sure for fault in told if fault.kind == "heading_in_user_turn"] == [sure]
+
+
 def damaged(text: str) -> str:
     """A guanaco row as the notebook formats it: cut at every '###', the pieces taken in pairs, a last odd one lost."""
     pieces = text.split("###")[1:]

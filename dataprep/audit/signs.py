@@ -15,9 +15,12 @@ CERTAIN, LIKELY = "certain", "likely"
 _MARKER = {ASSISTANT: re.compile(r"#*\s*Human:"), USER: re.compile(r"#*\s*Assistant:")}
 _HEADING_LINE = re.compile(r"(?P<line>[^\n?]{1,90})\n\s*\S")
 _NUMBERED = re.compile(
-    r"(?:step|schritt|paso|étape|passo|шаг|part|section|example)?\s*(\d{1,2})\b[.):\s-]", re.IGNORECASE
+    r"(?:step|schritt|paso|étape|passo|шаг|part|section|example)?\s*(\d{1,2})(?:[.):]|\s?[–—-])\s[^\n]*\S\s*\n",
+    re.IGNORECASE,
 )
-_REST = re.compile(r"[;,)\]}]|#{1,4}\s")
+_REST = re.compile(r"[;,)\]}]")
+_HASHES = re.compile(r"#{1,3}\s")
+_LONG = 200  # characters; what people type below a heading is mostly less
 _LOST_HASH = re.compile(r"#{1,3} {2,}\S")  # '# Assistant: x' with its marker taken out
 _SENTENCE_END = re.compile(r"[.!?…:。！？\"'»”)\]`*}>]\s*$")
 
@@ -54,22 +57,35 @@ def _splits(messages: Sequence[Message]) -> Iterator[Sign]:
 
 
 def _is_rest(messages: Sequence[Message], at: int) -> str | None:
-    """How sure it is that question `at` is what followed a heading in the answer before."""
-    text, before = messages[at]["content"], messages[at - 1]["content"]
+    """How sure it is that question `at` is what followed a heading in the answer before.
+
+    It is certain where the next answer begins with another speaker's marker. All else people type too: they paste
+    texts with headings, and count; so there the turns around must look cut as well.
+    """
+    before, text = messages[at - 1]["content"], messages[at]["content"]
     after = messages[at + 1]["content"] if at + 1 < len(messages) else ""
     unfinished = not _SENTENCE_END.search(before)
-    if _REST.match(text) and (unfinished or text.startswith("#")):
-        return CERTAIN if _MARKER[ASSISTANT].match(after) else LIKELY
-    heading, following = _HEADING_LINE.match(text), _HEADING_LINE.match(after)
-    number, next_number = _NUMBERED.match(text), _NUMBERED.match(after)
-    if number and next_number and int(next_number[1]) == int(number[1]) + 1:
+    rest = bool(_REST.match(text)) and unfinished
+    if _MARKER[ASSISTANT].match(after) and (rest or _HASHES.match(text) or _is_title(text)):
         return CERTAIN
-    is_title = heading is not None and not heading["line"].rstrip().endswith((".", ",", ":", ";", "!"))
-    if is_title and _MARKER[ASSISTANT].match(after):
-        return CERTAIN
-    also_title = following is not None and not following["line"].rstrip().endswith((".", ",", ":", ";", "!"))
-    long = len(text) > 200 and unfinished
-    return LIKELY if is_title and (number or (also_title and long)) else None
+    between = text.startswith("##") and all(_HASHES.match(turn) for turn in (before, text, after))
+    if rest or between or _counts_on(before, text, after):
+        return LIKELY
+    return LIKELY if unfinished and len(text) > _LONG and _is_title(text) and _is_title(after) else None
+
+
+def _is_title(text: str) -> bool:
+    """Whether it begins with a short line that is no sentence, and goes on."""
+    heading = _HEADING_LINE.match(text)
+    return heading is not None and not heading["line"].rstrip().endswith((".", ",", ":", ";", "!"))
+
+
+def _counts_on(before: str, text: str, after: str) -> bool:
+    """Whether `text` and `after` begin with headings of which one is numbered n and the other n + 1, as no quiz has them."""
+    number, following = _NUMBERED.match(text), _NUMBERED.match(after + "\n")
+    if not number or not following or int(following[1]) != int(number[1]) + 1 or before.rstrip().endswith(("?", "？")):
+        return False
+    return not _SENTENCE_END.search(before) or before.rstrip().endswith(":") or len(text) > _LONG
 
 
 def differences(messages: Sequence[Message], source: Sequence[Message]) -> Iterator[Sign]:
