@@ -6,11 +6,13 @@ import glob
 import hashlib
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from dataprep.errors import InputError
 from dataprep.sources import hub
@@ -27,7 +29,7 @@ _BESIDE_DATA = {
     "manifest.json",
     "quality.json",
 }
-_HASHED = 1 << 22  # bytes a step
+_SHARD = re.compile(r"data-\d+-of-\d+\.arrow|dataset\.arrow")  # as save_to_disk names them, today and before 2022
 
 
 @dataclass(frozen=True)
@@ -151,24 +153,47 @@ def _shown(name: str) -> str:
 
 
 def _in_folder(folder: Path) -> list[SourceFile]:
-    """The data files below `folder`; of what `save_to_disk` wrote (our builds too) only the shards it names."""
-    saved = sorted(folder.rglob("state.json"))
-    paths = [shard for state in saved for shard in _shards(state)] if saved else list(_data_files(folder))
+    """The data files below `folder`; of what `save_to_disk` wrote (our builds too) only the shards that it names."""
+    paths = sorted(_data_files(folder))
     if not paths:
         raise InputError(f"{folder} holds no data file: {_READABLE}.")
-    return [_checked(path, path.relative_to(folder).as_posix()) for path in sorted(paths)]
-
-
-def _shards(state: Path) -> list[Path]:
-    try:
-        return [state.parent / entry["filename"] for entry in json.loads(state.read_bytes())["_data_files"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{state} does not name its data files as datasets' save_to_disk does.") from None
+    return [_checked(path, path.relative_to(folder).as_posix()) for path in paths]
 
 
 def _data_files(folder: Path) -> Iterator[Path]:
     for where, folders, names in os.walk(folder):
+        place = Path(where)
+        saved = _saved(place, names)
+        if saved is not None:
+            folders.clear()  # what else lies there is no data
+            yield from saved
+            continue
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             if name.endswith(EXTENSIONS) and name not in _BESIDE_DATA and not name.startswith("."):
-                yield Path(where, name)
+                yield place / name
+
+
+def _saved(folder: Path, names: Sequence[str]) -> list[Path] | None:
+    """The shards of the data set, or of its splits, that `save_to_disk` wrote into `folder`; None where it did not."""
+    if "dataset_dict.json" in names:
+        splits = [folder / split for split in _named(folder / "dataset_dict.json", lambda facts: facts["splits"])]
+        return [shard for split in splits for shard in _shards(split)]
+    if "state.json" in names and any(_SHARD.fullmatch(name) for name in names):
+        return _shards(folder)
+    return None
+
+
+def _shards(folder: Path) -> list[Path]:
+    return [
+        folder / name
+        for name in _named(folder / "state.json", lambda facts: [entry["filename"] for entry in facts["_data_files"]])
+    ]
+
+
+def _named(file: Path, names: Callable[[Any], list[str]]) -> list[str]:
+    """The files or folders that a file of `save_to_disk` names."""
+    try:
+        return [str(name) for name in names(json.loads(file.read_bytes()))]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{file} does not name its data files as datasets' save_to_disk does.") from None

@@ -82,6 +82,26 @@ def test_what_save_to_disk_wrote(tmp_path: Path) -> None:
     assert turns(read_path(tmp_path / "saved" / "train")) == turns(reading)[:2]
 
 
+def test_what_lies_beside_a_saved_data_set_is_read_too(tmp_path: Path) -> None:
+    import datasets
+
+    datasets.Dataset.from_list([ROW]).save_to_disk(tmp_path / "saved")
+    (tmp_path / "saved" / "cache-1.arrow").write_bytes(b"none of the data")
+    fill(tmp_path, "more.jsonl", "else/rows.jsonl", "else/state.json")  # somebody else's state.json
+    names = ["else/rows.jsonl", "more.jsonl", "saved/data-00000-of-00001.arrow"]
+    assert [file.name for file in find_files([str(tmp_path)])] == names
+    (tmp_path / "saved" / "state.json").write_text("{}")
+    with pytest.raises(InputError, match="saved/state.json does not name its data files"):
+        find_files([str(tmp_path)])
+
+
+def test_a_saved_split_that_is_missing_is_told(tmp_path: Path) -> None:
+    fill(tmp_path, "more.jsonl")
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["train"]}')
+    with pytest.raises(InputError, match="train/state.json does not name its data files"):
+        find_files([str(tmp_path)])
+
+
 def test_digests_and_progress(tmp_path: Path) -> None:
     fill(tmp_path, "a.jsonl", "b.jsonl")
     told: list[tuple[int, int]] = []
