@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from dataprep.dedup.leaks import LEAK, alike_groups, find_leaks
 from dataprep.dedup.near import drop_near_duplicates
 from dataprep.errors import InputError, RecipeError
 from dataprep.facts import FactsOf
-from dataprep.ledger import Ledger, all_fates, facts_of
+from dataprep.ledger import Ledger, all_fates, check_lines, check_messages, facts_of
 from dataprep.progress import Progress
 from dataprep.quality import Gate, See
 from dataprep.rendering import Renderer, Template, load_template
@@ -92,33 +92,38 @@ def build(
     ledger = Ledger()
     with progress.stage("read", sum(file.bytes for file in files)) as advance:
         reading = read(files, recipe.format, recipe.limit, lambda done, total: advance(done))
-        notes = _cut_off(reading) + _refuse_bad(reading, recipe)
+        check_lines(
+            [(file.name, file.records) for file in reading.files],
+            [reading.conversations, reading.messages],
+            reading.fates,
+        )
+        notes = reading.notes + _cut_off(reading) + _refuse_bad(reading, recipe)
         sources = [file.facts() for file in reading.files]
     with progress.stage("threads"):
         conversations, aside = _conversations(reading, recipe)
-        ledger.close("read", conversations.height + aside.height, reading.fates)
-        ledger.close("threads", conversations.height, aside)
-        read_count = conversations.height
+        read_count, found = conversations.height, conversations.height + aside.height
+        ledger.close("read", found + reading.fates.height, found, reading.fates)
+        ledger.close("threads", found, read_count, aside)
         del reading
     with progress.stage("rules"):
         sound, faulty = rules.apply_rules(conversations, recipe, template.forbidden_in_content)
         notes += _notes(sound, recipe)
-        ledger.close("rules", sound.height, faulty)
+        ledger.close("rules", read_count, sound.height, faulty)
         del conversations
     with progress.stage("dedup"):
         single, repeats = drop_exact_duplicates(sound)
         clean, contaminated = drop_contaminated(single, benchmarks) if benchmarks else (single, no_fates())
         unique, alike, near = _without_near(clean, recipe, max_memory)
-        ledger.close("dedup", unique.height, repeats, contaminated, alike)
+        ledger.close("dedup", sound.height, unique.height, repeats, contaminated, alike)
         pairs = duplicate_pairs(clean, alike)
         del sound, single, clean
     with progress.stage("plan"):
         renderable, refused = _renderable(unique, renderer)
-        ledger.close("render", renderable.height, refused)
+        ledger.close("render", unique.height, renderable.height, refused)
         del unique
     with progress.stage("select"):
         sampled, unsampled = selection.sample(renderable, recipe, read_count)
-        ledger.close("select", sampled.height, unsampled)
+        ledger.close("select", renderable.height, sampled.height, unsampled)
         if recipe.sample is not None and sampled.height < recipe.sample:
             notes.append(
                 f"--sample {recipe.sample} asked for more than there is: all {sampled.height} sound rows are kept."
@@ -179,14 +184,18 @@ def _refuse_system(recipe: Recipe, template: Template) -> None:
 
 
 def _refuse_bad(reading: Reading, recipe: Recipe) -> list[str]:
-    """Too many records that cannot be read are an error, not a fate; of fewer, a sentence tells where the first is."""
-    if not reading.bad:
+    """Too many records that cannot be read are an error, not a fate; of fewer, a sentence tells where the first is.
+
+    A tree is one record, however many of its messages are bad.
+    """
+    if reading.fates.is_empty():
         return []
     records = sum(file.records for file in reading.files)
+    bad = reading.fates.select("source", "line").n_unique()
     source, line, rule, detail = reading.fates.select("source", "line", "rule", "detail").row(0)
-    told = f"{reading.bad} of {records} records cannot be read"
+    told = f"{bad} of {records} records cannot be read"
     first = f"the first is in line {line} of {source} ({rule}: {detail})"
-    if reading.bad > recipe.max_bad * records:
+    if bad > recipe.max_bad * records:
         raise InputError(f"{told}, above --max-bad {recipe.max_bad:g}; {first}.")
     return [f"{told}; {first}."]
 
@@ -197,6 +206,7 @@ def _conversations(reading: Reading, recipe: Recipe) -> tuple[pl.DataFrame, pl.D
         conversations, aside = reading.conversations, no_fates()
     else:
         threads, aside = choose_threads(reading.messages, recipe.paths)
+        check_messages(reading.messages, threads, aside)
         conversations = pl.concat([threads, reading.conversations]).sort("file", "line", maintain_order=True)
     return conversations.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64)), aside
 
@@ -297,12 +307,14 @@ def write_splits(
     entries, done = {}, 0
     for name, frame in splits.items():
         writer = shards.ShardWriter(folder, name, recipe.shard_bytes)
-        for batch in _ahead(shard_batches(frame, renderer)):
-            writer.write(batch)
-            for see in witnesses:
-                see(batch, name)
-            done += batch.num_rows
-            advance(done)
+        # closed by hand: an interrupted build would leave it, and its thread, to the interpreter's end
+        with closing(_ahead(shard_batches(frame, renderer))) as batches:
+            for batch in batches:
+                writer.write(batch)
+                for see in witnesses:
+                    see(batch, name)
+                done += batch.num_rows
+                advance(done)
         entries[name] = writer.finish(f"{version}-{name}")
         if frame.height:
             renderer.check_sample(frame, recipe.seed)
@@ -310,7 +322,7 @@ def write_splits(
     return entries
 
 
-def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _ahead(batches: Iterator[pa.RecordBatch]) -> Generator[pa.RecordBatch]:
     """The same, with the next batch made on a thread while the last one is written; both leave Python's lock."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, batches, None)

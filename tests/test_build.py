@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from datasets import load_from_disk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dataprep.build import Outcome, build
+from dataprep.build import Outcome, build, write_splits
 from dataprep.config import Recipe
 from dataprep.contract import SHARD_SCHEMA, open_build
 from dataprep.errors import DamagedBuild, InputError
 from dataprep.progress import Progress
+from dataprep.rendering import Renderer, load_template
 from dataprep.shards import read_fates
+from dataprep.sources import find_files, read
 from dataprep.verification import verify_build
 
 
@@ -229,6 +232,35 @@ def test_a_bad_message_in_a_tree_is_told_like_a_bad_line(tmp_path: Path) -> None
     path.write_text("".join(json.dumps(tree(n, **({"text": "yes"} if n else {}))) + "\n" for n in range(5)))
     outcome = make(tmp_path / "store", source=(str(path),), max_bad=0.5)
     assert "1 of 5 records cannot be read; the first is in line 1 of trees.jsonl" in outcome.facts["notes"][0]
+
+
+def test_a_tree_of_many_bad_messages_is_one_bad_record(tmp_path: Path) -> None:
+    def tree(n: int) -> dict:
+        reply = {"message_id": f"a{n}", "text": f"answer {n}", "role": "assistant"}
+        textless = [{"message_id": f"{n}-{k}", "role": "assistant"} for k in range(0 if n else 45)]
+        prompt = {"message_id": f"q{n}", "text": f"question {n}", "role": "prompter", "replies": [reply, *textless]}
+        return {"message_tree_id": f"q{n}", "prompt": prompt}
+
+    path = tmp_path / "trees.jsonl"
+    path.write_text("".join(json.dumps(tree(n)) + "\n" for n in range(40)))
+    outcome = make(tmp_path / "store", source=(str(path),), near_dup="off")
+    assert outcome.facts["fates"]["rules"]["wrong_schema"] == 45 and outcome.facts["rows"] == 40
+    assert outcome.facts["notes"][0].startswith("1 of 40 records cannot be read")
+
+
+def test_an_interrupted_build_leaves_no_thread_behind(tmp_path: Path, source: str) -> None:
+    """The one that renders ahead was ended by the interpreter's exit, which could print a traceback."""
+    frame = read(find_files([source])).conversations.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64))
+    frame = frame.filter(pl.col("messages").list.len() % 2 == 0)
+
+    def interrupted(batch: pa.RecordBatch, split: str) -> None:
+        raise KeyboardInterrupt
+
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt) as caught:  # its traceback keeps what was not closed
+        renderer = Renderer(load_template("llama2"))
+        write_splits(tmp_path, {"train": frame}, renderer, Recipe(), "v", lambda done: None, [interrupted])
+    assert caught.traceback and threading.active_count() - before <= 1  # the one that takes checksums
 
 
 def test_a_template_that_refuses_a_conversation_gives_it_its_fate(tmp_path: Path, source: str) -> None:

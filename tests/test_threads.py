@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dataprep.ledger import check_messages
 from dataprep.threads import choose_threads
 from tests.frames import tree_messages
 
@@ -196,6 +197,7 @@ def test_every_message_is_on_a_path_or_has_a_fate(rows: list[tuple], policy: str
         )
     )
     taken, fates = choose_threads(frame, policy)
+    check_messages(frame, taken, fates)
     on_path = {message for path in paths(taken) for message in path}
     told = set(fates.filter(pl.col("rule") != "on_path").filter(kind="message")["id"])
     assert sorted([*taken["line"].unique(), *fates["line"]]) == list(range(1, len(rows) + 1))
