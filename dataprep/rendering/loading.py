@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from dataprep.rendering.probe import with_end_token
 from dataprep.rendering.template import Template, compiled
 
 CONFIG = "tokenizer_config.json"
-BESIDE = "chat_template.jinja"  # where newer transformers puts the template, instead of into the configuration
+BESIDE = "chat_template.jinja"  # where newer transformers puts the template; it counts before the configuration's own
 
 _HEADER = re.compile(r"\A\s*\{#[-+]?(.*?)[-+]?#\}", re.DOTALL)
 _NAMED = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
@@ -42,7 +41,7 @@ def load_template(name_or_path: str | Path) -> Template:
         if not path.is_file():
             raise TemplateError(f"There is no {CONFIG} and no {BESIDE} in {path.parent}: name a .jinja file.")
     template = _from_config(path) if path.suffix == ".json" else _from_jinja(path)
-    compiled(template.source, template.name if path.suffix == ".json" else str(path))
+    compiled(template.source, template.format_source if path.suffix == ".json" else str(path))
     return with_end_token(template)
 
 
@@ -72,7 +71,7 @@ def _from_jinja(path: Path) -> Template:
     header = _header(path, source)
     beside = path.parent / CONFIG
     if header is None and beside.is_file():
-        return _with_tokens(path.stem if path.name != BESIDE else path.parent.name, source, beside, _json(beside))
+        return _with_tokens(path.stem if path.name != BESIDE else path.parent.name, source, path, beside)
     header = header or {}
     tokens = [header[name] for name in ("bos_token", "eos_token", "end_token") if header.get(name)]
     return Template(
@@ -114,14 +113,19 @@ def _json(path: Path) -> dict[str, Any]:
         found = json.loads(_read(path))
     except ValueError as fault:
         raise TemplateError(f"{path} is no JSON: {fault}.") from None
+    except RecursionError:
+        raise TemplateError(f"{path} is no tokenizer configuration: it is nested too deeply.") from None
     if not isinstance(found, dict):
         raise TemplateError(f"{path} is no tokenizer configuration: it holds no JSON object.")
     return found
 
 
 def _from_config(path: Path) -> Template:
-    config = _json(path)
-    source = config.get("chat_template")
+    """The template of a tokenizer's configuration; the one in the file beside it, where there is one, as in transformers."""
+    name, beside = path.resolve().parent.name, path.parent / BESIDE
+    if beside.is_file():
+        return _with_tokens(name, _read(beside), beside, path)
+    source = _json(path).get("chat_template")
     if isinstance(source, list):
         whole = [entry for entry in source if isinstance(entry, dict) and {"name", "template"} <= entry.keys()]
         named = {str(entry["name"]): entry["template"] for entry in whole}
@@ -130,27 +134,50 @@ def _from_config(path: Path) -> Template:
                 f"{path} has several chat templates and none named 'default'. {nearest('default', named)}"
             )
         source = named["default"]
-    if source is None and (path.parent / BESIDE).is_file():
-        source = _read(path.parent / BESIDE)
     if not isinstance(source, str):
         raise TemplateError(f"{path} holds no chat_template, and there is no {BESIDE} beside it: name a .jinja file.")
-    return _with_tokens(path.resolve().parent.name, source, path, config)
+    return _with_tokens(name, source, path, path)
 
 
-def _with_tokens(name: str, source: str, path: Path, config: Mapping[str, Any]) -> Template:
-    """A template with the special tokens of a tokenizer's configuration."""
-    variables = {key: _text(config[key]) for key in _NAMED if config.get(key)}
+def _with_tokens(name: str, source: str, found_in: Path, config_file: Path) -> Template:
+    """A template with the special tokens of a tokenizer's configuration.
+
+    By name the template gets what transformers hands to it (`special_tokens_map`): the usual seven, what else is called
+    `…_token`, and the extra tokens where these have names.
+    """
+    config = _json(config_file)
+    key = (
+        "extra_special_tokens" if config.get("extra_special_tokens") else "additional_special_tokens"
+    )  # the older word
+    extra = config.get(key) or []
+    if not isinstance(extra, dict | list):
+        raise TemplateError(f"{config_file} has {key} = {extra!r}: a list of tokens, or an object of them, is wanted.")
+    named = {name: value for name, value in config.items() if name in _NAMED or _names_token(name, value)}
+    named |= extra if isinstance(extra, dict) else {}
+    variables = {name: _token(config_file, name, value) for name, value in named.items() if value is not None}
     added = config.get("added_tokens_decoder") or {}
     listed = [*added.values()] if isinstance(added, dict) else []
-    if not listed and (path.parent / "tokenizer.json").is_file():
-        listed = _json(path.parent / "tokenizer.json").get("added_tokens") or []
-    special = [_text(token) for token in listed if isinstance(token, dict) and token.get("special")]
-    extra = config.get("additional_special_tokens") or config.get("extra_special_tokens") or []
-    special += [_text(token) for token in (extra.values() if isinstance(extra, dict) else extra)]
-    tokens = tuple(dict.fromkeys(token for token in (*special, *variables.values()) if token))
-    return Template(name, source, variables, tokens, format_source=str(path))
+    if not listed and (config_file.parent / "tokenizer.json").is_file():
+        listed = _json(config_file.parent / "tokenizer.json").get("added_tokens") or []
+    special = [token for token in listed if isinstance(token, dict) and token.get("special")]
+    special += extra if isinstance(extra, list) else []
+    texts = [_token(config_file, "special token", token) for token in special]
+    tokens = tuple(dict.fromkeys(token for token in (*texts, *variables.values()) if token))
+    return Template(name, source, variables, tokens, format_source=str(found_in))
 
 
-def _text(token: Any) -> str:
-    """A token as configurations write it: a string, or an object with `content`."""
-    return str(token["content"]) if isinstance(token, dict) and "content" in token else str(token)
+def _names_token(name: str, value: Any) -> bool:
+    """`image_token` and the like; not `add_bos_token`, which is a switch."""
+    return name.endswith("_token") and isinstance(value, str | dict)
+
+
+def _token(path: Path, name: str, value: Any) -> str:
+    """A token as configurations write it: a string, or an object with `content`.
+
+    Raises:
+        TemplateError: it is neither.
+    """
+    text = value.get("content") if isinstance(value, dict) else value
+    if not isinstance(text, str):
+        raise TemplateError(f"{path} has {name} = {value!r}: a string, or an object with a content, is wanted.")
+    return text
