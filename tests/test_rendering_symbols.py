@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given, settings
 
-from dataprep.rendering import Renderer, check_template, render, renderer
+from dataprep.errors import TemplateError
+from dataprep.rendering import Renderer, Template, check_template, render, renderer
 from dataprep.rendering.layout import Kind, Slot
 from dataprep.rendering.rows import Rendered, render_row
 from dataprep.rendering.symbols import LooksInside, Rope
@@ -184,10 +187,50 @@ def test_ropes_answer_nothing_else() -> None:
     assert not isinstance(rope, str)
 
 
-def test_generation_blocks_are_taken_as_they_stand() -> None:
-    body = "{% if m.role == 'assistant' %}<|assistant|>{% generation %} {{ c }} </s>.{% endgeneration %}"
-    by = Renderer(template(body + "{% else %}<|{{ m.role }}|>{{ c }}</s>{% endif %}"))
-    [batch] = by.batches(frame([chat("a", "b", "c", " d")]))
-    [row] = renderer.rendered_rows(batch)
-    assert isinstance(row, Rendered)
-    assert [row.text[start:end] for start, end in row.spans] == [" b </s>.", "  d </s>."]
+def generating(answer: str) -> Template:
+    """A template with `{% generation %}` tags somewhere in `answer`."""
+    return template("{% if m.role == 'assistant' %}" + answer + "{% else %}<|{{ m.role }}|>{{ c }}</s>{% endif %}")
+
+
+def test_generation_blocks_begin_where_they_stand_and_end_with_the_end_token() -> None:
+    for word in ("c", "c[:]"):  # by columns, and row by row
+        by = Renderer(generating("<|assistant|>{% generation %} {{ " + word + " }} </s>.{% endgeneration %}"))
+        [batch] = by.batches(frame([chat("a", "b", "c", " d", "e", "")]))
+        [row] = renderer.rendered_rows(batch)
+        assert isinstance(row, Rendered)
+        assert [row.text[start:end] for start, end in row.spans] == [" b </s>", "  d </s>", "  </s>"]
+
+
+@pytest.mark.parametrize("word", ["c", "c[:]"])
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (
+            "{% if loop.last %}{% generation %}{{ WORD }}</s>{% endgeneration %}{% else %}{{ c }}</s>{% endif %}",
+            "writes 1 {% generation %} blocks for 2 answers",
+        ),
+        (
+            "{% generation %}{{ WORD }}{% endgeneration %}</s>",
+            "does not write the end token '</s>' after an answer inside of its {% generation %} block but ''",
+        ),
+        ("{{ WORD }}{% generation %}</s>{% endgeneration %}", "writes the answer of message 2 outside of its"),
+        (
+            "{% generation %}{{ WORD }}</s>{% endgeneration %}{% generation %}!{% endgeneration %}",
+            "writes 2 {% generation %} blocks for 1 answers",
+        ),
+        (
+            "{% generation %}{% generation %}{{ WORD }}</s>{% endgeneration %}{% endgeneration %}",
+            "blocks inside or apart from each other",
+        ),
+    ],
+)
+def test_generation_blocks_that_break_the_contract_are_refused(answer: str, told: str, word: str) -> None:
+    with pytest.raises(TemplateError, match=re.escape(told)):
+        Renderer(generating(answer.replace("WORD", word)))
+
+
+def test_a_conversation_whose_answer_has_no_block_is_refused() -> None:
+    answer = "{% if not loop.first %}{% generation %}{{ c }}</s>{% endgeneration %}{% else %}{{ c }}</s>{% endif %}"
+    led = [{"role": "assistant", "content": "hello"}, *chat("a", "b")]
+    told = Renderer(generating(answer)).refusals(frame([chat("a", "b"), led]))
+    assert told["row"].to_list() == [101] and "1 {% generation %} blocks for 2 answers" in told["detail"][0]

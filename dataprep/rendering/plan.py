@@ -64,7 +64,7 @@ class Planner:
     def __init__(self, template: Template) -> None:
         self.template = template
         self._ways: dict[Shape, Way] = {}
-        self._layouts: dict[tuple[Shape, bool], Layout] = {}  # of prefixes: most are shared between shapes
+        self._layouts: dict[tuple[Shape, bool], Layout] = {}  # of parts: most are shared between shapes
 
     def way(self, shape: Shape) -> Way:
         """How conversations of `shape` are rendered."""
@@ -79,7 +79,11 @@ class Planner:
         found: Plan | Refusal
         try:
             found = Plan(
-                find_places(self.template, [role for role, _ in shape], lambda n, ask: self._run(shape[:n], ask))
+                find_places(
+                    self.template,
+                    [role for role, _ in shape],
+                    lambda which, ask: self._run(tuple(shape[at] for at in which), ask),
+                )
             )
         except LooksInside as look:
             return RowByRow(str(look))
@@ -152,15 +156,22 @@ _NORMAL = (
 _BLANK = (" ", "\n", "\x1c\u2003\x85\t \u3000", "\r\n\r\n")
 
 
+_MESSAGES = 64  # of all trials of a shape together; a longer one is tried once
+
+
 def trials(template: Template, shape: Shape) -> Iterator[list[str]]:
-    """Awkward contents of a shape; each message meets each of them once."""
+    """Awkward contents of a shape.
+
+    In up to five messages each of them meets each content, in longer shapes each role does: they alternate, and the
+    number of contents is odd.
+    """
     own = "".join(template.forbidden_in_content)
     normal = (*_NORMAL, f" {own} ", f"{own}x{own}")
-    for trial in range(len(normal)):
+    for trial in range(min(len(normal), max(1, _MESSAGES // max(1, len(shape))))):
         yield [_content(kind, trial + place, normal) for place, (_, kind) in enumerate(shape)]
 
 
 def _content(kind: Kind, number: int, normal: tuple[str, ...]) -> str:
     if kind is Kind.EMPTY:
         return ""
-    return _BLANK[number % len(_BLANK)] if kind is Kind.BLANK else normal[number % len(normal)]
+    return _BLANK[number // 2 % len(_BLANK)] if kind is Kind.BLANK else normal[number % len(normal)]

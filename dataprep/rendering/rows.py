@@ -56,8 +56,9 @@ def trace(template: Template, messages: Sequence[Mapping[str, str]]) -> tuple[Pl
     """
     texts: list[str] = []
 
-    def run(count: int, ask: bool) -> Layout:
-        text, layout = run_traced(template.source, messages[:count], context(template.variables, ask))
+    def run(which: Sequence[int], ask: bool) -> Layout:
+        part = [messages[at] for at in which]
+        text, layout = run_traced(template.source, part, context(template.variables, ask))
         texts.append(text)
         return layout
 

@@ -8,6 +8,8 @@ its result is of unknown origin (`UNSURE`), and a special token found in such te
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from string import Formatter
 from typing import Any, SupportsIndex
@@ -227,14 +229,15 @@ for _name in (
 
 def parts_of(text: Traced) -> list[Part]:
     """What the template wrote as strings, the rest as slots of known length, and marks."""
-    borders = {place for place, _ in text.holes}
-    holes = sorted(text.holes, key=lambda hole: hole[0])
+    holes = deque(sorted(text.holes, key=lambda hole: hole[0]))
+    borders = sorted({place for place, _ in holes})
     parts: list[Part] = []
     for run in re.finditer(r"(.)\1*", text.origin, re.DOTALL):
-        cuts = [run.start(), *sorted(place for place in borders if run.start() < place < run.end()), run.end()]
+        inside = borders[bisect_right(borders, run.start()) : bisect_left(borders, run.end())]
+        cuts = [run.start(), *inside, run.end()]
         for start, end in zip(cuts, cuts[1:], strict=False):
             while holes and holes[0][0] <= start:
-                parts.append(_hole(holes.pop(0)[1]))
+                parts.append(_hole(holes.popleft()[1]))
             parts.append(str.__getitem__(text, slice(start, end)) if run[1] == TEMPLATE else _slot(run[1], end - start))
     return parts + [_hole(hole) for _, hole in holes]
 
