@@ -13,6 +13,7 @@ from dataprep.rendering.layout import Kind
 from dataprep.rendering.places import end_in, first_token
 from dataprep.rendering.plan import Planner, Refusal, RowByRow
 from dataprep.rendering.rows import render_row, trace
+from dataprep.rendering.sandbox import asks_for_the_date
 from dataprep.rendering.symbols import Shape
 from dataprep.rendering.template import Template, context, refusal, render
 from dataprep.rendering.tracing import run_traced
@@ -57,7 +58,7 @@ def require_sound(template: Template) -> None:
     """Raises:
     TemplateError: an answer could not be trained on, or a model trained on it would never learn to stop.
     """
-    end_in(template, ending(template))  # generation blocks are taken as they stand, so places does not ask
+    end_in(template, ending(template))
     one_turn, two_turns = map(_conversation, _PLAIN)
     render_row(template, one_turn)
     if not _refused(template, two_turns):  # a template for single questions is sound
@@ -110,18 +111,19 @@ def check_template(template: Template) -> Check:
     except TemplateError as fault:
         problems.append(str(fault))
     planner = Planner(template)
-    ways = [planner.way(shape) for shape in _shapes()]
+    # One that cannot be used has no way: a runaway template would run to its bound for every shape.
+    ways = [] if problems else [planner.way(shape) for shape in _shapes()]
     by_row = [way.why for way in ways if isinstance(way, RowByRow)]
     return Check(
         name=template.name,
         sound=not problems,
         problems=tuple(problems),
-        warnings=tuple(() if problems else _warnings(template, planner)),
+        warnings=tuple(() if problems else warnings(template, planner)),
         special_tokens=template.special_tokens,
         forbidden=template.forbidden,
         end_token=template.end_token,
         way=None if problems else "row by row" if by_row else "by columns",
-        why=by_row[0] if by_row and not problems else None,
+        why=by_row[0] if by_row else None,
     )
 
 
@@ -131,25 +133,26 @@ def _shapes() -> list[Shape]:
     return [tuple((role, kind) for role in roles) for roles in plain for kind in (Kind.NORMAL, Kind.BLANK, Kind.EMPTY)]
 
 
-def _warnings(template: Template, planner: Planner) -> list[str]:
-    warnings = []
+def warnings(template: Template, planner: Planner) -> list[str]:
+    """What a person should know of a sound template; each a sentence without its end."""
+    told = []
     with_system = planner.way(tuple((role, Kind.NORMAL) for role in (SYSTEM, *_PLAIN[0])))
     if isinstance(with_system, Refusal):
-        warnings.append(f"conversations with a system text are dropped: {with_system.detail}")
+        told.append(f"conversations with a system text are dropped: {with_system.detail}")
     plain, _ = trace(template, _conversation(_PLAIN[0]))
     headers = [header for header in plain.headers if header.strip()]
     if headers:
-        warnings.append(
+        told.append(
             f"{headers[0]!r} before each answer is trained with it: the generation prompt ends earlier "
             "(does the template use `add_generation_prompt`?)"
         )
     written = "\0".join(piece for piece in plain.layout.pieces if isinstance(piece, str))
     unknown = sorted(set(re.findall(r"<\|[^|<>\s]+\|>", written)) - set(template.forbidden_in_content))
     if unknown:
-        warnings.append(f"{' '.join(unknown)} may be typed in a content: neither special tokens nor forbidden")
-    trained = render_row(template, _conversation(_PLAIN[0]))
-    if not all((template.end_token or "") in trained.text[start:end] for start, end in trained.spans):
-        warnings.append(
-            f"{template.end_token!r} is outside of the {{% generation %}} block: a model never learns to stop"
+        told.append(f"{' '.join(unknown)} may be typed in a content: neither special tokens nor forbidden")
+    if asks_for_the_date(template.source):
+        told.append(
+            "`strftime_now` is not there, so that a build comes out the same every day: where transformers writes the "
+            "day's date, the text differs"
         )
-    return warnings
+    return told

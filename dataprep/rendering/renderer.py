@@ -24,7 +24,7 @@ import pyarrow as pa
 from dataprep.errors import TemplateError
 from dataprep.rendering.columns import SPANS, TooLong, Turns, assemble, flat, shapes_of
 from dataprep.rendering.plan import Plan, Planner, Refusal, RowByRow, Way
-from dataprep.rendering.probe import require_sound
+from dataprep.rendering.probe import require_sound, warnings
 from dataprep.rendering.rows import Rendered, render_row
 from dataprep.rendering.template import Template
 
@@ -53,6 +53,10 @@ class Renderer:
         require_sound(template)
         self.template = template
         self.planner = Planner(template)
+
+    def warnings(self) -> list[str]:
+        """What `dataprep templates check` warns of."""
+        return warnings(self.template, self.planner)
 
     def refusals(self, frame: pl.DataFrame) -> pl.DataFrame:
         """The conversations that cannot be rendered.

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
-from jinja2 import nodes, pass_context
+from jinja2 import meta, nodes, pass_context
 from jinja2.compiler import CodeGenerator, Frame
 from jinja2.exceptions import SecurityError, TemplateError
 from jinja2.ext import Extension, loopcontrols
@@ -214,3 +214,8 @@ def uses_autoescape(source: str) -> bool:
     """Whether the template switches HTML escaping on: chat formats never want it."""
     tree = ChatEnvironment().parse(source)
     return any(True for _ in tree.find_all((nodes.ScopedEvalContextModifier, nodes.EvalContextModifier)))
+
+
+def asks_for_the_date(source: str) -> bool:
+    """Whether the template names `strftime_now`, which is not there: with the date in it, a build changes every day."""
+    return "strftime_now" in meta.find_undeclared_variables(ChatEnvironment().parse(source))

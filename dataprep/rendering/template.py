@@ -134,4 +134,9 @@ def refusal(template: Template, fault: Exception) -> TemplateError:
         return TemplateError(f"The template {template.name} is stopped: {told}.")
     if isinstance(fault, jinja2.exceptions.SecurityError):
         return TemplateError(f"The template {template.name} tries to leave its sandbox: {told}.")
+    if isinstance(fault, jinja2.UndefinedError) and "'strftime_now'" in told:
+        return TemplateError(
+            f"The template {template.name} asks for the day's date ({told}: a build must come out the same every day): "
+            "write a fixed date in its place."
+        )
     return TemplateError(f"The template {template.name} fails on this conversation: {told} ({type(fault).__name__}).")
