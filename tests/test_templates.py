@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from dataprep.bundled import templates_folder
-from dataprep.errors import TemplateError
+from dataprep.cli import templates
+from dataprep.errors import InputError, TemplateError
 from dataprep.rendering import Renderer, check_template, list_templates, load_template, render
 from dataprep.rendering.rows import render_row
 from tests.chats import BUNDLED, CHATS, SHOWN, chat, frame
@@ -82,7 +83,9 @@ def test_tokens_can_be_given() -> None:
 
 
 def _tokenizer(real: Path) -> Any:
-    return pytest.importorskip("tokenizers").Tokenizer.from_file(str(real / "llama2" / "tokenizer.json"))
+    tokenizer = pytest.importorskip("tokenizers").Tokenizer.from_file(str(real / "llama2" / "tokenizer.json"))
+    tokenizer.encode_special_tokens = True  # what is typed is text, as for Meta
+    return tokenizer
 
 
 def _ids(tokenizer: Any, text: str, controls: list[tuple[int, int]]) -> list[int]:
@@ -102,9 +105,8 @@ def _ids(tokenizer: Any, text: str, controls: list[tuple[int, int]]) -> list[int
 def test_llama2_gives_metas_golden_ids(real: Path) -> None:
     tokenizer, template = _tokenizer(real), load_template("llama2")
     dialogs = json.loads((real / "llama2" / "golden_dialog_token_ids.json").read_text())
-    safe = [dialog for dialog in dialogs if not dialog["unsafe"]]
-    assert len(safe) >= 5
-    for dialog in safe:
+    assert len(dialogs) >= 9 and sum(dialog["unsafe"] for dialog in dialogs) >= 2
+    for dialog in dialogs:
         rendered = render_row(template, dialog["dialog"])
         assert _ids(tokenizer, rendered.text, rendered.controls) == dialog["meta_ids"]
 
@@ -177,6 +179,30 @@ def test_from_a_list_of_templates_or_a_file_beside(tmp_path: Path) -> None:
         assert load_template(_folder(place) if place.is_dir() else place).end_token == "<end>"
 
 
+@pytest.mark.parametrize("key", ["extra_special_tokens", "additional_special_tokens"])
+def test_a_tokenizers_folder_gives_what_transformers_renders(tmp_path: Path, key: str) -> None:
+    """The file beside the configuration counts before it, and all named tokens are handed to the template."""
+    transformers = pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<unk>": 0}, unk_token="<unk>"))
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words, bos_token="<s>", eos_token="</s>", image_token="<img>"
+    )
+    tokenizer.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    named = "{{ image_token }}{{ boi_token }}{{ add_bos_token }}"
+    config |= {"chat_template": "old " + BODY, "add_bos_token": True}
+    config.pop("extra_special_tokens", None)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, key: {"boi_token": "<boi>"}}))
+    (tmp_path / "chat_template.jinja").write_text(named + BODY)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path).apply_chat_template(chat("a", "b"), tokenize=False)
+    assert theirs.startswith("<img><boi><s>")
+    for place in (tmp_path, tmp_path / "tokenizer_config.json", tmp_path / "chat_template.jinja"):
+        template = load_template(place)
+        assert render(template, chat("a", "b")) == theirs
+        assert {"<s>", "</s>", "<img>", "<boi>"} <= set(template.special_tokens)
+
+
 def test_special_tokens_from_tokenizer_json(tmp_path: Path) -> None:
     folder = _folder(tmp_path, chat_template=BODY, added_tokens_decoder={})
     added = [{"content": "<end>", "special": True}, {"content": "<no>", "special": False}]
@@ -225,9 +251,25 @@ def test_unreadable_files(tmp_path: Path) -> None:
     (tmp_path / "bad.jinja").write_bytes(b"\xff\xfe")
     with pytest.raises(TemplateError, match="no UTF-8"):
         load_template(tmp_path / "bad.jinja")
-    (tmp_path / "tokenizer_config.json").write_text("{")
-    with pytest.raises(TemplateError, match="no JSON"):
-        load_template(tmp_path)
+    for text, told in (("{", "no JSON"), ("[" * 100_000, "nested too deeply"), ("[]", "no JSON object")):
+        (tmp_path / "tokenizer_config.json").write_text(text)
+        with pytest.raises(TemplateError, match=told):
+            load_template(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"additional_special_tokens": 5}, "has additional_special_tokens = 5: a list of tokens"),
+        ({"additional_special_tokens": "<a>"}, "has additional_special_tokens = '<a>': a list of tokens"),
+        ({"extra_special_tokens": [["<a>"]]}, "has special token = ['<a>']: a string"),
+        ({"bos_token": ["a"]}, "has bos_token = ['a']: a string, or an object with a content, is wanted"),
+        ({"chat_template": "a\n{% if %}"}, "tokenizer_config.json, line 2: "),
+    ],
+)
+def test_mistakes_in_a_configuration(tmp_path: Path, config: dict[str, Any], told: str) -> None:
+    with pytest.raises(TemplateError, match=re.escape(told)):
+        load_template(_folder(tmp_path, **{"chat_template": BODY, **config}))
 
 
 HEADER = '{#- bos_token = "<s>"\neos_token = "</s>"\nspecial_tokens = ["<s>", "</s>"] -#}'
@@ -252,7 +294,7 @@ LOOP = "{% for m in messages %}"
         ),
         (HEADER + "{{ 'a' * 99999999999 }}", "longer than 1,000,000 with `*`"),
         (HEADER + "{{ 9 ** 99999999 }}", "longer than 1,000,000 with `**`"),
-        (HEADER + "{{ strftime_now('%Y') }}", "'strftime_now' is undefined"),
+        (HEADER + "{{ strftime_now('%Y') }}", "asks for the day's date ('strftime_now' is undefined"),
         (HEADER + "{{ raise_exception('not today') }}", "refuses this conversation: not today."),
         (HEADER + "{{ 1 / 0 }}", "fails on this conversation"),
         (
@@ -282,8 +324,32 @@ def test_a_check_warns(tmp_path: Path) -> None:
     assert "<|assistant|> <|user|> may be typed" in warnings
     path.write_text(
         HEADER + LOOP + "{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
-        "{% generation %}{{ m.content }}{% endgeneration %}</s>{% endfor %}"
+        "{{ strftime_now('%Y') if strftime_now is defined else 2024 }}{{ m.content }}</s>{% endfor %}"
     )
-    warnings = "\n".join(check_template(load_template(path)).warnings)
+    found = load_template(path)
+    warnings = "\n".join(check_template(found).warnings)
     assert "conversations with a system text are dropped" in warnings
-    assert "outside of the {% generation %} block" in warnings
+    assert "`strftime_now` is not there" in warnings
+    assert Renderer(found).warnings() == list(check_template(found).warnings)
+
+
+# --- The command `templates render`
+
+
+def test_a_message_of_tool_calls_needs_no_content(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    body = "{% for m in messages %}<{{ m.role }}>{{ m.tool_calls[0].name if m.tool_calls else m.content }}{% endfor %}"
+    (tmp_path / "tools.jinja").write_text(body)
+    found = [*chat("a"), {"role": "assistant", "tool_calls": [{"name": "f"}]}]
+    (tmp_path / "chat.json").write_text(json.dumps(found))
+    templates.render(str(tmp_path / "tools.jinja"), messages=tmp_path / "chat.json")
+    assert capsysbinary.readouterr().out == b"<user>a<assistant>f"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("[" * 100_000, "nested too deeply"), ("{", "is no JSON"), ('[{"content": "a"}]', "holds no conversation")],
+)
+def test_files_that_hold_no_conversation(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "chat.json").write_text(text)
+    with pytest.raises(InputError, match=told):
+        templates.render("llama2", messages=tmp_path / "chat.json")

@@ -103,8 +103,11 @@ def _read_messages(path: Path) -> list[dict[str, Any]]:
         raise InputError(f"{path} cannot be read: {fault.strerror}.") from None
     except ValueError as fault:
         raise InputError(f"{path} is no JSON: {fault}.") from None
+    except RecursionError:
+        raise InputError(f"{path} holds no conversation: it is nested too deeply.") from None
     listed = found.get("messages") if isinstance(found, dict) else found
-    if not isinstance(listed, list) or not all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in listed):
+    # A message of tool calls has no content: what a template makes of that is the template's.
+    if not isinstance(listed, list) or not all(isinstance(message, dict) and "role" in message for message in listed):
         raise InputError(
             f'{path} holds no conversation: a list of {{"role": …, "content": …}} is needed, alone or under "messages".'
         )
