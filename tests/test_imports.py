@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from tests.conftest import ROOT
 
@@ -59,9 +63,20 @@ def test_stages_do_not_import_each_other() -> None:
 
 def test_the_contract_needs_nothing_but_pyarrow() -> None:
     tops = {module.split(".")[0] for module in imports(ROOT / "dataprep/contract.py")}
-    import sys
-
     assert tops <= set(sys.stdlib_module_names) | {"pyarrow"}
+
+
+@pytest.mark.parametrize("asked", [["--help"], ["build", "--help"], ["templates", "check", "--help"]])
+def test_help_loads_no_heavy_library(asked: list[str]) -> None:
+    code = (
+        "import sys; from dataprep.cli import main; sys.argv = ['dataprep', *sys.argv[1:]]\n"
+        "try: main()\nexcept SystemExit: pass\nprint('loaded:', *sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *asked], capture_output=True, text=True, cwd=ROOT, check=True)
+    told, _, loaded = done.stdout.rpartition("loaded:")
+    assert "Usage" in told
+    heavy = {"polars", "pyarrow", "datasets", "numpy", "jinja2", "great_expectations", "huggingface_hub", *NEVER}
+    assert not heavy & set(loaded.split())
 
 
 def test_training_knows_dataprep_by_its_contract_alone() -> None:
