@@ -119,6 +119,7 @@ def build(
         del sound, single, clean
     with progress.stage("plan"):
         renderable, refused = _renderable(unique, renderer)
+        notes += [f"The template {template.name}: {warning}." for warning in renderer.warnings()]
         ledger.close("render", unique.height, renderable.height, refused)
         del unique
     with progress.stage("select"):

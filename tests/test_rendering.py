@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -11,9 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dataprep.build import build
+from dataprep.config import Recipe
 from dataprep.contract import SHARD_SCHEMA
 from dataprep.errors import TemplateError
-from dataprep.rendering import Renderer, columns, load_template, render, renderer
+from dataprep.progress import Progress
+from dataprep.rendering import Renderer, Template, columns, load_template, places, plan, render, renderer, rows
 from dataprep.rendering.columns import Turns
 from dataprep.rendering.layout import LEFT, RIGHT
 from dataprep.rendering.rows import Rendered, render_row
@@ -164,7 +170,111 @@ def test_a_sample_that_differs_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
         by.check_sample(frame(CHATS), seed=3)
 
 
+OWN = '{#- bos_token = "<s>"\nend_token = "</s>"\nspecial_tokens = ["<s>", "</s>"] -#}'
+
+
+def recipe_with(folder: Path, body: str) -> Recipe:
+    """A small build of the bundled sample with a template of one line a message."""
+    (folder / "own.jinja").write_text(OWN + template(body).source)
+    return Recipe(template=str(folder / "own.jinja"), limit=30, gate="off", near_dup="off")
+
+
+def test_a_build_stops_where_the_two_ways_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = recipe_with(tmp_path, "<|{{ m.role }}|>{{ c }}</s>")
+    assert build(recipe, tmp_path / "store", "right", progress=Progress()).path
+    compared: list[str] = []
+    check = Renderer.check_sample
+
+    def shifted(*given: Any) -> Rendered:
+        row = render_row(*given)
+        compared.append(row.text)
+        return Rendered(row.text, [(start + 1, end) for start, end in row.spans], row.controls)
+
+    def check_with_a_fault(self: Renderer, *given: Any) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(renderer, "render_row", shifted)
+            check(self, *given)
+
+    monkeypatch.setattr(Renderer, "check_sample", check_with_a_fault)
+    with pytest.raises(TemplateError, match="comes out differently by columns and through Jinja"):
+        build(recipe, tmp_path / "store", "wrong", progress=Progress())
+    assert compared and not list((tmp_path / "store" / "wrong").glob("[!.]*"))
+
+
+def test_a_build_says_what_the_check_warns_of(tmp_path: Path) -> None:
+    recipe = recipe_with(tmp_path, "<|{{ m.role }}|>{{ c }}</s>")
+    notes = build(recipe, tmp_path, "n", dry_run=True, progress=Progress()).facts["notes"]
+    told = "<|assistant|> <|system|> <|user|> may be typed in a content: neither special tokens nor forbidden"
+    assert f"The template own: {told}." in notes or f"The template own: {told.replace('<|system|> ', '')}." in notes
+
+
+# --- Long conversations
+
+
 def test_a_very_long_conversation() -> None:
     messages = chat(*(f"turn {at}" for at in range(200)))
     [row] = rendered(RENDERERS["llama3"], [messages])
     assert len(row.spans) == 100 and row == render_row(RENDERERS["llama3"].template, messages)
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_work_grows_with_the_turns_and_not_with_their_square(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages that the template is run on, in all of its runs: a bounded number for each message of the conversation."""
+    seen = 0
+
+    def counting(run: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(source: Any, messages: Sequence[Any], *more: Any) -> Any:
+            nonlocal seen
+            seen += len(messages)
+            return run(source, messages, *more)
+
+        return counted
+
+    for module, run in ((plan, "run_symbolically"), (plan, "render"), (rows, "render"), (rows, "run_traced")):
+        monkeypatch.setattr(module, run, counting(getattr(module, run)))
+    for turns in (100, 400):
+        found = frame([chat(*(f"turn {at}" for at in range(turns)))])
+        by = Renderer(load_template(name))
+        seen = 0
+        assert by.refusals(found).is_empty() and list(by.batches(found))
+        assert turns < seen < 4 * turns
+        seen = 0
+        render_row(by.template, found["messages"][0].to_list())
+        assert turns < seen < 5 * turns
+
+
+ASKING = {  # generation prompts that are a matter of more than the last messages
+    "plain": "<bot>",
+    "system": "{{ '<bot>' if messages[0].content == 'x' else '<bot><t>' }}",
+    "first question": "<bot>{% if 'x' in messages[0].content %}<t>{% endif %}",
+    "any question": "<bot>{% if 'x' in messages | map(attribute='content') | join %}<t>{% endif %}",
+    "last question": "<bot>{% if 'x' in messages[-1].content %}<t>{% endif %}",
+    "length": "<bot>{% if messages | length > 5 %}<t>{% endif %}",
+    "shorter when long": "{% if messages | length <= 5 %}<bot>{% endif %}",
+}
+
+
+@pytest.mark.parametrize("asking", ASKING.values(), ids=ASKING)
+@pytest.mark.parametrize("written", ["<bot>", "<bot><t>", "<bot>{% if 'x' in messages[0].content %}<t>{% endif %}"])
+@settings(max_examples=40, deadline=None)
+@given(turns=st.lists(st.sampled_from(["x", "y"]), min_size=5, max_size=14), system=st.sampled_from([None, "x", "y"]))
+def test_prompts_taken_from_near_by_are_those_of_the_whole(
+    asking: str, written: str, turns: list[str], system: str | None
+) -> None:
+    """Where the messages near by do not tell the prompt, all messages before do."""
+    body = "{{ bos_token }}{% for m in messages %}{% set c = m.content %}{% if m.role == 'assistant' %}" + written
+    body += "{% else %}<{{ m.role }}>{% endif %}{{ c }}</s>{% endfor %}{% if add_generation_prompt %}" + asking
+    by = Template("asks", body + "{% endif %}", {"bos_token": "<s>"}, ("<s>", "</s>"), "</s>")
+    messages = chat(*turns, system=system)
+
+    def spans() -> list[str] | str:
+        try:
+            row = render_row(by, messages)
+        except TemplateError as fault:
+            return str(fault).partition(":")[0]
+        return [row.text[start:end] for start, end in row.spans]
+
+    near = spans()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(places, "NEAR", 1000)
+        assert near == spans()
