@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dataprep.conversations import ASSISTANT, SYSTEM, USER
@@ -150,10 +150,15 @@ def _system_frames(
     return None, (before.strip(), rest.partition(cue)[0].strip())
 
 
-def roles_fault(messages: list[Mapping[str, str]] | list[Message]) -> str | None:
+def without_system(messages: Sequence[Message]) -> Sequence[Message]:
+    """`messages` less a system text at their head."""
+    return messages[1:] if messages and messages[0]["role"] == SYSTEM else messages
+
+
+def roles_fault(messages: Sequence[Message]) -> str | None:
     """What is odd about the order of the roles."""
     roles = [message["role"] for message in messages]
-    turns = roles[1:] if roles[:1] == [SYSTEM] else roles
+    turns = [message["role"] for message in without_system(messages)]
     for at, role in enumerate(turns):
         if role != (USER if at % 2 == 0 else ASSISTANT):
             return f"message {at + 1 + len(roles) - len(turns)} is of {role}"

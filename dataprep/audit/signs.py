@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from dataprep.audit.reading import Message, roles_fault
+from dataprep.audit.reading import Message, roles_fault, without_system
 from dataprep.conversations import ASSISTANT, USER
 
 Sign = tuple[str, str, str]  # kind, detail, how sure: certain or likely
@@ -27,7 +27,7 @@ _SENTENCE_END = re.compile(r"[.!?…:。！？\"'»”)\]`*}>]\s*$")
 
 def signs(messages: Sequence[Message]) -> Iterator[Sign]:
     """What is visibly wrong with the messages of one conversation."""
-    odd = roles_fault(list(messages))
+    odd = roles_fault(messages)
     if odd:
         yield "odd_roles", odd, CERTAIN
     for at, message in enumerate(messages):
@@ -89,32 +89,35 @@ def _counts_on(before: str, text: str, after: str) -> bool:
 
 
 def differences(messages: Sequence[Message], source: Sequence[Message]) -> Iterator[Sign]:
-    """How a conversation differs from the one that it was made from."""
-    for at, (mine, theirs) in enumerate(zip(messages, source, strict=False)):
-        have, want = mine["content"].strip(), theirs["content"].strip()
-        if have == want and mine["role"] == theirs["role"]:
-            continue
-        if want.startswith(have) and have:
-            rest = want[len(have) :].lstrip()
-            kind = "cut_at_heading" if rest.startswith("#") else "unfinished"
-            yield (
-                kind,
-                f"message {at + 1} ends {len(want) - len(have)} characters early; the source goes on '{_start(rest)}'",
-                CERTAIN,
-            )
-        else:
-            yield "odd_roles", f"message {at + 1} is '{_start(have)}', and '{_start(want)}' in the source", CERTAIN
-        return
-    if len(messages) < len(source):
-        lost = source[len(messages)]
-        count = len(source) - len(messages)
-        yield (
-            "unfinished",
-            f"the source goes on for {count} message{'s' * (count > 1)}: '{_start(lost['content'])}' is lost",
-            CERTAIN,
-        )
-    elif len(messages) > len(source):
-        yield "odd_roles", f"message {len(source) + 1} is not in the source", CERTAIN
+    """How a conversation differs from the one that it was made from; a system text that only one has is no part of it."""
+    mine, theirs = without_system(messages), without_system(source)
+    if len(messages) - len(mine) == len(source) - len(theirs):
+        mine, theirs = messages, source
+    ahead = len(messages) - len(mine)
+    for at, (have, want) in enumerate(zip(mine, theirs, strict=False), 1 + ahead):
+        if _said(have) != _said(want):
+            yield _difference(at, have, want)
+            return
+    lost, added = theirs[len(mine) :], mine[len(theirs) :]
+    if lost:
+        count = f"{len(lost)} message{'s' * (len(lost) > 1)}"
+        yield "unfinished", f"the source goes on for {count}: '{_start(lost[0]['content'])}' is lost", CERTAIN
+    elif added:
+        yield "odd_roles", f"message {len(messages) - len(added) + 1} is not in the source", CERTAIN
+
+
+def _said(message: Message) -> tuple[str, str]:
+    return message["role"], message["content"].strip()
+
+
+def _difference(number: int, mine: Message, theirs: Message) -> Sign:
+    """How message `number` differs from the source's."""
+    have, want = mine["content"].strip(), theirs["content"].strip()
+    if not have or mine["role"] != theirs["role"] or not want.startswith(have):
+        return "odd_roles", f"message {number} is '{_start(have)}', and '{_start(want)}' in the source", CERTAIN
+    rest = want[len(have) :].lstrip()
+    early = f"message {number} ends {len(want) - len(have)} characters early; the source goes on '{_start(rest)}'"
+    return "cut_at_heading" if rest.startswith("#") else "unfinished", early, CERTAIN
 
 
 def _start(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -64,7 +64,9 @@ def report(
     if as_json:
         print_json({"path": str(path)})
     else:
-        print(path)
+        from dataprep.terminal import visible
+
+        print(visible(str(path)))
 
 
 @app.command
@@ -84,28 +86,30 @@ def audit(
     Parameters
     ----------
     file
-        JSONL, JSON, Parquet or Arrow with a column text (rendered), messages or conversations.
+        JSONL, JSON, Parquet or Arrow with a column text (rendered), messages or conversations; a folder or a glob of such.
     template
         The chat template that a text column was rendered with.
     format
         Format of the file where it has messages; auto recognises it.
     against
-        Another file: an evaluation set whose texts must not be in here (leak), or the source that this was made from,
-        to find what was cut or lost on the way.
+        Another file: an evaluation set or a benchmark whose texts must not be in here (leak), or the source that this
+        was made from, to find what was cut or lost on the way.
     source_format
         Format of --against; naming it says that it is the source of the same conversations.
     repaired
-        Write the sound rows, and those that can be put right without guessing, to this JSONL file.
+        Write the sound rows, and those that can be put right without guessing, to this JSONL or Parquet file.
     report_file
         Write what was found as an HTML page.
     """
-    from dataprep.audit import audit_file
+    from rich.text import Text
+
+    from dataprep.audit import audit_file, write_page, write_repaired
     from dataprep.terminal import stdout_console, visible
 
     found = audit_file(file, template, format, against, source_format)
-    mended = found.write_repaired(repaired) if repaired else None
+    mended = write_repaired(found, repaired) if repaired else None
     if report_file:
-        report_file.write_text(found.page(), encoding="utf-8")
+        write_page(found, report_file)
     if as_json:
         print_json(found.facts() | ({"repaired": mended} if mended else {}))
         return
@@ -116,12 +120,18 @@ def audit(
     faulty, rows = len(found.faults), found.row_count
     console.print(f"{faulty:,} of {rows:,} rows have a fault." if faulty else f"No fault in {rows:,} rows.")
     if mended:
-        told = ", ".join(map(str, mended["left_out_rows"][:20])) or "none"
-        console.print(
-            f"{repaired}: {mended['written']:,} rows, {mended['repaired']:,} of them put right; left out: {told}",
-            markup=False,
-            soft_wrap=True,
-        )
+        console.print(Text(visible(_mended(mended))), soft_wrap=True)
+
+
+def _mended(mended: dict[str, Any]) -> str:
+    """What was written, as a sentence; of the rows left out, the first twenty."""
+    left_out = mended["left_out_rows"]
+    named = [f"{row['row']} of {row['file']}" if isinstance(row, dict) else str(row) for row in left_out[:20]]
+    more = f" and {len(left_out) - 20:,} more" if len(left_out) > 20 else ""
+    return (
+        f"{mended['path']}: {mended['written']:,} rows, {mended['repaired']:,} of them put right; "
+        f"left out: {', '.join(named) or 'none'}{more}"
+    )
 
 
 def _table(found: Audit) -> object:
@@ -130,10 +140,12 @@ def _table(found: Audit) -> object:
 
     from dataprep.terminal import visible
 
+    several = len(found.rows.files) > 1
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("row", "fault", "sure", "what and where"):
+    for column in (*(["file"] if several else []), "row", "fault", "sure", "what and where"):
         table.add_column(column, overflow="fold", justify="right" if column == "row" else "left")
-    for row, faults in found.faults.items():
-        for fault in faults:
-            table.add_row(str(row), fault.kind, fault.sure, Text(visible(fault.detail)))
+    for row in found.facts()["rows"]:
+        place = [Text(visible(str(row[key]))) for key in ("file", "row") if key in row]
+        for fault in row["faults"]:
+            table.add_row(*place, fault["kind"], fault["sure"], Text(visible(fault["detail"])))
     return table
