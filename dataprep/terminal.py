@@ -1,7 +1,8 @@
 """What a person sees in a terminal: progress, the funnel, a conversation in colour, a conversation's fate.
 
-Texts come from strangers: control characters and bidirectional overrides in them are shown by name, never sent to
-the terminal, and never read as markup.
+Texts come from strangers, and so do the names of files and columns that stand in notes and errors: control characters
+and bidirectional overrides in them are shown by name, never sent to the terminal, and never read as markup. For strings,
+whether printed or in a table, the consoles made here see to it; a `Text` is made of what `visible` gives.
 """
 
 from __future__ import annotations
@@ -28,6 +29,16 @@ CONTROL = "bold black on yellow"
 def visible(text: str) -> str:
     """`text` with what could steer a terminal written out, as in `<U+001B>`; new lines and tabs stay."""
     return _UNSAFE.sub(lambda found: f"<U+{ord(found[0]):04X}>", text)
+
+
+class _SafeConsole(Console):
+    """A console to which a string is text: no markup, no emoji, no highlights, and all of it visible."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:  # handed on as they come
+        return super().render_str(visible(text), **options)
 
 
 class ProgressDisplay:
@@ -58,11 +69,12 @@ class ProgressDisplay:
     def show(self, stage: str, done: int, total: int) -> None:
         """A `progress.Show`."""
         if self._bar:
-            task = self._tasks.setdefault(stage, self._bar.add_task(stage, total=total))
-            self._bar.update(task, completed=done, total=total)
+            if stage not in self._tasks:
+                self._tasks[stage] = self._bar.add_task(stage)
+            self._bar.update(self._tasks[stage], completed=done, total=total)
         elif 0 < done < total and time.monotonic() - self._last > 5:  # only what takes long is worth a line
             self._last = time.monotonic()
-            self._console.print(f"{stage}: {100 * done // total} %", highlight=False)
+            self._console.print(f"{stage}: {100 * done // total} %")
 
 
 def funnel(facts: Mapping[str, Any]) -> Table:
@@ -108,14 +120,16 @@ def plain_conversation(text: str, spans: Sequence[Mapping[str, int]]) -> str:
     return "".join([*shown, visible(text[at:])])
 
 
-def fate(facts: Mapping[str, Any]) -> Text:
-    """One row of fates as a few lines a person reads."""
+def fate(facts: Mapping[str, Any], passed: Sequence[str]) -> Text:
+    """One row of fates as a few lines a person reads; `passed` are the stages that the record came through."""
     shown = Text()
     where = (
         f"{facts['source'] or '?'}, line {facts['line']}" if facts["line"] is not None else str(facts["source"] or "")
     )
     shown.append(visible(f"{facts['kind']} {facts['id'] or ''}"), "bold")
     shown.append(visible(f"  ({where}" + (f", tree {facts['tree_id']}" if facts["tree_id"] else "") + ")\n"), MASKED)
+    if passed:
+        shown.append(f"  passed    {', '.join(passed)}\n", MASKED)
     for repair in facts["repairs"] or []:
         shown.append(f"  repaired  {repair['rule']}: ")
         shown.append(visible(repair["detail"] or "") + "\n", MASKED)
@@ -146,8 +160,8 @@ def side_by_side(
             marked = f"⟦{shown_part}⟧" if plain and not same and shown_part else shown_part
             text.append(marked, TRAINED if same else "bold yellow")
     table = Table(padding=(0, 1))
-    table.add_column(Text(visible(f"dropped: {name}")), ratio=1, overflow="fold")
-    table.add_column(Text(visible(f"stays: {other}")), ratio=1, overflow="fold")
+    table.add_column(f"dropped: {name}", ratio=1, overflow="fold")
+    table.add_column(f"stays: {other}", ratio=1, overflow="fold")
     table.add_row(*shown)
     return table
 
@@ -163,9 +177,9 @@ def cluster_lines(cluster: Mapping[str, Any]) -> Text:
 
 
 def stderr_console() -> Console:
-    return Console(stderr=True, highlight=False)
+    return _SafeConsole(stderr=True)
 
 
 def stdout_console() -> Console:
     """Wide where stdout is a pipe, so that nothing is folded there."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    return _SafeConsole(width=None if sys.stdout.isatty() else 200)

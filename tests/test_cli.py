@@ -126,6 +126,30 @@ def test_why_tells_each_fate(built: Path, tmp_path: Path) -> None:
     assert "no_answer" in dataprep("why", built, f"{place[0]}:{place[1]}").stdout
 
 
+def test_why_tells_the_stages_that_a_record_passed(built: Path) -> None:
+    import polars as pl
+
+    fates = pl.read_parquet(built / "fates/*.parquet")
+    for rule, passed in (("no_answer", "read, threads"), ("exact_duplicate", "read, threads, rules")):
+        assert f"  passed    {passed}\n" in dataprep("why", built, fates.filter(rule=rule)["id"][0]).stdout
+    kept = fates.filter(fate="kept")["id"][0]
+    assert "  passed    read, threads, rules, dedup, render, select\n" in dataprep("why", built, kept).stdout
+    found = json.loads(dataprep("why", built, "rows.jsonl:7", "--json").stdout)["fates"]
+    assert [(row["rule"], row["passed"]) for row in found] == [("no_role_marker", [])]
+
+
+def test_names_of_strangers_are_no_markup_and_steer_no_terminal(tmp_path: Path) -> None:
+    name = "a\x1b[31m[bold].jsonl"
+    source = guanaco(tmp_path, TEXTS, name)
+    done = dataprep("build", "--source", source, "--store", tmp_path / "store", "--name", "n")
+    assert done.returncode == 0, done.stderr
+    assert "cannot be read; the first is in line 7 of a<U+001B>[31m[bold].jsonl" in done.stderr
+    unknown = _file(tmp_path, "u.jsonl", json.dumps({"\x9b2J\u202e": 1}).encode())
+    for sentence in (refused(1, "build", "--source", unknown), refused(1, "build", "--source", f"{source}.gz")):
+        assert "<U+" in sentence
+        assert not {"\x1b", "\x9b", "\u202e"} & set(done.stderr + sentence)
+
+
 def test_verify_names_the_damaged_file(built: Path, tmp_path: Path) -> None:
     assert "is whole: 33 rows" in dataprep("verify", built).stdout
     assert dataprep("verify", "rows", "--store", tmp_path / "store").returncode == 0

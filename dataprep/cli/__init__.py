@@ -28,7 +28,9 @@ def main() -> None:
 
 
 def _fail(code: int, sentence: str, **more: object) -> None:
-    print(f"dataprep: {sentence}", file=sys.stderr)
+    from dataprep.terminal import visible
+
+    print(f"dataprep: {visible(sentence)}", file=sys.stderr)
     if "--json" in sys.argv:
         print_json({"error": sentence, "exit_code": code, **more})
     raise SystemExit(code)

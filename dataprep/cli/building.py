@@ -99,4 +99,4 @@ def _tell_build(outcome: Outcome, dry_run: bool) -> None:
     else:
         console.print(f"{outcome.name}@{outcome.version} was there already, is whole, and is now latest:")
     if outcome.path:
-        stdout_console().print(str(outcome.path), soft_wrap=True, markup=False)
+        stdout_console().print(str(outcome.path), soft_wrap=True)

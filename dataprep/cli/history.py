@@ -33,19 +33,17 @@ def list_builds(*, store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
         table.add_column(column, justify="right" if column in ("rows", "size") else "left")
     for facts in found:
         table.add_row(*_row(facts))
-    stdout_console().print(table, markup=False)
+    stdout_console().print(table)
 
 
 def _row(facts: dict[str, Any]) -> list[str]:
-    from dataprep.terminal import visible
-
     named = f"{facts['name']}@{facts['version']}"
     if "problem" in facts:
-        return [named, "", "", "", "", "", visible(facts["problem"])]
+        return [named, "", "", "", "", "", facts["problem"]]
     rows = " + ".join(f"{count:,}" for count in facts["splits"].values())
     made = facts["created"][:16].replace("T", " ")
     latest = "latest" if facts["latest"] else ""
-    return [named, rows, size(facts["bytes"]), visible(str(facts["template"])), facts["gate"], made, latest]
+    return [named, rows, size(facts["bytes"]), str(facts["template"]), facts["gate"], made, latest]
 
 
 def size(count: int) -> str:
@@ -83,19 +81,19 @@ def _tell_difference(found: Difference) -> None:
     from rich.table import Table
 
     from dataprep.history import by_rule
-    from dataprep.terminal import stdout_console, visible
+    from dataprep.terminal import stdout_console
 
     out = stdout_console()
     for key, (old, new) in found.recipe.items():
-        out.print(visible(f"{key}: {_told(old)} -> {_told(new)}"), soft_wrap=True, markup=False)
+        out.print(f"{key}: {_told(old)} -> {_told(new)}", soft_wrap=True)
     out.print(f"rows: {found.rows[0]:,} -> {found.rows[1]:,}", style="bold")
     for sign, kind in (("+", "added"), ("-", "removed"), ("~", "changed")):
         frame = getattr(found, kind)
         rules = ", ".join(f"{rule} {count:,}" for rule, count in by_rule(frame).items())
-        out.print(f"{sign} {frame.height:,} {kind}" + (f": {rules}" if rules else ""), soft_wrap=True, markup=False)
+        out.print(f"{sign} {frame.height:,} {kind}" + (f": {rules}" if rules else ""), soft_wrap=True)
         for row in frame.head(_SHOWN).to_dicts():
             told = "  ".join(str(row[key]) for key in ("id", "lang", "rule", "detail") if row[key])
-            out.print(visible(f"    {told}"), soft_wrap=True, markup=False)
+            out.print(f"    {told}", soft_wrap=True)
         if frame.height > _SHOWN:
             out.print(f"    and {frame.height - _SHOWN:,} more: see --json")
     moved = {lang: counts for lang, counts in found.languages.items() if counts[0] != counts[1]}
@@ -104,8 +102,8 @@ def _tell_difference(found: Difference) -> None:
         for column in ("language", "before", "after", "change"):
             table.add_column(column, justify="left" if column == "language" else "right")
         for lang, (had, has) in moved.items():
-            table.add_row(visible(lang), f"{had:,}", f"{has:,}", f"{has - had:+,}")
-        out.print(table, markup=False)
+            table.add_row(lang, f"{had:,}", f"{has:,}", f"{has - had:+,}")
+        out.print(table)
 
 
 def _told(value: Any) -> str:
@@ -138,7 +136,7 @@ def gc(
         print_json({"removed": not dry_run, "bytes": total, "folders": [_folder(*one) for one in gone]})
         return
     for path, count in gone:
-        stdout_console().print(f"{path}  {size(count)}", soft_wrap=True, markup=False)
+        stdout_console().print(f"{path}  {size(count)}", soft_wrap=True)
     what = "Would free" if dry_run else "Freed"
     stderr_console().print(f"{what} {size(total)} in {len(gone)} folders." if gone else "There is nothing to remove.")
 

@@ -51,7 +51,7 @@ def show(
     share = f"{trained:,} of {len(record['text']):,} characters are trained"
     head = visible(f"{record['id']}  {record['lang'] or ''}  {share}")
     if console.is_terminal:
-        console.print(f"{head}: in green", style="bold", markup=False)
+        console.print(f"{head}: in green", style="bold")
         console.print(conversation(record["text"], record["spans"], record["controls"]), soft_wrap=True)
     else:
         print(f"{head}: between ⟦ and ⟧")
@@ -66,7 +66,7 @@ def why(
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
-    """Tell the fate of a conversation, message or tree: its repairs, and why it is or is not in the build.
+    """Tell the fate of a conversation, message or tree: the stages it passed, its repairs, and why it is or is not there.
 
     Parameters
     ----------
@@ -79,7 +79,8 @@ def why(
     from dataprep.terminal import fate, side_by_side, stdout_console
 
     opened = open_named(store, reference)
-    rows = _fates_of(opened, record)
+    stages = [stage["stage"] for stage in opened.manifest.facts["funnel"]]
+    rows = [{**row, "passed": _passed(stages, row["stage"])} for row in _fates_of(opened, record)]
     if as_json:
         print_json({"id": record, "fates": rows})
         return
@@ -87,10 +88,15 @@ def why(
     pairs = read_duplicates(opened.path)
     plain = not console.is_terminal
     for row in rows:
-        console.print(fate(row), soft_wrap=True)
+        console.print(fate(row, row["passed"]), soft_wrap=True)
         if pairs is not None and row["rule"] == "near_duplicate":
             pair = pairs.row(by_predicate=pl.col("id") == row["id"], named=True)
             console.print(side_by_side(pair["messages"], pair["survivor_messages"], row["id"], row["survivor"], plain))
+
+
+def _passed(stages: list[str], last: str) -> list[str]:
+    """The stages before the one that gave a record its fate; all of them where it was kept."""
+    return stages[: stages.index(last)] if last in stages else stages
 
 
 @app.command

@@ -44,7 +44,7 @@ def export(
         print_json({"path": str(to), "layout": layout, "format": format, "files": files})
         return
     for name, count in files.items():
-        stdout_console().print(f"{to / name}  {size(count)}", soft_wrap=True, markup=False)
+        stdout_console().print(f"{to / name}  {size(count)}", soft_wrap=True)
 
 
 @app.command
@@ -95,14 +95,14 @@ def _tell(done: Published, dry_run: bool) -> None:
 
     out, told = stdout_console(), stderr_console()
     if done.there_already:
-        told.print(f"{done.tag} is in {done.place} already: nothing was done.", soft_wrap=True, markup=False)
+        told.print(f"{done.tag} is in {done.place} already: nothing was done.", soft_wrap=True)
         return
     for name, count in done.files.items():
-        out.print(f"{name}  {size(count)}", soft_wrap=True, markup=False)
+        out.print(f"{name}  {size(count)}", soft_wrap=True)
     for name in done.removed:
-        out.print(f"{name}  removed", soft_wrap=True, markup=False)
+        out.print(f"{name}  removed", soft_wrap=True)
     total = f"{len(done.files)} files, {size(sum(done.files.values()))}"
     if dry_run:
-        told.print(f"A dry run: {total} would go to {done.place}; nothing was sent.", soft_wrap=True, markup=False)
+        told.print(f"A dry run: {total} would go to {done.place}; nothing was sent.", soft_wrap=True)
     else:
-        told.print(f"Published {done.tag} to {done.place}: {total}.", soft_wrap=True, markup=False)
+        told.print(f"Published {done.tag} to {done.place}: {total}.", soft_wrap=True)
