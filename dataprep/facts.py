@@ -33,6 +33,9 @@ FACTS: dict[str, tuple[pl.DataType, str]] = {
     "user_chars": (_I, "code points of the user's messages"),
     "answer_chars": (_I, "code points of the assistant's messages"),
     "chars": (_I, "code points of all messages"),
+    "system_bytes": (_I, "UTF-8 bytes of system messages"),
+    "user_bytes": (_I, "UTF-8 bytes of the user's messages"),
+    "answer_bytes": (_I, "UTF-8 bytes of the assistant's messages"),
     "bytes": (_I, "UTF-8 bytes of all messages"),
     "longest_message": (_I, "code points of the longest message"),
     "tokens": (_I, "tokens of the rendered text; null without --tokenizer"),
@@ -121,7 +124,9 @@ class FactsOf:
         turns = rows.select("row", "messages").explode("messages", empty_as_null=False).unnest("messages")
         first = pl.col("row") != pl.col("row").shift(1)
         turns = turns.with_columns(
-            chars=pl.col("content").str.len_chars(), asked=pl.when(~first).then(pl.col("content").shift(1))
+            chars=pl.col("content").str.len_chars(),
+            bytes=pl.col("content").str.len_bytes(),
+            asked=pl.when(~first).then(pl.col("content").shift(1)),
         )
         sums = turns.lazy().group_by("row").agg(**_sums(self._template.forbidden_in_content)).collect()
         answers = turns.filter(pl.col("role") == ASSISTANT)
@@ -187,8 +192,8 @@ def _frames_pairs(renderer: Renderer) -> bool:
 
 
 def _sums(forbidden: Sequence[str]) -> dict[str, pl.Expr]:
-    """Of each conversation: counts over its messages, which are in `role`, `content`, `chars` and `asked`."""
-    content, chars, role, asked = pl.col("content"), pl.col("chars"), pl.col("role"), pl.col("asked")
+    """Of each conversation: counts over its messages, in `role, content, chars, bytes` and `asked`, the content before."""
+    content, role, asked = pl.col("content"), pl.col("role"), pl.col("asked")
     answer = role == ASSISTANT
     without_system = role.filter(role != SYSTEM)
 
@@ -203,12 +208,14 @@ def _sums(forbidden: Sequence[str]) -> dict[str, pl.Expr]:
     return {
         "turns": pl.len(),
         "answers": answer.sum(),
-        "system_chars": chars.filter(role == SYSTEM).sum(),
-        "user_chars": chars.filter(role == USER).sum(),
-        "answer_chars": chars.filter(answer).sum(),
-        "chars": chars.sum(),
-        "bytes": content.str.len_bytes().sum(),
-        "longest_message": chars.max(),
+        **{
+            f"{name}_{size}": pl.col(size).filter(role == speaker).sum()
+            for name, speaker in (("system", SYSTEM), ("user", USER), ("answer", ASSISTANT))
+            for size in ("chars", "bytes")
+        },
+        "chars": pl.col("chars").sum(),
+        "bytes": pl.col("bytes").sum(),
+        "longest_message": pl.col("chars").max(),
         "empty_messages": (~content.str.contains(_INVISIBLE)).sum(),
         "alternates": ((without_system == USER) == (pl.int_range(without_system.len()) % 2 == 0)).all()
         & ((role == SYSTEM).sum() <= (role.first() == SYSTEM).cast(pl.UInt32)),

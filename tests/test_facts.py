@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from tokenizers import Tokenizer
 
 from dataprep.build import shard_batches
 from dataprep.conversations import CONVERSATIONS, conform
@@ -41,35 +42,51 @@ def of_messages(
     return found.row(0, named=True)
 
 
-def test_sound_conversation() -> None:
-    found = facts_of(*GOOD)
-    assert (found["turns"], found["answers"], found["user_chars"], found["answer_chars"]) == (2, 1, 37, 44)
-    assert (found["begins"], found["ends"], found["framed"], found["parses_back"]) == (1, 1, True, True)
-    assert found["alternates"] and found["ends_with_answer"] and found["script_matches"]
-    assert 0.4 < found["trained_share"] < 0.7
-    faults = [
-        n
-        for n in FACTS
-        if n.endswith(("s", "fences"))
-        and isinstance(found[n], int)
-        and n
-        not in (
-            "turns",
-            "answers",
-            "chars",
-            "bytes",
-            "system_chars",
-            "user_chars",
-            "answer_chars",
-            "begins",
-            "ends",
-            "alternates",
-            "parses_back",
-            "script_matches",
-        )
+SOUND: dict[str, Any] = {
+    **{"id": "a", "split": "train", "lang": "en", "turns": 2, "answers": 1},
+    **{"system_chars": 0, "user_chars": 37, "answer_chars": 44, "chars": 81, "longest_message": 44, "tokens": None},
+    **{"system_bytes": 0, "user_bytes": 37, "answer_bytes": 44, "bytes": 81, "empty_messages": 0},
+    **{"alternates": True, "ends_with_answer": True, "trained_share": 50 / 105, "parses_back": True},  # " … </s>"
+    **{"begins": 1, "ends": 1, "framed": True, "typed_controls": 0, "extra_controls": 0},
+    **{"script_share": 1.0, "script_matches": True, "repeated_lines": 0, "repeated_words": None},
+    **{"repeated_questions": 0, "echoes": 0, "refusals": 0, "unfinished": False, "open_fences": 0},
+    **dict.fromkeys(["urls", "emails", "phones", "cards", "keys", "active_markup", "replacements"], 0),
+    **dict.fromkeys(["control_characters", "bidi_controls", "mojibake"], 0),
+}
+
+
+def test_every_fact_of_a_sound_conversation() -> None:
+    assert facts_of(*GOOD) == SOUND
+    assert list(SCHEMA) == list(FACTS) and set(SOUND) == set(FACTS)
+
+
+def test_every_number_of_a_conversation_that_has_all() -> None:
+    messages = [
+        {"role": "system", "content": "Sé breve: да."},
+        {"role": "user", "content": "Где **дом**, и чей он?\n\u200b"},
+        {"role": "assistant", "content": "Где **дом**, и чей он?\n\u200b Там!\n" + "Строка, что повторяется.\n" * 3},
+        {"role": "user", "content": " \u200b "},
+        {"role": "assistant", "content": "da da 😀 " * 30 + "```"},
     ]
-    assert {name: found[name] for name in faults} == dict.fromkeys(faults, 0)
-    assert len(faults) > 12
+    found = of_messages(messages, lang="ru", template="chatml")
+    contents = [message["content"] for message in messages]
+    chars, size = [len(content) for content in contents], [len(content.encode()) for content in contents]
+    letters = [letter for letter in "\n".join(contents) if letter.isalpha()]
+    words = "\n".join(contents[2::2])[-2000:].replace("\n", " ").split(" ")
+    runs = list(zip(words, words[1:], words[2:], words[3:], strict=False))
+    exact = {
+        **{"turns": 5, "answers": 2, "alternates": True, "ends_with_answer": True, "empty_messages": 1, "lang": "ru"},
+        **{"system_chars": chars[0], "user_chars": chars[1] + chars[3], "answer_chars": chars[2] + chars[4]},
+        **{"system_bytes": size[0], "user_bytes": size[1] + size[3], "answer_bytes": size[2] + size[4]},
+        **{"chars": sum(chars), "bytes": sum(size), "longest_message": chars[4], "tokens": None},
+        **{"repeated_lines": 2, "repeated_questions": 0, "echoes": 1, "open_fences": 1, "unfinished": False},
+        **{"begins": None, "ends": 5, "framed": None, "extra_controls": 0, "typed_controls": 0, "parses_back": True},
+        **{"script_share": sum("\u0400" <= letter <= "\u04ff" for letter in letters) / len(letters)},
+        **{"script_matches": True, "repeated_words": pytest.approx(1 - len(set(runs)) / len(runs))},
+    }
+    assert {name: found[name] for name in exact} == exact
+    assert 0.4 < found["script_share"] < 0.9 and found["repeated_words"] > 0.5
+    assert found["chars"] < found["bytes"] and found["longest_message"] < found["answer_chars"]
 
 
 PLANTED = {
@@ -162,7 +179,9 @@ def test_framed_fails_where_somebody_typed_an_end_token() -> None:
 
 def test_tokens_are_those_of_training(real: Path) -> None:
     found = facts_of(*GOOD, tokenizer=str(real / "llama2/tokenizer.json"))
-    assert 25 < found["tokens"] < 45
+    known = Tokenizer.from_file(str(real / "llama2/tokenizer.json"))
+    between = known.encode(f"[INST] {GOOD[0]} [/INST] {GOOD[1]} ", add_special_tokens=False)
+    assert found["tokens"] == len(between) + 2
     assert facts_of(*GOOD)["tokens"] is None
 
 
