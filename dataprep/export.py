@@ -13,17 +13,18 @@ stay the same, and a store that knows them (the Hub's) takes only the others.
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
-from uuid import uuid4
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
 from dataprep.contract import SHARD_SCHEMA, Build
 from dataprep.conversations import ASSISTANT, SYSTEM, USER
@@ -72,14 +73,23 @@ def write_data(
     """Write the data files below `folder`; gives the bytes of each, by its path there."""
     (folder / DATA).mkdir()
     sizes = {}
-    for split, table in build.splits.items():
+    for split, table in filled(build).items():
         rows = sorted_rows(table, layout)
-        count = max(1, math.ceil(table.select(_origin(layout)).nbytes / shard_bytes))
-        for number, part in enumerate(_parts(rows, count)):
-            name = f"{DATA}/{split}-{number:05d}-of-{count:05d}.{form}"
-            _write(part, folder / name, layout, form)
+        lengths = row_bytes(rows.to_struct())
+        shards = parts(lengths, shard_bytes)
+        for number, part in enumerate(shards):
+            name = f"{DATA}/{split}-{number:05d}-of-{len(shards):05d}.{form}"
+            if form == "jsonl":
+                rows[part].write_ndjson(folder / name)
+            else:
+                _write_parquet(rows[part], lengths[part], folder / name, SCHEMAS[layout])
             sizes[name] = (folder / name).stat().st_size
     return sizes
+
+
+def filled(build: Build) -> dict[str, pa.Table]:
+    """The splits that hold a row: `datasets` loads no file without one."""
+    return {split: table for split, table in build.splits.items() if table.num_rows}
 
 
 def sorted_rows(table: pa.Table, layout: Layout) -> pl.DataFrame:
@@ -99,27 +109,46 @@ def _origin(layout: Layout) -> list[str]:
     return ["messages" if name == "conversations" else name for name in SCHEMAS[layout].names]
 
 
-def _parts(rows: pl.DataFrame, count: int) -> Iterator[pl.DataFrame]:
-    """`rows` in `count` parts of equal length; ids are hashes, so their bytes are much alike."""
-    length = math.ceil(rows.height / count)
-    return (rows.slice(number * length, length) for number in range(count))
+def row_bytes(column: pl.Series) -> NDArray[np.int64]:
+    """About how many bytes of Arrow data each row of a column is."""
+    if isinstance(column.dtype, pl.List):
+        values = row_bytes(column.explode(empty_as_null=False, keep_nulls=False))
+        before = np.concatenate([[0], np.cumsum(values)])
+        ends = np.cumsum(column.list.len().fill_null(0).to_numpy().astype(np.int64))
+        return np.diff(before[ends], prepend=0) + 4
+    if isinstance(column.dtype, pl.Struct):
+        fields = [row_bytes(column.struct.field(field.name)) for field in column.dtype.fields]
+        return np.sum(fields, axis=0, dtype=np.int64)
+    if column.dtype == pl.String:
+        return column.str.len_bytes().fill_null(0).to_numpy().astype(np.int64) + 4
+    return np.full(len(column), 4)
 
 
-def _write(rows: pl.DataFrame, path: Path, layout: Layout, form: Format) -> None:
-    if form == "jsonl":
-        rows.write_ndjson(path)
-        return
-    schema = SCHEMAS[layout]
+def parts(lengths: NDArray[np.int64], bound: int) -> list[slice]:
+    """Rows in parts of at most `bound` bytes, but for a row that is larger; `lengths` has the bytes of each row."""
+    ends = np.cumsum(lengths)
+    cuts = [0]
+    while cuts[-1] < len(lengths):
+        before = ends[cuts[-1] - 1] if cuts[-1] else 0
+        cuts.append(max(cuts[-1] + 1, int(np.searchsorted(ends, before + bound, side="right"))))
+    return [slice(start, end) for start, end in zip(cuts, cuts[1:], strict=False)]
+
+
+def _write_parquet(rows: pl.DataFrame, lengths: NDArray[np.int64], path: Path, schema: pa.Schema) -> None:
+    """Write one file; to memory first, since pyarrow ends the program where a disk is full and chunks are cut by content."""
     table = pa.Table.from_arrays([plain_array(rows[field.name], field.type) for field in schema], schema=schema)
-    groups = max(1, math.ceil(table.nbytes / ROW_GROUP_BYTES))
-    pq.write_table(table, path, row_group_size=max(1, math.ceil(rows.height / groups)), **PARQUET)
+    whole = pa.BufferOutputStream()
+    with pq.ParquetWriter(whole, schema, **PARQUET) as writer:
+        for group in parts(lengths, ROW_GROUP_BYTES):
+            writer.write_table(table[group])
+    path.write_bytes(whole.getvalue())
 
 
 def dataset_info(build: Build, layout: Layout, files: Mapping[str, int]) -> dict[str, Any]:
     """`dataset_info` of a data set's card, as the Hub and `datasets` read it; `files` has the bytes of each file."""
     splits = [
         {"name": split, "num_examples": table.num_rows, "num_bytes": table.select(_origin(layout)).nbytes}
-        for split, table in build.splits.items()
+        for split, table in filled(build).items()
     ]
     return {
         "features": [{"name": field.name, **_feature(field.type)} for field in SCHEMAS[layout]],
@@ -143,19 +172,47 @@ def _feature(kind: pa.DataType) -> dict[str, Any]:
 def new_folder(target: Path) -> Iterator[Path]:
     """A temporary folder beside `target`, which it becomes when all went well; nothing is left otherwise.
 
+    What a killed writer left there is removed first.
+
     Raises:
-        StoreError: there is something at `target` already, or it cannot be written.
+        StoreError: there is something at `target` already, another process is writing it, or it cannot be written.
+    """
+    target = check_free(target)
+    folder = target.parent / f".{target.name}-unfinished"
+    with telling_os_errors(target, "nothing was written there; free some room or choose another --to"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(folder, target):
+            try:
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                yield folder
+                folder.rename(target)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_free(target: Path) -> Path:
+    """The full path of `target`, if a new folder can be put there.
+
+    Raises:
+        StoreError: something is there already.
     """
     target = target.expanduser().resolve()
-    advice = "nothing was written there; free some room or choose another --to"
-    with telling_os_errors(target, advice):
+    with telling_os_errors(target, "choose another --to"):
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise StoreError(f"{target} is there already and is no empty folder: choose another --to, or remove it.")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = target.parent / f".{target.name}-{uuid4().hex[:12]}"
-        try:
-            folder.mkdir()
-            yield folder
-            folder.rename(target)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    return target
+
+
+@contextmanager
+def _alone(folder: Path, target: Path) -> Iterator[None]:
+    lock = FileLock(f"{folder}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise StoreError(f"Another process is writing {target}: wait for it, or choose another --to.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)

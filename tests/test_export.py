@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from datasets import Features, load_dataset
+from datasets import Features, load_dataset, load_from_disk
 
-from dataprep import export
+from dataprep import export, publish
 from dataprep.contract import Build, open_build
 from dataprep.errors import StoreError
-from tests.test_build import TEXTS, guanaco, make
+from tests.conftest import ROOT
+from tests.test_build import TEXTS, guanaco, make, said
 from tests.test_cli import dataprep, refused
 
 QUICK = {"gate": "off", "near_dup": "off"}
+ROLES = ("user", "assistant")
 
 
 @pytest.fixture
@@ -91,10 +98,33 @@ def test_shards_are_bounded_and_hold_all_rows_in_order(built: Build, tmp_path: P
     assert ids == sorted_split(built, "train", "id")
 
 
+@pytest.mark.parametrize("layout", ["text", "messages", "sharegpt", "full"])
+def test_shards_and_row_groups_are_bounded_where_long_rows_lie_together(
+    layout: export.Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ids are the user's: those of long rows may be neighbours."""
+    rows = [
+        {
+            "id": f"{n:04d}",
+            "messages": [{"role": r, "content": f"{n:04d}" + "x" * (5000 if n < 20 else 5)} for r in ROLES],
+        }
+        for n in range(400)
+    ]
+    file = tmp_path / "c.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = make(tmp_path / "store", source=(str(file),), **QUICK).path
+    assert path is not None
+    monkeypatch.setattr(export, "ROW_GROUP_BYTES", 35_000)
+    sizes = export.write_data(open_build(path), tmp_path, layout, shard_bytes=70_000)
+    files = [pq.ParquetFile(tmp_path / name) for name in sizes]
+    assert all(file.read().nbytes <= 75_000 for file in files)
+    groups = [file.read_row_group(n) for file in files for n in range(file.num_row_groups)]
+    assert all(group.nbytes <= 38_000 for group in groups) and len(groups) > len(files) > 3
+    assert sum(group.num_rows for group in groups) == 400
+
+
 def test_parquet_is_compressed_and_cut_where_the_content_says(tmp_path: Path) -> None:
     """One row more changes a few pages, not all that come after it."""
-    import random
-
     rng = random.Random(5)
     words = ["".join(rng.choices("abcdefghij", k=8)) for _ in range(3000)]
     texts = [" ".join(rng.choices(words, k=120)) for _ in range(6000)]
@@ -137,11 +167,60 @@ def test_the_command_and_its_mistakes(built: Build, tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
-def test_a_full_disk_leaves_nothing(built: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
+# Runs a command as on a disk that takes no file of more than so many bytes.
+SMALL_DISK = """
+import resource, runpy, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+runpy.run_module("dataprep", run_name="__main__")
+"""
 
-    monkeypatch.setattr(export.pq, "write_table", full)
-    with pytest.raises(StoreError, match="No space left"):
-        export.export(built, tmp_path / "out")
-    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out-*"))
+
+@pytest.mark.parametrize("command", [("export",), ("export", "--format", "jsonl"), ("publish",)])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(command: tuple[str, ...], tmp_path: Path) -> None:
+    """With pyarrow as it is: it ends the program where it cannot write chunks that are cut by content."""
+    rng = random.Random(7)
+    texts = [said(f"question {n}", rng.randbytes(900).hex()) for n in range(60)]
+    path = make(tmp_path / "store", source=(guanaco(tmp_path, texts),), **QUICK).path
+    out = tmp_path / "out"
+    told = subprocess.run(
+        [sys.executable, "-c", SMALL_DISK, command[0], str(path), "--to", str(out), *command[1:]],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert told.returncode == 1, told.stderr
+    assert "File too large" in told.stderr and told.stderr.count("\n") == 1
+    assert not out.exists() and not list(tmp_path.glob(".out-*"))
+
+
+def test_what_a_killed_export_left_is_removed_and_a_live_one_left_alone(built: Build, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with export.new_folder(out) as folder:
+        (folder / "half").write_text("x")
+        with pytest.raises(StoreError, match="Another process is writing"):
+            export.export(built, out)
+        assert (folder / "half").exists()
+        left = tmp_path / "left"
+        shutil.copytree(folder, left)
+    shutil.rmtree(out)
+    left.rename(folder)
+    assert [path.name for path in out.parent.glob(".out-*")] == [folder.name]
+    export.export(built, out)
+    assert sorted(path.name for path in out.iterdir()) == ["data"] and not list(tmp_path.glob(".out-*"))
+
+
+def test_an_empty_split_has_no_file_and_the_rest_is_loaded(tmp_path: Path) -> None:
+    path = make(
+        tmp_path / "store",
+        source=(guanaco(tmp_path, [said(f"q{n}", "a") for n in range(6)]),),
+        split="test=0.0001",
+        **QUICK,
+    ).path
+    assert path is not None
+    assert {split: rows.num_rows for split, rows in load_from_disk(path).items()} == {"train": 6, "test": 0}
+    build = open_build(path)
+    assert list(export.export(build, tmp_path / "out")) == ["data/train-00000-of-00001.parquet"]
+    publish.to_folder(build, str(tmp_path / "published"), "text")
+    for folder in ("out", "published"):
+        data = loaded(tmp_path / folder, tmp_path / "cache")
+        assert {split: rows.num_rows for split, rows in data.items()} == {"train": 6}

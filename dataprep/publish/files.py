@@ -14,7 +14,7 @@ from pathlib import Path
 from dataprep import card
 from dataprep.contract import MANIFEST, Build
 from dataprep.errors import GateError, StoreError
-from dataprep.export import DATA, SCHEMAS, Layout, dataset_info, write_data
+from dataprep.export import DATA, SCHEMAS, Layout, dataset_info, filled, write_data
 
 CARD = "README.md"
 _OF_SHARDS = ("dataset_dict.json", "croissant.json")  # tell of the Arrow shards, which are not published
@@ -62,7 +62,7 @@ def write_files(build: Build, folder: Path, place: str, layout: Layout) -> None:
 
 
 def _card(build: Build, place: str, layout: Layout, files: Mapping[str, int]) -> str:
-    shards = [{"split": split, "path": f"{DATA}/{split}-*.parquet"} for split in build.splits]
+    shards = [{"split": split, "path": f"{DATA}/{split}-*.parquet"} for split in filled(build)]
     head = {
         "configs": [{"config_name": "default", "data_files": shards}],
         "dataset_info": dataset_info(build, layout, files),
