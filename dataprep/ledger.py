@@ -13,6 +13,8 @@ import polars as pl
 
 from dataprep.conversations import DROPPED, FATES, KEPT, NOT_SAMPLED, conform, fated
 
+STAGES = ("read", "threads", "rules", "dedup", "render", "select")  # that give fates, in this order
+
 
 @dataclass
 class Ledger:
@@ -41,10 +43,10 @@ def _entry(stage: str, came: int, lost: pl.DataFrame) -> dict[str, Any]:
     return {"stage": stage, "in": came, "out": came - lost.height, **counts, "rules": _counts(lost["rule"])}
 
 
-def funnel_of(fates: pl.DataFrame, stages: Sequence[str]) -> list[dict[str, Any]]:
-    """The entries of all `stages`, from the fates of a whole build."""
+def funnel_of(fates: pl.DataFrame) -> list[dict[str, Any]]:
+    """The entries of all stages, from the fates of a whole build."""
     funnel, left = [], fates.height
-    for stage in stages:
+    for stage in STAGES:
         funnel.append(_entry(stage, left, fates.filter(stage=stage)))
         left = funnel[-1]["out"]
     return funnel

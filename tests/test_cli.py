@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -171,6 +172,56 @@ def test_verify_names_the_damaged_file(built: Path, tmp_path: Path) -> None:
     (tmp_path / "fates").rename(built / "fates")
     (built / "template.jinja").rename(tmp_path / "away")
     assert "template.jinja is missing" in refused(4, "verify", built)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("fates rules no_answer", 2),
+        ("fates dropped", 1),
+        ("funnel 1 out", 7),
+        ("funnel 0 rules", {}),
+        ("kinds line", 9),
+        ("repairs", {}),
+        ("languages", {"en": 33}),
+        ("rows", 7),
+        ("splits train rows", 7),
+        ("splits train shards 0 rows", 1),
+        ("splits train", {}),
+        ("version", "0" * 12),
+        ("funnel", None),
+        ("files README.md", None),
+        ("files train/state.json", None),
+    ],
+)
+def test_verify_adds_up_what_the_manifest_says(built: Path, path: str, value: object) -> None:
+    manifest = built / "manifest.json"
+    facts = json.loads(manifest.read_text())
+    *way, last = (int(step) if step.isdigit() else step for step in path.split())
+    inner = facts
+    for step in way:
+        inner = inner[step]
+    assert inner[last] != value
+    if value is None:
+        del inner[last]
+    else:
+        inner[last] = value
+    manifest.write_text(json.dumps(facts))
+    with pytest.raises(DamagedBuild, match=r"manifest\.json|holds other rows|other columns or rows"):
+        verify_build(built)
+
+
+def test_verify_notices_files_that_are_no_part_of_the_build(built: Path, tmp_path: Path) -> None:
+    for name in ("train/cache-1f.arrow", ".DS_Store"):  # of datasets, and of other programs
+        (built / name).write_text("x")
+    copy = Path(shutil.copytree(built, tmp_path / "copy"))
+    assert verify_build(built)["rows"] == verify_build(copy)["rows"] == 33
+    (copy / "train/extra.arrow").write_text("x")
+    with pytest.raises(DamagedBuild, match=r"train/extra.arrow is in no entry of manifest.json"):
+        verify_build(copy)
+    other = built.rename(built.with_name("0123456789ab"))
+    with pytest.raises(DamagedBuild, match=f"is the one of version {built.name}, not of 0123456789ab"):
+        verify_build(other)
 
 
 def test_templates_are_listed_checked_and_render(tmp_path: Path) -> None:

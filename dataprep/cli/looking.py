@@ -79,8 +79,7 @@ def why(
     from dataprep.terminal import fate, side_by_side, stdout_console
 
     opened = open_named(store, reference)
-    stages = [stage["stage"] for stage in opened.manifest.facts["funnel"]]
-    rows = [{**row, "passed": _passed(stages, row["stage"])} for row in _fates_of(opened, record)]
+    rows = [{**row, "passed": _passed(row["stage"])} for row in _fates_of(opened, record)]
     if as_json:
         print_json({"id": record, "fates": rows})
         return
@@ -94,9 +93,11 @@ def why(
             console.print(side_by_side(pair["messages"], pair["survivor_messages"], row["id"], row["survivor"], plain))
 
 
-def _passed(stages: list[str], last: str) -> list[str]:
+def _passed(last: str) -> list[str]:
     """The stages before the one that gave a record its fate; all of them where it was kept."""
-    return stages[: stages.index(last)] if last in stages else stages
+    from dataprep.ledger import STAGES
+
+    return list(STAGES[: STAGES.index(last)] if last in STAGES else STAGES)
 
 
 @app.command
