@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ from dataprep.progress import Progress
 from dataprep.rendering import Renderer, Template, columns, load_template, places, plan, render, renderer, rows
 from dataprep.rendering.columns import Turns
 from dataprep.rendering.layout import LEFT, RIGHT
+from dataprep.rendering.parsing import Parser
 from dataprep.rendering.rows import Rendered, render_row
 from tests.chats import BUNDLED, CHATS, MARKERS, ODD_SPACE, SHOWN, Chat, chat, chats, frame, template
 
@@ -278,3 +280,16 @@ def test_prompts_taken_from_near_by_are_those_of_the_whole(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(places, "NEAR", 1000)
         assert near == spans()
+
+
+@settings(max_examples=40, deadline=None)
+@given(found=st.lists(chats(), min_size=1, max_size=6), damaged=st.sets(st.integers(0, 5)))
+def test_texts_of_many_shapes_are_read_back_as_each_alone(found: list[Chat], damaged: set[int]) -> None:
+    by, messages = RENDERERS["zephyr"], frame(found)["messages"]
+    texts = [row.text[: len(row.text) // 2 if at in damaged else None] for at, row in enumerate(rendered(by, found))]
+    together = Parser(by.planner).parses_back(messages, pa.array(texts)).to_list()
+    alone = [
+        Parser(by.planner).parses_back(messages[at : at + 1], pa.array([text]))[0] for at, text in enumerate(texts)
+    ]
+    assert together == alone
+    assert not any(together[at] for at in damaged if at < len(found))

@@ -8,6 +8,7 @@ nothing: the messages around one are read as one.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
@@ -21,7 +22,6 @@ from dataprep.rendering.layout import Slot
 from dataprep.rendering.plan import Plan, Planner
 
 Places = npt.NDArray[np.int64]
-Block = list[str | Slot]  # what stands between two constants: one slot, or some with white space between
 
 
 class Parser:
@@ -37,38 +37,80 @@ class Parser:
         """
         turns = Turns.of(messages)
         shape, shapes = shapes_of(turns)
-        reader = _Reader(text)
-        verdict = np.full(len(messages), -1, np.int8)
-        for number, one in enumerate(shapes):
-            way = self._planner.way(one)
-            if isinstance(way, Plan):
-                rows = np.flatnonzero(shape == number)
-                verdict[rows] = _same(reader, rows, turns, *_grammar(way))
-        return pl.Series("parses_back", verdict == 1).set(pl.Series(verdict < 0), None)
+        ways = [self._planner.way(one) for one in shapes]
+        grammars = {number: _grammar(way) for number, way in enumerate(ways) if isinstance(way, Plan)}
+        reading = _Reading(text)
+        for (_, part), sharing in _steps(grammars):
+            reading.read(np.flatnonzero(np.isin(shape, sharing)), part, turns)
+        return pl.Series("parses_back", reading.end()).set(pl.Series(~np.isin(shape, list(grammars))), None)
 
 
-def _grammar(plan: Plan) -> tuple[list[str], list[Block]]:
-    """The constants of a plan that part messages, and the blocks between them (one fewer; "" at an open end)."""
+@dataclass(frozen=True)
+class _Part:
+    """What is read at one place: a block and the constant after it ("": up to the end); no block: where a text begins."""
+
+    block: tuple[str | Slot, ...] | None
+    constant: str
+    is_last: bool
+
+
+def _grammar(plan: Plan) -> list[_Part]:
+    """The parts of a plan, one after the other: blocks (one slot, or some with white space between) and constants."""
     pieces = plan.places.layout.pieces
-    runs = [(key, list(run)) for key, run in groupby(pieces, lambda p: isinstance(p, str) and bool(p.strip()))]
+    runs = [(key, tuple(run)) for key, run in groupby(pieces, lambda p: isinstance(p, str) and bool(p.strip()))]
     blocks = [run for parts, run in runs if not parts]
     constants = ["".join(map(str, run)) for parts, run in runs if parts]
     if runs and not runs[0][0]:
         constants.insert(0, "")
     if len(constants) == len(blocks):
         constants.append("")
-    return constants, blocks
+    last = len(blocks) - 1
+    read = [_Part(block, constants[at + 1], at == last) for at, block in enumerate(blocks)]
+    return [_Part(None, constants[0], False), *read]
 
 
-class _Reader:
-    """The texts as bytes, with the places of constants, each found once."""
+def _steps(grammars: dict[int, list[_Part]]) -> list[tuple[tuple[int, _Part], list[int]]]:
+    """Each part by its place, with the shapes that have it there, in the order of the places.
+
+    Conversations of many lengths have most of their parts in common: so there are as many steps as the longest has
+    parts, and some, and not as many as all shapes have together.
+    """
+    steps: dict[tuple[int, _Part], list[int]] = {}
+    for number, parts in grammars.items():
+        for at, part in enumerate(parts):
+            steps.setdefault((at, part), []).append(number)
+    return sorted(steps.items(), key=lambda step: step[0][0])
+
+
+class _Reading:
+    """The texts as bytes, with the places of constants, each found once; and how far each text has been read."""
 
     def __init__(self, text: pa.StringArray) -> None:
         self.column = pl.Series(text, dtype=pl.String)
         _, offsets, self.data = text.buffers()
         cuts = np.frombuffer(offsets, np.int32)[text.offset : text.offset + len(text) + 1].astype(np.int64)
-        self.starts, self.ends = cuts[:-1], cuts[1:]
+        self.at, self.starts, self.ends = cuts[:-1].copy(), cuts[:-1], cuts[1:]
+        self.same = np.ones(len(text), bool)  # so far, what was read is what went in
         self._found: dict[str, Places] = {}
+
+    def read(self, rows: npt.NDArray[np.intp], part: _Part, turns: Turns) -> None:
+        """Go on by one part in the texts `rows`."""
+        at, ends, size = self.at[rows], self.ends[rows], len(part.constant.encode())
+        if part.block is None:
+            if part.constant:
+                self.same[rows] = self.first(part.constant, at) == at
+                self.at[rows] = np.minimum(at + size, ends)
+            return
+        stop = self.first(part.constant, at) if part.constant else ends
+        same = self.same[rows] & ((stop + size == ends) if part.is_last else (stop + size <= ends))
+        stop = np.where(same, stop, at)  # a row that is lost is read as empty from here on
+        same &= (self.between(at, stop) == _expected(part.block, rows, turns)).to_numpy()
+        self.same[rows], self.at[rows] = same, np.where(same, stop + size, at)
+
+    def end(self) -> npt.NDArray[np.bool_]:
+        """Whether all was read, and came out as it went in."""
+        all_read: npt.NDArray[np.bool_] = self.same & (self.at == self.ends)
+        return all_read
 
     def first(self, constant: str, at: Places) -> Places:
         """Where `constant` stands first from each of `at` on, in bytes of all texts together."""
@@ -86,26 +128,7 @@ class _Reader:
         return pl.Series(view.take(numbers(np.arange(0, len(cuts), 2))), dtype=pl.String)
 
 
-def _same(
-    reader: _Reader, rows: npt.NDArray[np.intp], turns: Turns, constants: list[str], blocks: list[Block]
-) -> npt.NDArray[np.bool_]:
-    at, ends = reader.starts[rows], reader.ends[rows]
-    same = np.ones(len(rows), bool)
-    if constants[0]:
-        same &= reader.first(constants[0], at) == at
-        at = np.minimum(at + len(constants[0].encode()), ends)
-    for place, block in enumerate(blocks, start=1):
-        constant, is_last = constants[place], place == len(blocks)
-        stop = reader.first(constant, at) if constant else ends
-        size = len(constant.encode())
-        same &= (stop + size == ends) if is_last else (stop + size <= ends)
-        stop = np.where(same, stop, at)  # a row that is lost is read as empty from here on
-        same &= (reader.between(at, stop) == _expected(block, rows, turns)).to_numpy()
-        at = np.where(same, stop + size, at)
-    return same & (at == ends) if blocks else same
-
-
-def _expected(block: Block, rows: npt.NDArray[np.intp], turns: Turns) -> pl.Series:
+def _expected(block: tuple[str | Slot, ...], rows: npt.NDArray[np.intp], turns: Turns) -> pl.Series:
     """What went in: the contents of a block, cut as the plan cuts them."""
     parts = []
     for piece in block:
