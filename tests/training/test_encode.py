@@ -189,3 +189,55 @@ def test_any_text_any_template(bytes_vocabulary, conversations, style):
         for place, span in enumerate(columns["spans"]):
             ids = alone.ids[alone.span == place].tolist()
             assert decode(ids, skip_special_tokens=False) == columns["text"][span["start"] : span["end"]]
+
+
+def mutated(monkeypatch, change):
+    """Labels made wrong on purpose: `change` gets each answer's trained places and says which lose their label."""
+    from training import encode as module
+
+    answers = module._answers
+
+    def wrong(*arguments):
+        span = answers(*arguments)
+        edges = np.flatnonzero(np.diff(span, prepend=-1)).tolist() + [len(span)]
+        for a, b in zip(edges, edges[1:], strict=False):
+            if span[a] >= 0:
+                span[change(a, b)] = -1
+        return span
+
+    monkeypatch.setattr(module, "_answers", wrong)
+
+
+@real
+@pytest.mark.parametrize("answer", ["one two three four five", "你好 你好 你好"])
+@pytest.mark.parametrize(
+    "change",
+    [lambda a, b: a, lambda a, b: slice(a, a + 3), lambda a, b: (a + b) // 2, lambda a, b: b - 1],
+    ids=["first", "first three", "middle", "last"],
+)
+def test_an_answer_with_a_token_untrained_is_found(llama2, monkeypatch, answer, change):
+    rows = table([row("x", [("hi", answer), ("and", answer)])])
+    encode(rows, llama2)
+    mutated(monkeypatch, change)
+    with pytest.raises(DataError, match="Row x"):
+        encode(rows, llama2)
+
+
+def test_what_a_normaliser_changes_is_let_pass_only_where_there_is_one(bytes_vocabulary):
+    from tokenizers import Tokenizer, normalizers
+
+    from training.vocabulary import Vocabulary
+
+    rows = table([row("x", [("hi", "cafe\u0301 ﬁne")], style="chatml")])  # e with an accent of its own, and a ligature
+    found = encode(rows, bytes_vocabulary)
+    assert bytes_vocabulary.backend.decode(found.ids.tolist(), skip_special_tokens=False) == rows["text"][0].as_py()
+    backend = Tokenizer.from_str(bytes_vocabulary.backend.to_str())
+    backend.encode_special_tokens = True
+    backend.normalizer = normalizers.NFC()
+    encode(rows, Vocabulary(backend, {}, None))  # the accent is joined, as the tokenizer's makers want it
+    from training import encode as module
+
+    assert module._same("café", "cafe\u0301", Vocabulary(backend, {}, None))
+    assert not module._same("fine", "ﬁne", Vocabulary(backend, {}, None))
+    assert not module._same("café", "cafe\u0301", bytes_vocabulary)
+    assert not module._same("fine ", "fine", bytes_vocabulary) and not module._same("fine", "  fine", bytes_vocabulary)
