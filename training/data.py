@@ -46,6 +46,19 @@ class Data:
     test: Split | None
     notes: list[str]
 
+    not_used: int  # rows of the build that are neither trained nor held out
+
+    def __post_init__(self) -> None:
+        every = sum(table.num_rows for table in self.build.splits.values())
+        if sum(self.rows.values()) != every:
+            raise AssertionError(f"The build has {every} rows and the run accounts for {self.rows}.")
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """The build's rows by what becomes of them: all of them, each once."""
+        held_out = self.test.table.num_rows if self.test else 0
+        return {"train": self.train.table.num_rows, "held_out": held_out, "not_used": self.not_used}
+
 
 def open_data(config: RunConfig) -> Build:
     """The build that a run is bound to, verified.
@@ -64,33 +77,54 @@ def open_data(config: RunConfig) -> Build:
 
 def load(config: RunConfig, build: Build, vocabulary: Vocabulary) -> Data:
     """Both sides of the build, encoded, cut and counted."""
-    train, test, notes = _sides(config, build)
+    train, test, not_used, notes = _sides(config, build)
     trained = _prepared(train, config, vocabulary, strict=True)
     held_out = _prepared(test, config, vocabulary, strict=False) if test is not None else None
     if held_out is not None and not held_out.prepared.ledger.rows:
         notes.append("None of the held-out conversations fits into the window: there will be no held-out loss.")
+        not_used += held_out.table.num_rows
         held_out = None
-    return Data(build, trained, held_out, notes)
+    if not_used:
+        notes.append(f"{not_used} rows of the build are neither trained nor held out (--held-out {config.held_out}).")
+    return Data(build, trained, held_out, notes, not_used)
 
 
-def _sides(config: RunConfig, build: Build) -> tuple[pa.Table, pa.Table | None, list[str]]:
+def _sides(config: RunConfig, build: Build) -> tuple[pa.Table, pa.Table | None, int, list[str]]:
+    """What is trained, what is held out, the number of rows that are neither, and notes."""
     train = build.splits["train"]
+    beside = sum(table.num_rows for name, table in build.splits.items() if name != "train")
     if config.held_out == 0:
-        return train, None, []
+        return train, None, beside, []
     test = build.splits.get("test")
     if test is not None and test.num_rows:
         rows = np.random.default_rng(config.seed).permutation(test.num_rows)[: config.held_out]
-        return train, test.take(np.sort(rows)), []
-    trees = sorted(set(train["tree_id"].to_pylist()))
-    if len(trees) < 2:
-        return train, None, ["The build has no test split and only one tree: there will be no held-out loss."]
-    count = min(MOST_TREES, max(1, round(TREE_SHARE * len(trees))))
-    chosen = {trees[place] for place in np.random.default_rng(config.seed).permutation(len(trees))[:count]}
-    mask = pc.is_in(train["tree_id"], value_set=pa.array(sorted(chosen)))
+        return train, test.take(np.sort(rows)), beside - len(rows), []
+    chosen, trees = _trees(train["tree_id"], config)
+    if not chosen:
+        few = f"The build has no test split and none of its {trees} trees could be held out: there will be no held-out loss."
+        return train, None, beside, [few]
+    mask = pc.is_in(train["tree_id"], value_set=pa.array(chosen))
     note = (
-        f"The build has no test split: {count} of its {len(trees)} trees (seed {config.seed}) are kept from training."
+        f"The build has no test split: {len(chosen)} of its {trees} trees (seed {config.seed}) are kept from training."
     )
-    return train.filter(pc.invert(mask)), train.filter(mask).slice(0, config.held_out), [note]
+    return train.filter(pc.invert(mask)), train.filter(mask), beside, [note]
+
+
+def _trees(column: pa.ChunkedArray, config: RunConfig) -> tuple[list[str], int]:
+    """A seeded handful of whole trees whose rows are at most --held-out together, and the number of all trees.
+
+    Of those drawn, one that is too large for what room is left goes back to training.
+    """
+    counts = pc.value_counts(column).sort("ascending", by="values")  # of any order of the rows the same trees
+    names, sizes = counts.field("values").to_pylist(), counts.field("counts").to_pylist()
+    drawn = np.random.default_rng(config.seed).permutation(len(names))
+    chosen: list[str] = []
+    room = config.held_out
+    for place in drawn[: min(MOST_TREES, max(1, round(TREE_SHARE * len(names))), len(names) - 1)].tolist():
+        if sizes[place] <= room:
+            chosen.append(names[place])
+            room -= sizes[place]
+    return sorted(chosen), len(names)
 
 
 def _prepared(table: pa.Table, config: RunConfig, vocabulary: Vocabulary, *, strict: bool) -> Split:

@@ -344,7 +344,7 @@ def _shared(choice: Choice, processes: int) -> int:
 
 def _ledgers(prepared: data.Data) -> dict[str, Any]:
     test = prepared.test.prepared.ledger.as_json() if prepared.test else None
-    return {"train": prepared.train.prepared.ledger.as_json(), "test": test}
+    return {"rows": prepared.rows, "train": prepared.train.prepared.ledger.as_json(), "test": test}
 
 
 def _facts(config: RunConfig, build: Build, vocabulary: Vocabulary, name: str, place: Place) -> dict[str, Any]:
