@@ -278,7 +278,10 @@ def drop_blank_system(conversations: pl.DataFrame) -> pl.DataFrame:
 
 
 def merge_turns(conversations: pl.DataFrame) -> pl.DataFrame:
-    """Join neighbouring messages of one role with a blank line; `message_ids` goes on naming every source message."""
+    """Join neighbouring messages of one role with a blank line; `message_ids` goes on naming every source message.
+
+    One without text adds nothing to its neighbours, and is told; where all of them are blank, the rule `empty_turn` fires.
+    """
     # Looked for in the roles' names: comparing each with the one before it, list by list, takes ten times as long.
     named = pl.format("\n{}\n", roles().list.join("\n\n"))
     same = named.str.contains_any([f"\n{role}\n\n{role}\n" for role in ROLES])
@@ -286,13 +289,25 @@ def merge_turns(conversations: pl.DataFrame) -> pl.DataFrame:
     def merge(frame: pl.DataFrame) -> pl.DataFrame:
         runs = frame.select("_place", "messages").explode("messages").unnest("messages")
         runs = runs.with_columns(run=pl.struct("_place", "role").rle_id())
+        text = pl.col("content")
+        said = text.filter(pl.col("content").str.contains(_SEEN))
+        spoken = said.len() > 0
         turns = runs.group_by("run", maintain_order=True).agg(
-            pl.col("_place").first(), pl.col("role").first(), pl.col("content").str.join(_TURN_BREAK)
+            pl.col("_place").first(),
+            pl.col("role").first(),
+            content=pl.when(spoken).then(said.str.join(_TURN_BREAK)).otherwise(text.str.join(_TURN_BREAK)),
+            blank=pl.when(spoken).then(text.len() - said.len()).otherwise(0),
         )
-        merged = turns.group_by("_place", maintain_order=True).agg(messages=pl.struct("role", "content"))
-        before, after = frame["messages"].list.len(), merged["messages"].list.len()
-        frame = frame.with_columns(_fewer=before - after, messages=merged["messages"].cast(TURNS))
-        note = _noted("merged_turns", pl.format("{} messages joined to a neighbour of the same role", "_fewer"))
+        merged = turns.group_by("_place", maintain_order=True).agg(
+            pl.col("blank").sum(), messages=pl.struct("role", "content")
+        )
+        fewer = frame["messages"].list.len() - merged["messages"].list.len()
+        frame = frame.with_columns(_fewer=fewer, _blank=merged["blank"], messages=merged["messages"].cast(TURNS))
+        joined = pl.format("{} messages joined to a neighbour of the same role", "_fewer")
+        blank = (
+            pl.when(pl.col("_blank") > 0).then(pl.format(", {} of them without text", "_blank")).otherwise(pl.lit(""))
+        )
+        note = _noted("merged_turns", joined + blank)
         return frame.with_columns(pl.when(pl.col("_fewer") > 0).then(note).otherwise("repairs").alias("repairs"))
 
     return _repair_where(conversations, same, merge)

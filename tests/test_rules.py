@@ -113,6 +113,22 @@ def test_neighbours_of_one_role_are_merged_and_every_source_message_stays_named(
     assert kept["id"].to_list() == ["c0", "c1"]
 
 
+def test_a_blank_neighbour_of_one_role_adds_nothing_and_is_told() -> None:
+    turns = conversation("", "Q2", "A", " \n", roles=["user", "user", "assistant", "assistant"])
+    both = conversation("", " ", "A", roles=["user", "user", "assistant"])
+    kept, fates = apply_rules(conversations(turns, both), Recipe(), ())
+    assert [turn["content"] for turn in kept["messages"][0]] == ["Q2", "A"]
+    assert kept["repairs"].to_list() == [
+        [
+            {
+                "rule": "merged_turns",
+                "detail": "2 messages joined to a neighbour of the same role, 2 of them without text",
+            }
+        ]
+    ]
+    assert fates.select("id", "rule").rows() == [("c1", "empty_turn")]
+
+
 def test_threads_that_differ_in_what_was_cut_are_one() -> None:
     first = conversation("q", "a", "x", message_ids=["1", "2", "3"])
     second = conversation("q", "a", "y", message_ids=["1", "2", "4"])
