@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import json
 import re
+from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
@@ -28,13 +32,26 @@ def _first(*folders: Path) -> Path:
 
 
 def default_name(sources: tuple[str, ...]) -> str:
-    """A build's name by default: the stem of the first source; `sample` for the bundled one."""
+    """A build's name by default: that of the first source, without its extensions; `sample` for the bundled one.
+
+    A build's name is the one in its manifest, and a glob's that of the folder in which it looks.
+    """
     if not sources:
         return SAMPLE_NAME
-    last = re.split(r"[@:]", sources[0].rstrip("/").rsplit("/", 1)[-1])[0]
-    stem = re.sub(r"(\.(jsonl|ndjson|json|parquet|arrow|gz))+$", "", last)
+    stem = re.sub(r"(\.(jsonl|ndjson|json|parquet|arrow|gz))+$", "", _last_part(sources[0]))
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:80]
     if stem.isascii():
         return name or "build"
     # what is left of other scripts may be the same for different names
     return f"{name or 'build'}-{hashlib.blake2b(stem.encode(errors='replace'), digest_size=4).hexdigest()}"
+
+
+def _last_part(source: str) -> str:
+    path = Path(source).expanduser()
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        return str(json.loads((path / "manifest.json").read_bytes())["name"])
+    if glob.has_magic(source) and not path.exists():
+        path = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
+    if path.exists():
+        return path.resolve().name if path.name in ("", "..") else path.name
+    return re.split("[@:]", path.name)[0]  # a revision and a split of the Hub's

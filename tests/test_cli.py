@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from dataprep.bundled import default_name
 from dataprep.contract import open_build
 from dataprep.errors import DamagedBuild
 from dataprep.verification import verify_build
@@ -274,6 +275,34 @@ def _file(folder: Path, name: str, data: bytes) -> Path:
 )
 def test_wrong_usage_ends_with_2(arguments: tuple[str, ...]) -> None:
     assert refused(2, *arguments)
+
+
+def test_a_source_may_be_several_files_as_a_shell_gives_them(tmp_path: Path) -> None:
+    files = [guanaco(tmp_path, [said(f"question {n}", f"answer {n}")], f"{n}.jsonl") for n in range(3)]
+    done = dataprep("build", "--source", *files, "--lang", "en", "de", "--dry-run", "--json", "--near-dup", "off")
+    assert "Nothing would be left" in done.stderr and "3 language" in done.stderr
+    done = dataprep("build", "--source", files[0], files[1], "--source", files[2], "--dry-run", "--json")
+    assert json.loads(done.stdout)["rows"] == 3
+
+
+def test_default_names(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "chats/deep").mkdir(parents=True)
+    (tmp_path / "a[1].jsonl").write_text("")
+    monkeypatch.chdir(tmp_path / "chats")
+    for source, name in {
+        "../rows.jsonl": "rows",
+        "org/name@main:train": "name",
+        "../chats/*.jsonl": "chats",
+        "../chats/**/*.jsonl": "chats",
+        "*.jsonl": "chats",
+        ".": "chats",
+        "../a[1].jsonl": "a-1",
+        str(built): "rows",
+        str(built.with_name("latest")): "rows",
+        "../x/ä.jsonl": "build-e1beef6f",
+    }.items():
+        assert default_name((source,)) == name, source
+    assert default_name(()) == "sample"
 
 
 def test_a_failure_under_json_is_an_object_too(tmp_path: Path) -> None:

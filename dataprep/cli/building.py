@@ -35,7 +35,7 @@ def build(
     store
         Folder to put builds into.
     name
-        The build's name; by default the first source's stem.
+        The build's name; by default that of the first source: a file's stem, a glob's folder, a build's own name.
     force
         Build again although the version is there; the shards must come out the same.
     max_memory

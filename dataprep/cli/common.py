@@ -43,7 +43,9 @@ app = App(
     version=__version__,
     config=_recipe_file,
     suppress_keyboard_interrupt=False,
-    default_parameter=Parameter(negative_iterable=()),
+    default_parameter=Parameter(
+        negative_iterable=(), consume_multiple=True
+    ),  # --source chats/*.jsonl, as a shell gives it
 )
 
 
