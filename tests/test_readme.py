@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
+import importlib
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -19,11 +23,14 @@ def test_the_table_of_options_is_the_codes() -> None:
     assert text == with_table(text), "run `make readme`"
 
 
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), flags=re.DOTALL)
+
+
 def shell_lines() -> list[str]:
-    blocks = re.findall(r"```sh\n(.*?)```", README.read_text(), flags=re.DOTALL)
     return [
         line.split("  #")[0].strip()
-        for block in blocks
+        for block in blocks("sh")
         for line in block.splitlines()
         if line and not line.startswith("#")
     ]
@@ -32,14 +39,10 @@ def shell_lines() -> list[str]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the README's examples speak of."""
-    import json
-
     place = tmp_path_factory.mktemp("readme")
     (place / "data").mkdir()
     (place / "data/recipes").symlink_to(ROOT / "data/recipes")
     (place / "chats").mkdir()
-    import gzip
-
     chat = [{"role": r, "content": f"{r} {n}"} for n in range(2) for r in ("user", "assistant")]
     for part in range(2):
         lines = "".join(
@@ -77,3 +80,25 @@ def test_its_commands_run(folder: Path) -> None:
         assert done.returncode == 0, f"{line}\n{done.stderr}"
         ran += 1
     assert ran >= 7
+
+
+def test_its_python_runs(folder: Path) -> None:
+    [snippet] = blocks("python")
+    code = f"{snippet}\nprint(train.num_rows, train.column_names)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("1000 ['id', 'tree_id'")
+
+
+@pytest.mark.parametrize("program", ["dataprep", "training"])
+def test_its_options_are_those_of_the_program(program: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of commands that need a Hub, a GPU or a trained run; what they do is shown by the tests of their own."""
+    app = importlib.import_module(f"{program}.cli").app
+    monkeypatch.chdir(folder)
+    lines = [line.replace("torchrun --nproc-per-node 2 -m training.cli", "training") for line in shell_lines()]
+    parsed = [
+        app.parse_args(shlex.split(line)[1:], print_error=False, exit_on_error=False)
+        for line in lines
+        if line.startswith(f"{program} ")
+    ]
+    assert len(parsed) >= 7
