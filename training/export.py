@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from training.data import Data
-    from training.run import Plan
+    from training.settling import Plan
     from training.trainer import QloraTrainer
 
 
@@ -31,8 +31,6 @@ def export(
     name: str,
 ) -> dict[str, Any]:
     """Write what a run leaves behind; returns run.json's content."""
-    from training.run import metrics_of
-
     model = trainer.accelerator.unwrap_model(trainer.model)
     stopping = _stopping(model, config, prepared, build, name) if trainer.is_world_process_zero() else {}
     if trainer.is_world_process_zero():
@@ -45,6 +43,19 @@ def export(
         folder.update(status="done", metrics={**metrics_of(folder), **stopping})
     trainer.accelerator.wait_for_everyone()
     return folder.read()
+
+
+def metrics_of(folder: Folder) -> dict[str, Any]:
+    """First and last losses of a run, from metrics.jsonl."""
+    lines = read_metrics(folder.metrics)
+    losses = [line["loss"] for line in lines if "loss" in line]
+    held_out = [line["eval_loss"] for line in lines if "eval_loss" in line]
+    return {
+        "first_loss": losses[0] if losses else None,
+        "last_loss": losses[-1] if losses else None,
+        "held_out_before": held_out[0] if held_out else None,
+        "held_out_after": held_out[-1] if held_out else None,
+    }
 
 
 def _stopping(model: Any, config: RunConfig, prepared: Data, build: Build, name: str) -> dict[str, Any]:

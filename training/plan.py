@@ -47,7 +47,7 @@ def plan(options: RunConfig, gpu: str | None) -> tuple[dict[str, Any], list[str]
 
 
 def _planned(config: RunConfig, shape: dict[str, Any], prepared: data.Data, gpu: str | None) -> dict[str, Any]:
-    from training.run import load_of, possible, room
+    from training.settling import load_of, possible, room
 
     windows, packed = data.windows(prepared.train, config.max_tokens, seed=config.seed)
     per_step = max(1, min(config.tokens_per_step // config.max_tokens, len(windows)))

@@ -40,7 +40,7 @@ def loaded(config, build):
 
 
 def possible(config):
-    from training.run import possible
+    from training.settling import possible
 
     shape = {"hidden_size": 64, "num_hidden_layers": 8, "num_attention_heads": 4, "vocab_size": 99}
     place = model.Place("cpu", "fp32", "dataprep_segments", liger=False)
@@ -167,7 +167,7 @@ def test_memory_gb(monkeypatch):
     import torch
 
     from training.memory import GIB
-    from training.run import room
+    from training.settling import room
 
     asked = []
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (80 * GIB, 80 * GIB))
