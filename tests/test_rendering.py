@@ -210,6 +210,27 @@ def test_a_build_says_what_the_check_warns_of(tmp_path: Path) -> None:
     assert f"The template own: {told}." in notes or f"The template own: {told.replace('<|system|> ', '')}." in notes
 
 
+def test_rows_rendered_to_find_refusals_are_not_rendered_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [chat(f"question {at}", f"answer {at} </s>") for at in range(20)]
+    runs: list[str] = []
+
+    def counting(*given: Any) -> Rendered:
+        row = render_row(*given)
+        runs.append(row.text)
+        return row
+
+    monkeypatch.setattr(renderer, "render_row", counting)
+    texts = []
+    for room, fewest, most in ((renderer.KEPT_BYTES, 20, 20), (1500, 21, 39), (0, 40, 40)):
+        monkeypatch.setattr(renderer, "KEPT_BYTES", room)
+        by = Renderer(template("{% if 'x' in c %}{% endif %}<|{{ m.role }}|>{{ c }}</s>"))
+        runs.clear()
+        assert by.refusals(frame(found)).is_empty()
+        texts.append(rendered(by, found))
+        assert fewest <= len(runs) <= most
+    assert texts[0] == texts[1] == texts[2]
+
+
 # --- Long conversations
 
 

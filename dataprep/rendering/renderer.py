@@ -25,11 +25,12 @@ from dataprep.errors import TemplateError
 from dataprep.rendering.columns import SPANS, TooLong, Turns, assemble, flat, shapes_of
 from dataprep.rendering.plan import Plan, Planner, Refusal, RowByRow, Way
 from dataprep.rendering.probe import require_sound, warnings
-from dataprep.rendering.rows import Rendered, render_row
+from dataprep.rendering.rows import Kept, Rendered, render_row
 from dataprep.rendering.template import Template
 
 BATCH_BYTES = 8 << 20  # of contents: large enough to pay for the gather, small enough to stay near the cores
 WORKERS = 2
+KEPT_BYTES = 64 << 20  # of rows rendered one by one, between `refusals` and `batches`
 _MESSAGE_BYTES = 64  # what a message without words costs: its view, its numbers, its constants
 
 
@@ -53,6 +54,7 @@ class Renderer:
         require_sound(template)
         self.template = template
         self.planner = Planner(template)
+        self._kept = Kept(KEPT_BYTES)
 
     def warnings(self) -> list[str]:
         """What `dataprep templates check` warns of."""
@@ -72,9 +74,11 @@ class Renderer:
             for number, way in enumerate(ways):
                 if isinstance(way, Refusal):
                     told |= dict.fromkeys((np.flatnonzero(shape == number) + start).tolist(), way.detail)
-            told |= {
-                start + at: str(out) for at, out in self._by_rows(part, shape, ways) if not isinstance(out, Rendered)
-            }
+            for at, out in self._by_rows(part, shape, ways):
+                if isinstance(out, Rendered):
+                    self._kept.keep(part[at].to_list(), out)
+                else:
+                    told[start + at] = str(out)
         places = sorted(told)
         return pl.DataFrame(
             {"row": frame["row"].gather(places), "detail": pl.Series([told[at] for at in places], dtype=pl.String)}
@@ -132,8 +136,9 @@ class Renderer:
         """The conversations that have to go through Jinja by themselves, by their place in `messages`."""
         numbers = [number for number, way in enumerate(ways) if isinstance(way, RowByRow)]
         for at in np.flatnonzero(np.isin(shape, numbers)).tolist() if numbers else ():
+            conversation = messages[at].to_list()
             try:
-                yield at, render_row(self.template, messages[at].to_list())
+                yield at, self._kept.take(conversation) or render_row(self.template, conversation)
             except TemplateError as fault:
                 yield at, fault
 

@@ -6,6 +6,8 @@ the same text.
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -24,6 +26,35 @@ class Rendered:
     text: str
     spans: list[tuple[int, int]]
     controls: list[tuple[int, int]]
+
+
+class Kept:
+    """Rows that were rendered to find out whether they can be, for when they are wanted: as many as fit into `size` bytes.
+
+    Each is given back once. They are known by a digest of the conversation, so that its words are not kept twice.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+        self._rows: dict[bytes, Rendered] = {}
+
+    def keep(self, messages: Sequence[Mapping[str, str]], row: Rendered) -> None:
+        """Remember `row`, where there is room."""
+        size = sys.getsizeof(row.text) + _PLACE_BYTES * (len(row.spans) + len(row.controls))
+        if size <= self._left:
+            self._left -= size
+            self._rows[_digest(messages)] = row
+
+    def take(self, messages: Sequence[Mapping[str, str]]) -> Rendered | None:
+        """The row of that conversation, where it is kept."""
+        return self._rows.pop(_digest(messages), None) if self._rows else None
+
+
+_PLACE_BYTES = 128  # a tuple of two numbers and its place in a list
+
+
+def _digest(messages: Sequence[Mapping[str, str]]) -> bytes:
+    return hashlib.blake2b(repr(messages).encode(), digest_size=16).digest()
 
 
 def render_row(template: Template, messages: Sequence[Mapping[str, str]]) -> Rendered:
