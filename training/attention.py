@@ -8,12 +8,14 @@
   conversations' squares, not the window's square.
 
 Neither gets a mask. Without boundaries packed conversations would see each other in silence: that is an error here.
+A sliding window (Mistral's) is kept; what neither can compute (Gemma 2's soft cap, gpt-oss's sinks) is an error too, and
+what is not known here is found by `against_stock`, which compares with transformers' own attention before the first step.
 """
 
 from __future__ import annotations
 
-import inspect
-from functools import lru_cache
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from training.errors import OptionError, TrainingError
@@ -62,15 +64,6 @@ def _has_varlen(device: torch.device) -> bool:
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-@lru_cache(maxsize=1)
-def _causal() -> dict[str, Any]:
-    """How this torch says "causal": until 2.10 `is_causal=True`, from 2.11 on a window that is open to the left."""
-    from torch.nn.attention.varlen import varlen_attn
-
-    known = inspect.signature(varlen_attn).parameters
-    return {"window_size": (-1, 0)} if "window_size" in known else {"is_causal": True}
-
-
 def varlen_attention(
     module: torch.nn.Module,
     query: Tensor,
@@ -92,6 +85,7 @@ def varlen_attention(
     from torch.nn.attention.varlen import varlen_attn
 
     bounds, longest = _boundaries(kwargs)
+    window = _window(kwargs, longest)
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
@@ -101,7 +95,8 @@ def varlen_attention(
     half = value.dtype if value.dtype.itemsize == 2 else _autocast_type(value)
     # squeeze and not [0]: the gradient of an index is a whole tensor of zeros and a copy, twice, in every layer
     q, k, v = (part.squeeze(0).transpose(0, 1).to(half) for part in (query, key, value))
-    out: Any = varlen_attn(q, k, v, bounds, bounds, longest, longest, **_causal())
+    back = -1 if window is None else window - 1  # tokens before its own that each one sees; -1: all
+    out: Any = varlen_attn(q, k, v, bounds, bounds, longest, longest, window_size=(back, 0))
     return out.to(query.dtype).unsqueeze(0), None
 
 
@@ -125,16 +120,41 @@ def segment_attention(
     import torch
     from torch.nn.functional import scaled_dot_product_attention
 
-    bounds, _ = _boundaries(kwargs)
+    bounds, longest = _boundaries(kwargs)
+    window = _window(kwargs, longest)
     grouped = query.shape[1] != key.shape[1]
     cuts = bounds.tolist()
-    parts = [
-        scaled_dot_product_attention(
-            query[:, :, a:b], key[:, :, a:b], value[:, :, a:b], is_causal=True, scale=scaling, enable_gqa=grouped
+    parts = []
+    for a, b in zip(cuts, cuts[1:], strict=False):
+        mask = _band(b - a, window, query.device) if window is not None and b - a > window else None
+        q, k, v = query[:, :, a:b], key[:, :, a:b], value[:, :, a:b]
+        parts.append(
+            scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=grouped
+            )
         )
-        for a, b in zip(cuts, cuts[1:], strict=False)
-    ]
     return torch.cat(parts, 2).transpose(1, 2), None
+
+
+def _band(length: int, window: int, device: torch.device) -> Tensor:
+    """The mask of a conversation longer than the window: each token sees itself and the `window` - 1 before it."""
+    import torch
+
+    whole = torch.ones(length, length, dtype=torch.bool, device=device)
+    return whole.tril().triu(1 - window)
+
+
+def _window(kwargs: dict[str, Any], longest: int) -> int | None:
+    """How many tokens each one sees, itself included; None where that is all of every conversation.
+
+    Raises:
+        TrainingError: the model asks for something that neither way can compute.
+    """
+    for name, what in (("softcap", "a soft cap on its scores"), ("s_aux", "sinks")):
+        if kwargs.get(name) is not None:
+            raise TrainingError(f"This model's attention has {what}, which is not computed here: choose another model.")
+    window = kwargs.get("sliding_window")
+    return int(window) if window is not None and window < longest else None
 
 
 def _boundaries(kwargs: dict[str, Any]) -> tuple[Tensor, int]:
@@ -169,11 +189,7 @@ def self_test(model: torch.nn.Module, windows: Any, *, bound: float = 0.0) -> fl
     other[: parts[0]] = ids[: parts[0]].flip(0)
     if torch.equal(ids, other):
         other[: parts[0]] = (ids[: parts[0]] + 1) % 3
-    training = model.training
-    model.eval()
-    with torch.no_grad():
-        first, second = (_last_logits(model, tokens, parts) for tokens in (ids, other))
-    model.train(training)
+    first, second = (_last_logits(model, tokens, parts) for tokens in (ids, other))
     difference = float((first - second).abs().max())
     if not difference <= bound:
         raise TrainingError(
@@ -181,6 +197,47 @@ def self_test(model: torch.nn.Module, windows: Any, *, bound: float = 0.0) -> fl
             f"(bound {bound:.3g}); try --attention sdpa, and report this."
         )
     return difference
+
+
+def against_stock(model: torch.nn.Module, windows: Any, *, bound: float) -> float:
+    """See that the longest conversation, alone, gets the logits that transformers' own attention gives it.
+
+    Returns the mean difference of its last logits (root of the mean square) as a share of their spread.
+
+    Raises:
+        TrainingError: it is more than `bound`: the model's attention does something that is not computed here.
+    """
+    import torch
+
+    lengths = windows["seq_lengths"]
+    number = max(range(len(lengths)), key=lambda place: max(lengths[place]))
+    place = max(range(len(lengths[number])), key=lambda part: int(lengths[number][part]))
+    start, length = int(sum(lengths[number][:place])), int(lengths[number][place])
+    ids = torch.tensor(windows[number]["input_ids"][start : start + length], device=next(model.parameters()).device)
+    ours = _last_logits(model, ids, [length])
+    with plain_attention(model):
+        stock = _last_logits(model, ids, None)
+    difference = float((ours - stock).square().mean().sqrt() / stock.std())
+    if not difference <= bound:
+        raise TrainingError(
+            f"This model's attention is not what is computed here: its logits are off by {difference:.1%} of their spread "
+            f"(bound {bound:.1%}); choose another model, and report this."
+        )
+    return difference
+
+
+@contextmanager
+def plain_attention(model: Any) -> Iterator[None]:
+    """transformers' own attention and evaluation mode; afterwards as before."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    before, training = base.config._attn_implementation, model.training
+    model.eval()
+    base.set_attn_implementation(PLAIN if base._supports_sdpa else "eager")
+    try:
+        yield
+    finally:
+        base.set_attn_implementation(before)
+        model.train(training)
 
 
 def boundaries(parts: list[int], device: str | torch.device) -> dict[str, Any]:
@@ -199,9 +256,16 @@ def boundaries(parts: list[int], device: str | torch.device) -> dict[str, Any]:
     }
 
 
-def _last_logits(model: torch.nn.Module, ids: Tensor, parts: list[int]) -> Tensor:
-    """Logits of the last conversation's tokens (at most 256 of them), in float32."""
-    keep = min(parts[-1], 256)
-    out = model(input_ids=ids[None], use_cache=False, logits_to_keep=keep, **boundaries(parts, ids.device))
+def _last_logits(model: torch.nn.Module, ids: Tensor, parts: list[int] | None) -> Tensor:
+    """Logits of the last conversation's tokens (at most 256 of them), in float32; `parts` None: of one, by stock means."""
+    import torch
+
+    keep = min(len(ids) if parts is None else parts[-1], 256)
+    laid = {} if parts is None else boundaries(parts, ids.device)
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        out = model(input_ids=ids[None], use_cache=False, logits_to_keep=keep, **laid)
+    model.train(training)
     logits: Tensor = out.logits[0].float()
     return logits

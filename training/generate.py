@@ -47,7 +47,7 @@ def answers(
     longest = max(map(len, prompts))
     ids = torch.tensor([[pad] * (longest - len(prompt)) + prompt for prompt in prompts], device=device)
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
-    with plain_attention(model), torch.no_grad(), torch.random.fork_rng():
+    with attention.plain_attention(model), torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(seed)
         out = model.generate(  # type: ignore[no-untyped-call]
             input_ids=ids,
@@ -65,24 +65,6 @@ def _answer(ids: list[int], end: int, vocabulary: Vocabulary) -> Answer:
     stopped = end in ids
     kept = ids[: ids.index(end)] if stopped else ids
     return Answer(vocabulary.backend.decode(kept, skip_special_tokens=True).strip(), stopped)
-
-
-class plain_attention:
-    """Attention by SDPA, evaluation mode and no checkpointing while generating; afterwards as before."""
-
-    def __init__(self, model: PeftModel) -> None:
-        self.model = model
-
-    def __enter__(self) -> None:
-        base: Any = self.model.get_base_model()
-        self.before = (base.config._attn_implementation, self.model.training)
-        self.model.eval()
-        base.set_attn_implementation(attention.PLAIN)
-
-    def __exit__(self, *_: object) -> None:
-        base: Any = self.model.get_base_model()
-        base.set_attn_implementation(self.before[0])
-        self.model.train(self.before[1])
 
 
 def stop_share(

@@ -73,3 +73,67 @@ def test_the_choice(monkeypatch):
     monkeypatch.setattr(attention, "_has_varlen", lambda device: True)
     assert attention.choose("auto", gpu) == attention.VARLEN
     assert attention.choose("sdpa", gpu) == attention.SEGMENTS
+
+
+SHAPE = {"vocab_size": 97, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "num_key_value_heads": 2, "head_dim": 16, "initializer_range": 0.3}  # fmt: skip
+
+
+def mistral(**settings):
+    from transformers import MistralConfig, MistralForCausalLM
+
+    attention.register()
+    torch.manual_seed(0)
+    config = MistralConfig(**SHAPE, **settings)
+    config._attn_implementation = attention.SEGMENTS
+    return MistralForCausalLM(config).eval()
+
+
+@pytest.mark.parametrize("window", [None, 7, 8, 19, 20, 64])
+def test_a_sliding_window_is_kept(window):
+    """Packed equals alone by transformers' own attention, whose window is shorter, as long, or longer."""
+    model = mistral(sliding_window=window)
+    ids = torch.tensor([WINDOW["input_ids"]])
+    with torch.no_grad():
+        laid = attention.boundaries(WINDOW["seq_lengths"], ids.device)
+        packed = model(input_ids=ids, use_cache=False, **laid).logits[0]
+        with attention.plain_attention(model):
+            parts = ids[0].split(WINDOW["seq_lengths"])
+            alone = torch.cat([model(input_ids=part[None], use_cache=False).logits[0] for part in parts])
+    assert torch.allclose(packed, alone, atol=1e-4)
+    assert model.config._attn_implementation == attention.SEGMENTS
+
+
+def test_the_varlen_kernel_gets_the_window(monkeypatch):
+    """On a GPU: as many tokens before its own as the window has, less itself; all of them where none is longer."""
+    from torch.nn.attention import varlen
+
+    asked = []
+
+    def kernel(query, *_, window_size):
+        asked.append(window_size)
+        return query
+
+    monkeypatch.setattr(varlen, "varlen_attn", kernel)
+    q, laid = torch.zeros(1, 4, 40, 16, dtype=torch.bfloat16), attention.boundaries([12, 20, 8], "cpu")
+    for window in (None, 20, 19):
+        attention.varlen_attention(torch.nn.Module(), q, q, q, None, sliding_window=window, **laid)
+    assert asked == [(-1, 0), (-1, 0), (18, 0)]
+
+
+def test_what_cannot_be_computed_is_refused():
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    attention.register()
+    config = Gemma2Config(**SHAPE, attn_logit_softcapping=50.0)
+    config._attn_implementation = attention.SEGMENTS
+    with pytest.raises(TrainingError, match="soft cap"):
+        attention.against_stock(Gemma2ForCausalLM(config), Windows([WINDOW]), bound=1e-3)
+
+
+def test_other_attention_than_the_models_own_is_found(monkeypatch):
+    model, windows = mistral(sliding_window=8), Windows([WINDOW])
+    assert attention.against_stock(model, windows, bound=1e-3) < 1e-5
+    monkeypatch.setattr(attention, "_window", lambda kwargs, longest: None)  # as if nothing were known of windows
+    with pytest.raises(TrainingError, match="not what is computed here"):
+        attention.against_stock(model, windows, bound=0.1)
