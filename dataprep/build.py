@@ -152,7 +152,7 @@ def build(
             (folder / "template.jinja").write_text(template.source, encoding="utf-8")
             manifest = {
                 **provenance(recipe, name, version),
-                "parent": store.latest_version(store_dir, name),
+                "parent": store.parent_of(store_dir, name, version),
                 "sources": sources,
                 "template": template.facts(),
                 "gate": verdict.outcome,

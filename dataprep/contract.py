@@ -31,6 +31,19 @@ MANIFEST = "manifest.json"
 # A file that changed less than this before it was looked at could change again without a trace in its times.
 _COARSEST_CLOCK = 2 * 10**9  # ns; FAT's
 
+# What a manifest holds that its readers lean on: [shape] is a list of such, {str: shape} a mapping to such.
+_ENTRY = {"bytes": int, "sha256": str}
+_SHAPE: Mapping[str, Any] = {
+    "name": str,
+    "version": str,
+    "gate": str,
+    "recipe": {},
+    "template": {},
+    "splits": {str: {"rows": int, "shards": [{"file": str, "rows": int, **_ENTRY}]}},
+    "files": {str: _ENTRY},
+}
+_MAY_HOLD: Mapping[str, Any] = {"created": str, "sources": [{"name": str, "digest": str}], "libraries": {}}
+
 _TURN = pa.struct([("role", pa.string()), ("content", pa.string())])
 _SPAN = pa.struct([("start", pa.int32()), ("end", pa.int32())])
 
@@ -123,16 +136,33 @@ def read_manifest(folder: Path) -> Manifest:
     except (OSError, ValueError) as fault:
         raise DamagedFile(f"{path} cannot be read ({fault}): the build is damaged, rebuild it with --force.") from None
     contract = facts.get("contract") if isinstance(facts, dict) else None
-    if not isinstance(contract, int):
+    if type(contract) is not int:
         raise DamagedFile(f"{path} is not a build's manifest: it names no contract.")
     if contract > CONTRACT:
         raise BuildError(
             f"{path} was written under contract {contract} and this program knows {CONTRACT}: use a newer version of it."
         )
-    missing = {"name", "version", "recipe", "template", "splits", "files", "gate"} - facts.keys()
-    if missing:
-        raise DamagedFile(f"{path} lacks {', '.join(sorted(missing))}: the build is damaged, rebuild it with --force.")
+    misfit = _misfit(facts, {**_SHAPE, **{key: shape for key, shape in _MAY_HOLD.items() if key in facts}})
+    if misfit:
+        raise DamagedFile(f"{path} {misfit}: the build is damaged, rebuild it with --force.")
     return Manifest(folder, facts)
+
+
+def _misfit(value: Any, shape: Any, place: str = "") -> str:
+    """Where `value` is not of `shape`, as the end of a sentence; empty where it is."""
+    if isinstance(shape, type):
+        return "" if type(value) is shape else f"holds no {shape.__name__} as {place}"
+    if type(value) is not type(shape):
+        return f"holds no {type(shape).__name__} as {place}"
+    if isinstance(shape, list):
+        parts = [(entry, shape[0], f"{place}[{number}]") for number, entry in enumerate(value)]
+    else:
+        keys = value if str in shape else shape
+        missing = [str(key) for key in keys if key not in value]
+        if missing:
+            return f"lacks {', '.join(missing)}" + (f" in {place}" if place else "")
+        parts = [(value[key], shape.get(key, shape.get(str)), f"{place}.{key}".lstrip(".")) for key in keys]
+    return next(filter(None, (_misfit(*part) for part in parts)), "")
 
 
 def sha256_of(path: Path) -> str:
@@ -148,9 +178,13 @@ def verify(manifest: Manifest) -> None:
 
     Raises:
         DamagedFile: names the first file that is off.
+        BuildError: the build was removed meanwhile.
     """
     began = time.time_ns()
-    looks = {MANIFEST: _look(manifest.path / MANIFEST)}
+    try:
+        looks = {MANIFEST: _look(manifest.path / MANIFEST)}
+    except FileNotFoundError:
+        raise _removed(manifest.path) from None
     entries = _entries(manifest)
     with ThreadPoolExecutor(2) as pool:  # hashing leaves Python's lock
         for entry, look in zip(entries, pool.map(partial(_checked, manifest.path), entries), strict=True):
@@ -169,10 +203,16 @@ def _checked(folder: Path, entry: Mapping[str, Any]) -> list[int]:
         if sha256_of(path) != entry["sha256"]:
             raise DamagedFile(f"{path} is damaged: its checksum is not the manifest's; rebuild with --force.")
     except FileNotFoundError:
+        if not (folder / MANIFEST).exists():  # a version goes as a whole
+            raise _removed(folder) from None
         raise DamagedFile(f"{path} is missing: the build is damaged, rebuild it with --force.") from None
     except OSError as fault:
         raise DamagedFile(f"{path} cannot be read ({fault.strerror}).") from None
     return look
+
+
+def _removed(folder: Path) -> BuildError:
+    return BuildError(f"There is no build in {folder} any more: it was removed meanwhile.")
 
 
 def _entries(manifest: Manifest) -> list[dict[str, Any]]:

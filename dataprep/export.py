@@ -114,11 +114,15 @@ def row_bytes(column: pl.Series) -> NDArray[np.int64]:
     if isinstance(column.dtype, pl.List):
         values = row_bytes(column.explode(empty_as_null=False, keep_nulls=False))
         before = np.concatenate([[0], np.cumsum(values)])
-        ends = np.cumsum(column.list.len().fill_null(0).to_numpy().astype(np.int64))
-        return np.diff(before[ends], prepend=0) + 4
+        turns = column.list.len().fill_null(0).to_numpy().astype(np.int64)
+        ends = np.cumsum(turns)
+        inside: NDArray[np.int64] = before[ends] - before[ends - turns]
+        return inside + 4
     if isinstance(column.dtype, pl.Struct):
-        fields = [row_bytes(column.struct.field(field.name)) for field in column.dtype.fields]
-        return np.sum(fields, axis=0, dtype=np.int64)
+        return sum(
+            (row_bytes(column.struct.field(field.name)) for field in column.dtype.fields),
+            np.zeros(len(column), np.int64),
+        )
     if column.dtype == pl.String:
         return column.str.len_bytes().fill_null(0).to_numpy().astype(np.int64) + 4
     return np.full(len(column), 4)

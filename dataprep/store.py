@@ -101,7 +101,7 @@ def existing(store: Path, name: str, version: str) -> Path | None:
         return None
     try:
         check_files(folder)
-    except DamagedBuild:
+    except (DamagedBuild, StoreError):
         if (folder / MANIFEST).is_file():
             raise
         return None  # it was taken away meanwhile
@@ -221,6 +221,17 @@ def latest_version(store: Path, name: str) -> str | None:
     """The version that `latest` points to."""
     link = store / name / LATEST
     return os.readlink(link) if link.is_symlink() else None
+
+
+def parent_of(store: Path, name: str, version: str) -> str | None:
+    """The version that `version` is built after: the latest, or for one that is mended what its manifest names."""
+    folder = store / name / version
+    if not folder.is_dir():
+        return latest_version(store, name)
+    with suppress(BuildError):
+        parent = read_manifest(folder).facts.get("parent")
+        return parent if isinstance(parent, str) else None
+    return None
 
 
 def _name_lock(home: Path) -> FileLock:

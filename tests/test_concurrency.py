@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from dataprep import history, store
+from dataprep import contract, history, store
+from dataprep.errors import StoreError
 from dataprep.verification import verify_build
 from tests.test_build import guanaco, make, said
 
@@ -138,3 +139,24 @@ def test_a_version_that_goes_while_it_is_looked_for_is_built_again(
     monkeypatch.setattr(store, "check_files", gone_meanwhile)
     assert store.existing(place, "n", version) is None
     assert store.latest_version(place, "n") is None
+
+
+def test_a_version_that_goes_while_its_files_are_checked_was_removed_and_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "store"
+    made = make(place, source=(rows(tmp_path, 50),), gate="off", near_dup="off")
+    (place / "n" / "latest").unlink()
+    read = contract.read_manifest
+
+    def gone_meanwhile(folder: Path) -> contract.Manifest:
+        manifest = read(folder)
+        history.gc(place, 0)
+        return manifest
+
+    monkeypatch.setattr(store, "read_manifest", gone_meanwhile)
+    with pytest.raises(StoreError, match="was removed meanwhile"):
+        store.check_files(place / "n" / made.version)
+    make(place, source=(rows(tmp_path, 50),), gate="off", near_dup="off")
+    (place / "n" / "latest").unlink()
+    assert store.existing(place, "n", made.version) is None

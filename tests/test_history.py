@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 
@@ -43,6 +44,19 @@ def test_the_list_tells_each_version_and_which_is_latest(tmp_path: Path) -> None
     assert "25 + 5" in told.stdout and "cannot be read" in told.stdout
     assert len(json.loads(dataprep("list", "--json", "--store", tmp_path / "store").stdout)) == 2
     assert "no build" in dataprep("list", "--store", tmp_path / "none").stderr
+
+
+def test_a_version_that_is_mended_keeps_its_parent(tmp_path: Path) -> None:
+    paths = [build(tmp_path), build(tmp_path, sample=5)]
+    for path, parent in zip(paths, (None, paths[0].name), strict=True):
+        shard = next(path.glob("train/*.arrow"))
+        shard.write_bytes(shard.read_bytes()[:-1])
+        options = {"sample": 5} if parent else {}
+        assert build(tmp_path, force=True, **options) == path
+        assert open_build(path).manifest.facts["parent"] == parent
+    (paths[1] / contract.MANIFEST).write_text("{")
+    build(tmp_path, sample=5, force=True)
+    assert open_build(paths[1]).manifest.facts["parent"] is None
 
 
 def test_a_diff_names_the_rule_of_each_row(tmp_path: Path) -> None:
@@ -119,6 +133,36 @@ def test_gc_leaves_latest_the_newest_and_what_was_trained_on(tmp_path: Path, mon
     (beside / "run.json").write_text("{}")
     with pytest.raises(StoreError, match="nothing is removed"):
         history.gc(tmp_path / "store", 0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"template": None}, "holds no dict as template"),
+        ({"recipe": None}, "holds no dict as recipe"),
+        ({"created": None}, "holds no str as created"),
+        ({"splits": []}, "holds no dict as splits"),
+        ({"splits": {"train": {}}}, "lacks rows, shards in splits.train"),
+        ({"splits": {"train": {"rows": "x", "shards": []}}}, "holds no int as splits.train.rows"),
+        ({"splits": {"train": {"rows": 1, "shards": [[]]}}}, "holds no dict as splits.train.shards[0]"),
+        ({"files": []}, "holds no dict as files"),
+        ({"files": {"README.md": {}}}, "lacks bytes, sha256 in files.README.md"),
+        ({"sources": [{"name": "x"}]}, "lacks digest in sources[0]"),
+        ({"libraries": None}, "holds no dict as libraries"),
+        ({"contract": True}, "names no contract"),
+    ],
+)
+def test_one_malformed_manifest_is_told_and_hides_no_other(
+    tmp_path: Path, wrong: dict[str, object], words: str
+) -> None:
+    good, bad = build(tmp_path), build(tmp_path, sample=5)
+    facts = json.loads((bad / contract.MANIFEST).read_bytes())
+    (bad / contract.MANIFEST).write_text(json.dumps(facts | wrong))
+    found = {facts["version"]: facts for facts in history.listing(tmp_path / "store")}
+    assert words in found[bad.name]["problem"] and found[good.name]["rows"] == 30
+    assert [path for path, _ in history.gc(tmp_path / "store", 0)] == [good]
+    with pytest.raises(DamagedFile, match=re.escape(words)):
+        open_build(bad)
 
 
 def test_gc_takes_what_killed_builds_left_and_leaves_live_ones_and_unreadable_ones(tmp_path: Path) -> None:
