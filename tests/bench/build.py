@@ -71,9 +71,9 @@ def main() -> None:
     corpus = cached_corpus(chosen.conversations)
     size = corpus.stat().st_size
     print(f"corpus: {chosen.conversations:,} conversations, {size / 1e6:.0f} MB; on {cores} of {os.cpu_count()} cores")
+    bench_build(corpus, size, chosen.rounds)  # first: Linux counts this process's own peak into that of its children
     bench_rendering(corpus, chosen.rounds)
     bench_long(chosen.rounds)
-    bench_build(corpus, size, chosen.rounds)
     bench_help(chosen.rounds)
     bench_gate(chosen.rounds)
 
