@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataprep.contract import Build
 from training.config import RunConfig
-from training.errors import RunError
-from training.folder import PARTIAL, Folder, explain, publish, read_metrics, write_whole
+from training.folder import PARTIAL, Folder, publish, read_metrics, write_whole, writing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -35,10 +34,8 @@ def export(
     stopping = _stopping(model, config, prepared, build, name) if trainer.is_world_process_zero() else {}
     if trainer.is_world_process_zero():
         card = _card(config, build, folder.read())
-        try:
+        with writing(str(folder.adapter), folder.path):
             write_adapter(model, tokenizer, folder.adapter, card)
-        except OSError as fault:
-            raise explain(fault, str(folder.adapter)) or RunError(str(fault)) from None
         write_whole(folder.path / "loss.html", loss_page(read_metrics(folder.metrics), folder.path.name))
         folder.update(status="done", metrics={**metrics_of(folder), **stopping})
     trainer.accelerator.wait_for_everyone()

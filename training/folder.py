@@ -14,13 +14,16 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from training.errors import RunError
+from training.errors import RunError, TrainingError
 
 RUN = "run.json"
 PARTIAL = ".partial"
@@ -76,13 +79,18 @@ class Folder:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """A file that is there whole or as it was."""
+    """A file that is there whole or as it was.
+
+    Raises:
+        RunError: it cannot be written.
+    """
     partial = path.with_name(path.name + PARTIAL)
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with writing(str(path), path.parent):
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
 
 
 def prepare_folder(path: Path, resume: str) -> tuple[Folder, Path | None]:
@@ -171,15 +179,58 @@ def rotate(folder: Folder, keep: int) -> None:
         shutil.rmtree(doomed)
 
 
-def explain(fault: BaseException, what: str) -> RunError | None:
+FULL = 16 * 2**20  # bytes; a disk with less room is taken for full where a library does not say what failed
+# What torch.save and safetensors say when a write fails, in place of an OSError.
+WRITERS = ("inline_container", "PytorchStreamWriter", "file write failed", "Error while serializing")
+AGAIN = "go on with --resume auto"
+
+
+@contextmanager
+def writing(what: str, where: Path, again: str = AGAIN) -> Iterator[None]:
+    """What is written within is on disk afterwards, or the run ends with one sentence.
+
+    Args:
+        what: the subject of that sentence.
+        where: a folder, perhaps still to be made, on the disk that is written to.
+        again: what to do once there is room.
+
+    Raises:
+        RunError: the disk is full, or refuses.
+    """
+    try:
+        yield
+    except Exception as fault:
+        told = explain(fault, what, where, again)
+        if told is None:
+            raise
+        raise told from None
+
+
+def explain(fault: BaseException, what: str, where: Path | None = None, again: str = AGAIN) -> RunError | None:
     """A sentence for a fault of the disk, None for any other: libraries wrap a full disk in errors of their own."""
-    number = getattr(fault, "errno", None)
-    text = str(fault)
-    if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text or "file write failed" in text:
-        return RunError(f"{what} could not be written: the disk is full; free some room and go on with --resume auto.")
-    if isinstance(fault, OSError):
-        return RunError(f"{what} could not be written ({fault.strerror}); mend that and go on with --resume auto.")
-    return None
+    if isinstance(fault, TrainingError):
+        return None  # it is a sentence already
+    chain: list[BaseException] = []
+    link: BaseException | None = fault
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    texts = [str(link) for link in chain]
+    told = [int(number) for text in texts for number in re.findall(r"os error (\d+)", text)]  # by Rust libraries
+    if not isinstance(fault, OSError) and not told and not any(mark in text for mark in WRITERS for text in texts):
+        return None
+    numbers = told + [link.errno for link in chain if isinstance(link, OSError) and link.errno is not None]
+    if not numbers and (where is None or _free(where) < FULL):
+        numbers = [errno.ENOSPC]
+    if {errno.ENOSPC, errno.EDQUOT} & {*numbers}:
+        return RunError(f"{what} could not be written: the disk is full; free some room and {again}.")
+    reason = os.strerror(numbers[0]) if numbers else texts[0].partition("\n")[0]
+    return RunError(f"{what} could not be written ({reason}); mend that and {again}.")
+
+
+def _free(where: Path) -> int:
+    """Bytes left on the disk that holds `where`, or will hold it."""
+    return shutil.disk_usage(next(path for path in (where, *where.absolute().parents) if path.exists())).free
 
 
 def library_versions() -> dict[str, str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from training import data
 from training.errors import ModelError, RunError
 from training.evaluate import Finished, autocast, bound_build, load, open_run
-from training.folder import PARTIAL, explain, publish
+from training.folder import PARTIAL, publish, writing
 from training.vocabulary import locate
 
 if TYPE_CHECKING:
@@ -41,15 +41,15 @@ def merge(path: Path, to: Path, *, check: bool) -> dict[str, Any]:
     partial = to.with_name(to.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir(parents=True)
-        merged, shards = _write(run, partial)
-        _accompany(run, partial)
-        if to.exists():
-            to.rmdir()
-        publish(partial, to)
-    except OSError as fault:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise explain(fault, str(to)) or RunError(str(fault)) from None
+        with writing(str(to), partial, "merge again"):
+            partial.mkdir(parents=True)
+            merged, shards = _write(run, partial)
+            _accompany(run, partial)
+            if to.exists():
+                to.rmdir()
+            publish(partial, to)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # renamed by now, or of no use
     facts: dict[str, Any] = {"merged": merged, "shards": shards}
     return facts | (compare(run, to) if check else {})
 

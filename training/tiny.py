@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from dataprep.contract import Build
+from training.folder import writing
 from training.vocabulary import Vocabulary
 
 VOCABULARY = 1024
@@ -57,11 +58,16 @@ def make(folder: Path, build: Build, seed: int) -> None:
     The output layer is made larger than usual at the start: a fresh model is otherwise so unsure that adapters alone
     could teach it little in `STEPS` steps.
     """
+    template = dict(build.manifest.template)
+    vocabulary = learn(build.splits["train"], template)
+    with writing(f"The base model in {folder}", folder, "begin again"):
+        _write(folder, vocabulary, template, seed)
+
+
+def _write(folder: Path, vocabulary: Vocabulary, template: dict[str, Any], seed: int) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    template = dict(build.manifest.template)
-    vocabulary = learn(build.splits["train"], template)
     folder.mkdir(parents=True)
     vocabulary.backend.save(str(folder / "tokenizer.json"))
     facts = {"pad_token": "<pad>", "eos_token": template["end_token"], "bos_token": template.get("bos_token")}

@@ -19,8 +19,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from training.config import RunConfig
 from training.data import lay
-from training.errors import RunError
-from training.folder import PARTIAL, Folder, explain, publish, rotate
+from training.folder import PARTIAL, Folder, publish, rotate, writing
 from training.memory import Choice
 from training.model import Place, checkpoint_layers, in_fp32
 
@@ -147,7 +146,7 @@ class QloraTrainer(SFTTrainer):
         partial = self.folder.checkpoints / PARTIAL
         step = self.state.global_step
         first = self.is_world_process_zero()
-        try:
+        with writing(f"The checkpoint of step {step} in {self.folder.checkpoints}", self.folder.path):
             if first and partial.exists():
                 shutil.rmtree(partial)
             self.accelerator.wait_for_everyone()
@@ -157,11 +156,6 @@ class QloraTrainer(SFTTrainer):
                 publish(partial / f"checkpoint-{step}", self.folder.checkpoints / f"step-{step:06d}")
                 shutil.rmtree(partial)
                 rotate(self.folder, self.config.keep)
-        except Exception as fault:
-            told = explain(fault, f"The checkpoint of step {step} in {self.folder.checkpoints}")
-            if isinstance(told, RunError):
-                raise told from None
-            raise
 
 
 def fuse_head(model: PeftModel) -> None:

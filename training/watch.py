@@ -13,8 +13,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from training.errors import Diverged, RunError
-from training.folder import explain
+from training.errors import Diverged
+from training.folder import writing
 
 
 class Metrics(TrainerCallback):
@@ -42,11 +42,8 @@ class Metrics(TrainerCallback):
             step, then = self.at
             self.at = (state.global_step, time.perf_counter())
             line["tokens_per_s"] = round((self.at[0] - step) * self.tokens_per_step / max(self.at[1] - then, 1e-9), 1)
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as fault:
-            raise explain(fault, str(self.path)) or RunError(str(fault)) from None
+        with writing(str(self.path), self.path.parent), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
         look_at(logs.get("loss"), state.global_step)
 
 
