@@ -41,13 +41,19 @@ class PublishError(DataprepError):
 
 
 class GateError(DataprepError):
-    """The quality gate found a critical fault; `ids` has the failing conversations by expectation."""
+    """The quality gate found a critical fault.
+
+    `ids` has the failing conversations by expectation, `counts` their whole number: of many, only the first are named.
+    """
 
     exit_code = 3
 
-    def __init__(self, sentence: str, ids: Mapping[str, Sequence[str]] | None = None) -> None:
+    def __init__(
+        self, sentence: str, ids: Mapping[str, Sequence[str]] | None = None, counts: Mapping[str, int] | None = None
+    ) -> None:
         super().__init__(sentence)
         self.ids = dict(ids or {})
+        self.counts = dict(counts or {})
 
 
 class DamagedBuild(DataprepError):

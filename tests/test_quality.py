@@ -80,6 +80,15 @@ def test_a_check_has_its_failing_ids(both: tuple[dict[str, Any], dict[str, Any]]
     assert (check["severity"], check["failing"], check["rows"], check["ids"]) == ("critical", 2, 5, ["bad"])
 
 
+def test_of_many_failing_ids_the_first_are_named_and_all_are_counted() -> None:
+    gate = Gate(Recipe(), Planted([{**GOOD, "id": f"id{n}", "framed": False} for n in range(1_200)]))  # type: ignore[arg-type]
+    gate.start()
+    gate.see(None, "train")  # type: ignore[arg-type]
+    error = gate.judge().error(Path("failed"))
+    assert (len(error.ids["framed"]), error.counts["framed"]) == (1_000, 1_200)
+    assert "framed: 1200 of 1200 rows, ids id0, id1," in str(error) and "id19 and 1180 more" in str(error)
+
+
 @pytest.fixture(scope="module")
 def typed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("typed")
@@ -90,7 +99,9 @@ def test_a_critical_fault_stops_the_build_and_keeps_what_was_found(typed: tuple[
     store, source = typed
     done = dataprep("build", "--source", source, "--store", store, "--control-tokens", "keep", "--gate", "on", "--json")
     assert done.returncode == 3
-    failing = json.loads(done.stdout)["failing"]
+    told = json.loads(done.stdout)
+    failing = told["failing"]
+    assert told["failing_rows"] == {"parses_back": 1, "framed": 1}
     assert list(failing) == ["parses_back", "framed"] and len(failing["framed"]) == 1
     assert failing["framed"][0] in done.stderr and "--gate warn" in done.stderr
     assert sorted(path.name for path in (store / "rows").iterdir() if not path.name.startswith(".")) == ["failed"]
@@ -146,6 +157,12 @@ def test_a_file_of_ones_own_replaces_it_and_is_in_the_version(tmp_path: Path) ->
         (ONE + ONE, "two expectations named 'x'"),
         (ONE.replace('says = "y"', ""), "has no text 'says'"),
         (ONE.replace("100000", '"recipe:max_char"'), "Did you mean 'max_chars'"),
+        (ONE.replace("100000", '["recipe:max_char"]'), "Did you mean 'max_chars'"),
+        (ONE.replace("100000", "2026-01-01"), "number 1 .* has a date or a time for 'max_value'"),
+        (ONE.replace("100000", "[12:30:00]"), "has a date or a time for 'max_value'"),
+        (ONE.replace("100000", "nan"), "has nan for 'max_value', which is no bound"),
+        (ONE.replace('"chars"', '["chars", "charz"]'), "unknown column 'charz'"),
+        (ONE.replace('"chars"', "5"), "unknown column '5'"),
     ],
 )
 def test_a_broken_file_is_told_before_the_build_begins(tmp_path: Path, text: str, told: str) -> None:
@@ -157,8 +174,38 @@ def test_a_broken_file_is_told_before_the_build_begins(tmp_path: Path, text: str
         read_suite(Recipe(expectations=str(tmp_path / "none.toml")))
 
 
+def test_options_of_the_recipe_stand_in_lists_and_tables_too(tmp_path: Path) -> None:
+    file = tmp_path / "lists.toml"
+    file.write_text(
+        ONE.replace("100000", '1\nvalue_set = ["recipe:max-chars", 7, "recipe:min_chars"]\nt = {a = "recipe:seed"}')
+    )
+    (expectation,) = read_suite(Recipe(expectations=str(file), max_chars=9)).expectations
+    assert expectation.arguments == {"column": "chars", "max_value": 1, "value_set": [9, 7], "t": {"a": Recipe().seed}}
+    assert expectation.says == f"y (--max-chars 9, --min-chars None, --seed {Recipe().seed})"
+    file.write_text(ONE.replace("100000", '["recipe:max_chars"]'))
+    assert read_suite(Recipe(expectations=str(file))).expectations == ()
+
+
+def test_every_type_of_great_expectations_is_known_by_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "kl.toml"
+    table = "partition_object = {values = ['en', 'de'], weights = [0.5, 0.5]}\nthreshold = 0.1"
+    new = ONE.replace("values_to_be_between", "kl_divergence_to_be_less_than").replace('"chars"', '"lang"')
+    file.write_text(new.replace("max_value = 100000", table))
+    assert judged([{**GOOD, "lang": lang} for lang in ("en", "de")], expectations=str(file))["x"]["passed"]
+
+
+QUANTILES = """quantile_values_to_be_between"
+column = "chars"
+quantile_ranges = {quantiles = [0.5], value_ranges = [[0, 1]]}"""
+
+
 @pytest.mark.parametrize(
-    ("old", "new", "told"), [("values_to", "valus_to", "unknown type"), ("100000", "true\nfoo = 1", "does not take")]
+    ("old", "new", "told"),
+    [
+        ("values_to", "valus_to", "unknown type"),
+        ("100000", "true\nfoo = 1", "does not take"),
+        ('values_to_be_between"\ncolumn = "chars"\nmax_value = 100000', QUANTILES, "'x' cannot be judged by Great Exp"),
+    ],
 )
 def test_what_great_expectations_does_not_know_is_told(tmp_path: Path, old: str, new: str, told: str) -> None:
     file = tmp_path / "odd.toml"

@@ -22,7 +22,8 @@ def main() -> None:
     except CycloptsError as fault:
         _fail(2, str(fault))
     except DataprepError as fault:
-        _fail(fault.exit_code, str(fault), **({"failing": fault.ids} if isinstance(fault, GateError) else {}))
+        failing = {"failing": fault.ids, "failing_rows": fault.counts} if isinstance(fault, GateError) else {}
+        _fail(fault.exit_code, str(fault), **failing)
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has seen enough
 

@@ -67,6 +67,7 @@ class Verdict:
             f"The quality gate failed ({told}); nothing was published: see {where}, drop these rows, change "
             "--expectations, or let the build through, marked, with --gate warn.",
             ids,
+            {check["name"]: check["failing"] for check in self.critical},
         )
 
 

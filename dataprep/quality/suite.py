@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,28 +84,51 @@ def _expectation(entry: Any, where: str) -> Expectation:
     if entry["severity"] not in SEVERITIES:
         raise RecipeError(f"{where} has the severity '{entry['severity']}'. {nearest(entry['severity'], SEVERITIES)}")
     arguments = {key: value for key, value in entry.items() if key not in _TEXTS}
-    for key in _COLUMNS:
-        named = arguments.get(key, [])
-        for column in named if isinstance(named, list) else [named]:
-            if column not in FACTS:
-                raise RecipeError(f"{where} names the unknown column '{column}'. {nearest(str(column), FACTS)}")
+    for key, value in _values(arguments):
+        if not isinstance(value, str | bool | int | float):
+            raise RecipeError(f"{where} has a date or a time for '{key}', which no fact is: give a number or a text.")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise RecipeError(f"{where} has {value} for '{key}', which is no bound: leave it out.")
+        if key in _COLUMNS and value not in FACTS:
+            raise RecipeError(f"{where} names the unknown column '{value}'. {nearest(str(value), FACTS)}")
     return Expectation(**{key: entry[key] for key in _TEXTS}, arguments=arguments)
 
 
+def _values(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """What stands in an argument, however deep, with the argument's name."""
+    if isinstance(value, dict | list):
+        parts = value.items() if isinstance(value, dict) else ((key, part) for part in value)
+        for name, part in parts:
+            yield from _values(part, key or name)
+    else:
+        yield key, value
+
+
 def _filled(expectation: Expectation, recipe: Recipe, path: str) -> Expectation | None:
-    """`recipe:OPTION` replaced by the option's value; None where all that it asks for is unset."""
-    asked = {key: value for key, value in expectation.arguments.items() if str(value).startswith(_RECIPE)}
+    """`recipe:OPTION` replaced by the option's value, however deep; None where all that it asks for is unset."""
+    known = [option.name for option in dataclasses.fields(recipe)]
+    asked: dict[str, Any] = {}
+    for _, value in _values(expectation.arguments):
+        if str(value).startswith(_RECIPE):
+            field = value.removeprefix(_RECIPE).replace("-", "_")
+            if field not in known:
+                raise RecipeError(f"'{expectation.name}' in {path} asks for '{value}'. {nearest(field, known)}")
+            asked[value] = getattr(recipe, field)
     if not asked:
         return expectation
-    values: dict[str, Any] = {}
-    for key, value in asked.items():
-        field = value.removeprefix(_RECIPE).replace("-", "_")
-        known = [option.name for option in dataclasses.fields(recipe)]
-        if field not in known:
-            raise RecipeError(f"'{expectation.name}' in {path} asks for '{value}'. {nearest(field, known)}")
-        values[key] = getattr(recipe, field)
-    if all(value is None for value in values.values()):
+    if all(value is None for value in asked.values()):
         return None
-    stated = {key: value for key, value in {**expectation.arguments, **values}.items() if value is not None}
-    said = ", ".join(f"{flag(value.removeprefix(_RECIPE))} {values[key]}" for key, value in asked.items())
-    return dataclasses.replace(expectation, arguments=stated, says=f"{expectation.says} ({said})")
+    said = ", ".join(f"{flag(name.removeprefix(_RECIPE))} {value}" for name, value in asked.items())
+    return dataclasses.replace(
+        expectation, arguments=_with(expectation.arguments, asked), says=f"{expectation.says} ({said})"
+    )
+
+
+def _with(value: Any, asked: Mapping[str, Any]) -> Any:
+    """`value` with what is `asked` in place of its name; what is unset is left out."""
+    if isinstance(value, Mapping):
+        filled = {key: _with(part, asked) for key, part in value.items()}
+        return {key: part for key, part in filled.items() if part is not None}
+    if isinstance(value, list):
+        return [part for part in (_with(part, asked) for part in value) if part is not None]
+    return asked.get(value, value) if isinstance(value, str) else value

@@ -11,6 +11,8 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 IDS = 1000  # failing ids of one expectation that are kept; their number is kept whole
@@ -37,9 +39,23 @@ class _Told(Exception):
 
 
 def _judged(expectations: list[dict[str, Any]], asked: TextIO) -> dict[str, Any] | None:
-    import great_expectations as gx
     import pandas as pd
     import pyarrow as pa
+
+    with _naming(expectations, None):
+        checkpoint = _checkpoint(expectations)
+    path = asked.readline().rstrip("\n")
+    if not path:
+        return None
+    with pa.memory_map(path) as source:
+        facts = pa.ipc.open_file(source).read_all().to_pandas(types_mapper=pd.ArrowDtype)
+    with _naming(expectations, facts):
+        return _result(checkpoint, facts)
+
+
+def _checkpoint(expectations: list[dict[str, Any]]) -> Any:
+    """A checkpoint of Great Expectations that holds a frame of facts to these expectations."""
+    import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
     context = gx.get_context(mode="ephemeral")
@@ -52,37 +68,54 @@ def _judged(expectations: list[dict[str, Any]], asked: TextIO) -> dict[str, Any]
     suite = context.suites.add(gx.ExpectationSuite("gate", expectations=[_made(entry) for entry in expectations]))
     definition = context.validation_definitions.add(gx.ValidationDefinition(name="gate", data=batch, suite=suite))
     told = {"result_format": "COMPLETE", "unexpected_index_column_names": ["id"]}
-    checkpoint = context.checkpoints.add(
-        gx.Checkpoint(name="gate", validation_definitions=[definition], result_format=told)
-    )
-    path = asked.readline().rstrip("\n")
-    if not path:
-        return None
-    with pa.memory_map(path) as source:
-        facts = pa.ipc.open_file(source).read_all().to_pandas(types_mapper=pd.ArrowDtype)
+    return context.checkpoints.add(gx.Checkpoint(name="gate", validation_definitions=[definition], result_format=told))
+
+
+def _result(checkpoint: Any, facts: Any) -> dict[str, Any]:
     run = checkpoint.run(batch_parameters={"dataframe": facts})
-    validation: dict[str, Any] = next(iter(run.run_results.values())).to_json_dict()  # type: ignore[no-untyped-call]
+    validation: dict[str, Any] = next(iter(run.run_results.values())).to_json_dict()
     for result in validation["results"]:
         _trim(result)
     # what else it holds are random ids and the time of the run, which would make no two builds alike
     return {key: validation[key] for key in ("success", "statistics", "results")}
 
 
+@contextmanager
+def _naming(expectations: list[dict[str, Any]], facts: Any) -> Iterator[None]:
+    """Names the expectation at which Great Expectations itself fails, by asking each alone.
+
+    It converts its own results to JSON and back, and some types give what it cannot convert.
+    """
+    try:
+        yield
+    except _Told:
+        raise
+    except Exception:
+        for entry in expectations:
+            try:
+                checkpoint = _checkpoint([entry])
+                if facts is not None:
+                    _result(checkpoint, facts)
+            except Exception as fault:  # it raises whatever its libraries do
+                raise _Told(f"'{entry['name']}' cannot be judged by Great Expectations: {_one_line(fault)}") from None
+        raise
+
+
 def _made(entry: dict[str, Any]) -> Any:
     """The expectation as Great Expectations' own object."""
     import difflib
 
-    import great_expectations.expectations as known
-    from great_expectations.expectations.registry import list_registered_expectation_implementations
+    import great_expectations.expectations  # noqa: F401 (which registers them)
+    from great_expectations.expectations import registry
 
-    name = "".join(part.title() for part in entry["type"].split("_"))
-    if not hasattr(known, name):
-        names = list_registered_expectation_implementations()
+    names = registry.list_registered_expectation_implementations()
+    if entry["type"] not in names:
         close = ", ".join(difflib.get_close_matches(entry["type"], names, n=3)) or ", ".join(names[:5])
         raise _Told(f"'{entry['name']}' has the unknown type '{entry['type']}'; Great Expectations has {close}")
     try:
         meta = {"name": entry["name"], "says": entry["says"]}
-        return getattr(known, name)(**entry["arguments"], severity=entry["severity"], meta=meta)
+        made = registry.get_expectation_impl(entry["type"])
+        return made(**entry["arguments"], severity=entry["severity"], meta=meta)
     except (ValueError, TypeError) as fault:  # pydantic's ValidationError is a ValueError
         raise _Told(f"'{entry['name']}' has arguments that {entry['type']} does not take: {_one_line(fault)}") from None
 
