@@ -109,6 +109,7 @@ def existing(store: Path, name: str, version: str) -> Path | None:
         if not (folder / MANIFEST).is_file():
             return None
         _point_latest(store / name, version)
+        _forget_failed(store / name)
     return folder
 
 
@@ -138,7 +139,7 @@ def new_version(store: Path, name: str) -> Iterator[Path]:
         home.mkdir(parents=True, exist_ok=True)
         with _name_lock(home):
             _clean(home)
-            shutil.rmtree(home / FAILED, ignore_errors=True)
+            _forget_failed(home)
             folder = home / f"{_TEMPORARY}{uuid4().hex[:12]}"
             lock = FileLock(f"{folder}.lock")
             lock.acquire(timeout=0)
@@ -167,11 +168,16 @@ def keep_failed(folder: Path, store: Path, name: str, files: Sequence[str]) -> P
     """Move `files` of a build that failed its gate out of its temporary `folder`, to where the next build removes them."""
     kept = store / name / FAILED
     with telling_os_errors(store), _name_lock(store / name):
-        shutil.rmtree(kept, ignore_errors=True)
+        _forget_failed(store / name)
         kept.mkdir()
         for file in files:
             (folder / file).rename(kept / file)
     return kept
+
+
+def _forget_failed(home: Path) -> None:
+    """Remove what a build left that failed its gate; the name's lock is held."""
+    shutil.rmtree(home / FAILED, ignore_errors=True)
 
 
 def publish(folder: Path, store: Path, name: str, version: str) -> Path:
@@ -269,7 +275,8 @@ def _is_free(lock: Path) -> bool:
 def collect(
     store: Path, name: str, choose: Callable[[], Iterable[str]], *, dry_run: bool = False
 ) -> list[tuple[Path, int]]:
-    """Remove the versions of `name` that `choose` gives and what killed processes left; safe beside builds.
+    """Remove the versions of `name` that `choose` gives, what killed processes left, and what the last build left if it
+    failed its gate; safe beside builds.
 
     `choose` is asked while no version can appear and `latest` cannot move. Each version goes as it came, whole and in
     one rename; its bytes go afterwards, and a kill in between leaves them to the next cleaning.
@@ -279,10 +286,11 @@ def collect(
     home = store / name
     with telling_os_errors(home, "what was not removed by then is whole"), _name_lock(home):
         doomed = [home / version for version in choose()]
-        found = [(path, _bytes_below(path)) for path in (*doomed, *_abandoned(home)) if path.is_dir()]
+        found = [(path, _bytes_below(path)) for path in (*doomed, *_abandoned(home), home / FAILED) if path.is_dir()]
         if dry_run:
             return found
         _clean(home)
+        _forget_failed(home)
         aside = [home / f"{_TEMPORARY}{uuid4().hex[:12]}" for _ in doomed]
         for path, place in zip(doomed, aside, strict=True):
             path.rename(place)

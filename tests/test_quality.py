@@ -16,6 +16,7 @@ import pytest
 from dataprep.config import Recipe
 from dataprep.errors import GateError, RecipeError
 from dataprep.facts import SCHEMA
+from dataprep.history import gc
 from dataprep.quality import Gate, read_suite
 from dataprep.quality.gate import QUALITY_FILE
 from dataprep.quality.worker import __file__ as WORKER
@@ -111,6 +112,23 @@ def test_a_critical_fault_stops_the_build_and_keeps_what_was_found(typed: tuple[
     passed = make(store, source=(source,), name="rows", gate="on")
     assert not (store / "rows/failed").exists()
     assert passed.path and json.loads((passed.path / "manifest.json").read_text())["gate"] == "passed"
+
+
+def test_what_a_failed_build_left_goes_with_the_next_build_found_or_made_and_with_gc(tmp_path: Path) -> None:
+    store, source = tmp_path / "s", guanaco(tmp_path, TEXTS)
+    failed = store / "n/failed"
+
+    def leave() -> None:
+        failed.mkdir()
+        (failed / QUALITY_FILE).write_text("{}")
+
+    assert make(store, source=(source,), gate="off").built
+    leave()
+    assert not make(store, source=(source,), gate="off").built and not failed.exists()
+    leave()
+    assert gc(store, dry_run=True) == [(failed, 2)] and failed.exists()
+    assert gc(store) == [(failed, 2)] and not failed.exists()
+    assert make(store, source=(source,), gate="off").path
 
 
 def test_warn_lets_it_through_and_marks_it(typed: tuple[Path, str]) -> None:
