@@ -5,6 +5,7 @@ All sizes in bytes unless said otherwise. Tokens are those of one micro-batch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,8 +15,8 @@ GIB = 2**30
 
 # NF4 with double quantisation (QLoRA, section 3): 4 bits, an 8-bit scale for 64 weights, a float for 256 scales.
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
-OPTIMIZER_BYTES = {"adamw": 8, "paged_adamw_32bit": 8, "paged_adamw_8bit": 2.03}  # two moments a weight
-PAGED = "paged"  # on the GPU while there is room, so that they count like the others
+# Two moments a weight; paged ones are on the GPU while there is room, so that they count like the others.
+OPTIMIZER_BYTES = {"adamw": 8, "paged_adamw_32bit": 8, "paged_adamw_8bit": 2.03}
 RESERVE = 0.06  # of the memory that is left to the allocator's gaps
 CONTEXT = int(0.6 * GIB)  # CUDA's own context and its libraries' workspaces, outside the allocator
 
@@ -188,6 +189,10 @@ class Choice:
     checkpoint_layers: int
     optimizer: str
 
+    def flags(self) -> str:
+        """The choice as one would set it by hand."""
+        return f"--micro-batch {self.micro_batch} --checkpoint-layers {self.checkpoint_layers} --optimizer {self.optimizer}"
+
     def cost(self, layers: int, window: int) -> float:
         """Time for one token, relative to one without recomputing or launching."""
         tokens = self.micro_batch * window
@@ -209,18 +214,23 @@ def candidates(layers: int, windows_per_step: int, window: int, fixed: dict[str,
     return sorted(choices, key=lambda c: (c.cost(layers, window), c.optimizer != "adamw"))
 
 
-def fitting(choices: list[Choice], need: Any, room: int) -> list[Choice]:
+def fitting(choices: list[Choice], need: Any, room: int, otherwise: Sequence[Choice] = ()) -> list[Choice]:
     """Those of `choices` whose `need(choice)` (bytes) is within `room`, in their order.
 
     Raises:
-        MemoryShort: none is; says what the smallest needs.
+        MemoryShort: none is; says what the smallest needs, and the first of `otherwise` that would fit.
     """
-    fit = [choice for choice in choices if need(choice) <= room * (1 - RESERVE)]
-    if not fit:
+
+    def fit(these: Sequence[Choice]) -> list[Choice]:
+        return [choice for choice in these if need(choice) <= room * (1 - RESERVE)]
+
+    found = fit(choices)
+    if not found:
         least = min(choices, key=need)
+        would = fit(otherwise)
+        cure = f"{would[0].flags()} will fit" if would else "lower --max-tokens or --lora-r, or take a larger GPU"
         raise MemoryShort(
-            f"There are {room / GIB:.1f} GiB of GPU memory, and the smallest of these settings needs "
-            f"{need(least) / GIB / (1 - RESERVE):.1f}: lower --max-tokens or --lora-r, or leave --micro-batch, "
-            "--checkpoint-layers and --optimizer out."
+            f"There are {room / GIB:.1f} GiB of GPU memory, and {least.flags()} needs "
+            f"{need(least) / GIB / (1 - RESERVE):.1f}: {cure}."
         )
-    return fit
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,9 @@ from typing import Any
 from training import data, memory, model
 from training.config import RunConfig, check
 from training.errors import OptionError
+from training.folder import Folder
 from training.memory import GIB, Choice
+from training.settling import load_of, pace_of, possible, room, wanted_per_step
 
 # Memory (GiB that PyTorch sees), dense 16-bit matrix rate (TFLOP/s, the makers' data sheets) and the share of it that a
 # QLoRA step reaches (measured on an H200, docs/qlora.md; carried over to the others).
@@ -28,7 +29,6 @@ def plan(options: RunConfig, gpu: str | None) -> tuple[dict[str, Any], list[str]
     """
     from tempfile import TemporaryDirectory
 
-    from training.folder import Folder
     from training.run import base_model
     from training.vocabulary import load_vocabulary
 
@@ -40,36 +40,27 @@ def plan(options: RunConfig, gpu: str | None) -> tuple[dict[str, Any], list[str]
         vocabulary = load_vocabulary(name, config.revision)
         shape = model.read_shape(name, config.revision)
         prepared = data.load(config, build, vocabulary)
-        facts = _planned(config, shape, prepared, gpu)
-        if gpu == "this":
-            facts["measured"] = _measured(config, name, prepared, facts["choice"], folder)
+        place = _place(config, gpu)
+        facts = _planned(config, shape, prepared, place, gpu)
+        if gpu not in GPUS and place.device != "cpu":
+            found = _measured(config, name, prepared, place, facts["choice"], folder)
+            facts |= {"measured": found, "seconds": round(facts["tokens"] * found["seconds"] / found["tokens"], 1)}
     return facts, list(_lines(facts))
 
 
-def _planned(config: RunConfig, shape: dict[str, Any], prepared: data.Data, gpu: str | None) -> dict[str, Any]:
-    from training.settling import load_of, possible, room
-
+def _planned(
+    config: RunConfig, shape: dict[str, Any], prepared: data.Data, place: model.Place, gpu: str | None
+) -> dict[str, Any]:
     windows, packed = data.windows(prepared.train, config.max_tokens, seed=config.seed)
-    per_step = max(1, min(config.tokens_per_step // config.max_tokens, len(windows)))
-    place = _place(config, gpu)
-    if gpu in GPUS:
-        available = int(GPUS[gpu][0] * GIB)
-        fixed = {name: getattr(config, name) for name in ("micro_batch", "checkpoint_layers", "optimizer")}
-        layers = memory.dimensions(shape).layers
-        choices = memory.candidates(layers, per_step, config.max_tokens, fixed, on_gpu=True)
-        fits = memory.fitting(
-            choices, lambda c: memory.estimate(shape, load_of(config, place, c, prepared)).total, available
-        )
-    else:
-        available = room(config, place) if place.device != "cpu" else 0
-        fits = possible(config, place, shape, per_step, prepared)
-    choice = fits[0]
-    steps = config.max_steps or max(1, round(config.epochs * math.ceil(len(windows) / per_step)))
+    per_step = wanted_per_step(config, len(windows))
+    available = int(GPUS[gpu][0] * GIB) - memory.CONTEXT if gpu in GPUS else room(config, place)
+    choice = possible(config, place, shape, per_step, prepared, available)[0]
+    pace = pace_of(config, choice, len(windows), per_step)
     ledger = prepared.train.prepared.ledger
-    tokens = steps * int(prepared.train.prepared.rows.lengths.sum()) / max(1, math.ceil(len(windows) / per_step))
+    tokens = pace.steps * int(prepared.train.prepared.rows.lengths.sum()) / pace.steps_an_epoch
     return {
         "gpu": gpu or place.device,
-        "room_gib": round(available / GIB, 1),
+        "room_gib": round(available / GIB, 1) if available is not None else None,
         "choice": asdict(choice),
         "memory_gib": memory.estimate(shape, load_of(config, place, choice, prepared)).table(),
         "weights": memory.count_weights(shape).total,
@@ -78,7 +69,8 @@ def _planned(config: RunConfig, shape: dict[str, Any], prepared: data.Data, gpu:
         "lost": ledger.sentences(),
         "windows": len(windows),
         "fill": round(packed.fill, 4),
-        "steps": steps,
+        "accumulate": pace.accumulate,
+        "steps": pace.steps,
         "tokens": round(tokens),
         "seconds": _seconds(shape, tokens, choice, config, gpu),
     }
@@ -105,13 +97,14 @@ def _seconds(shape: dict[str, Any], tokens: float, choice: Choice, config: RunCo
     return round(flop * slow / (GPUS[gpu][1] * 1e12 * REACHED), 1)
 
 
-def _measured(config: RunConfig, name: str, prepared: data.Data, chosen: dict[str, Any], folder: Any) -> dict[str, Any]:
+def _measured(
+    config: RunConfig, name: str, prepared: data.Data, place: model.Place, chosen: dict[str, Any], folder: Folder
+) -> dict[str, Any]:
     """One step on the worst real batch, on the GPU here."""
     from training.probe import settle
     from training.run import adapt
     from training.trainer import arguments
 
-    place = model.choose_place(config)
     choice = Choice(**chosen)
     adapted = adapt(name, config, place)
     windows, _ = data.windows(prepared.train, config.max_tokens, seed=config.seed)
@@ -128,6 +121,7 @@ def _measured(config: RunConfig, name: str, prepared: data.Data, chosen: dict[st
 
 def _lines(facts: dict[str, Any]) -> list[str]:
     choice, ledger = facts["choice"], facts["ledger"]
+    of = f" of {facts['room_gib']}" if facts["room_gib"] is not None else ""
     lines = [
         f"Model       {facts['weights'] / 1e9:.2f} billion weights, {facts['adapters'] / 1e6:.1f} million in the adapters",
         f"Data        {ledger['rows']} conversations, {ledger['tokens_trained']} tokens trained, "
@@ -136,7 +130,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         f"Windows     {facts['windows']}, {facts['fill']:.1%} full; {facts['steps']} steps, {facts['tokens']} tokens",
         f"Chosen      {choice['micro_batch']} windows in a pass, {choice['checkpoint_layers']} layers checkpointed, "
         f"{choice['optimizer']}",
-        f"Memory      {facts['memory_gib']['total']:.2f} GiB of {facts['room_gib']} on {facts['gpu']}, estimated:",
+        f"Memory      {facts['memory_gib']['total']:.2f} GiB{of} on {facts['gpu']}, estimated:",
         *(f"            {part:12} {size:8.2f} GiB" for part, size in facts["memory_gib"].items() if part != "total"),
     ]
     if facts.get("measured"):

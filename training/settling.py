@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from training import attention, data, memory
 from training.config import RunConfig
+from training.errors import OptionError
 from training.folder import Folder
 from training.memory import Choice
 from training.model import Place
@@ -73,25 +74,49 @@ def settle(
     from training.trainer import arguments
 
     first, packed = data.windows(prepared.train, config.max_tokens, seed=config.seed)
-    per_step = max(1, min(config.tokens_per_step // config.max_tokens, len(first)) // processes)
+    per_step = wanted_per_step(config, len(first), processes)
     leak = attention.self_test(adapted, first, bound=LEAK_BOUND[place.attention])
 
     def args_of(choice: Choice) -> Any:
         return arguments(config, place, choice, folder, accumulate=1, steps=1)
 
-    choices = possible(config, place, shape, per_step, prepared, recorded)
+    available = room(config, place)  # also on resume: it holds the run to --memory-gb
+    if recorded is not None:
+        was = recorded["resolved"]
+        choices = [Choice(was["micro_batch"], was["checkpoint_layers"], was["optimizer"])]
+    else:
+        choices = possible(config, place, shape, per_step, prepared, available)
     choice, measured = probe.settle(adapted, choices, first, args_of)
     choice = _agreed(choice, processes)
-    accumulate = max(1, round(per_step / choice.micro_batch))
     windows, packed = data.windows(
         prepared.train, config.max_tokens, seed=config.seed, multiple_of=_shared(choice, processes)
     )
     test = _test_windows(config, prepared, choice, processes)
-    steps_an_epoch = math.ceil(len(windows) / (choice.micro_batch * accumulate * processes))
-    steps = config.max_steps or max(1, round(config.epochs * steps_an_epoch))
-    tokens = float(prepared.train.prepared.rows.lengths.sum()) / steps_an_epoch
+    pace = pace_of(config, choice, len(windows), per_step, processes)
+    tokens = float(prepared.train.prepared.rows.lengths.sum()) / pace.steps_an_epoch
     guess = memory.estimate(shape, load_of(config, place, choice, prepared))
-    return Plan(choice, accumulate, steps, tokens, packed.fill, windows, test, guess, measured, leak)
+    return Plan(choice, pace.accumulate, pace.steps, tokens, packed.fill, windows, test, guess, measured, leak)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How windows become steps: `accumulate` micro-batches of each process a step of the optimiser."""
+
+    accumulate: int
+    steps_an_epoch: int
+    steps: int  # of the whole run
+
+
+def pace_of(config: RunConfig, choice: Choice, windows: int, per_step: int, processes: int = 1) -> Pace:
+    """The pace of a run over `windows` windows, `per_step` of them wanted by each process in a step."""
+    accumulate = max(1, round(per_step / choice.micro_batch))
+    steps_an_epoch = math.ceil(windows / (choice.micro_batch * accumulate * processes))
+    return Pace(accumulate, steps_an_epoch, config.max_steps or max(1, round(config.epochs * steps_an_epoch)))
+
+
+def wanted_per_step(config: RunConfig, windows: int, processes: int = 1) -> int:
+    """Windows of each process in a step, by --tokens-per-step."""
+    return max(1, min(config.tokens_per_step // config.max_tokens, windows) // processes)
 
 
 def possible(
@@ -100,32 +125,40 @@ def possible(
     shape: dict[str, Any],
     per_step: int,
     prepared: data.Data | None,
-    recorded: dict[str, Any] | None = None,
+    available: int | None,
 ) -> list[Choice]:
-    """The choices to try, fastest first: what fits by the estimate, or just the recorded one on resume."""
-    if recorded is not None:
-        was = recorded["resolved"]
-        return [Choice(was["micro_batch"], was["checkpoint_layers"], was["optimizer"])]
-    on_gpu = place.device != "cpu"
+    """The choices to try, fastest first: what fits into `available` bytes of GPU memory by the estimate (None: a CPU).
+
+    Raises:
+        OptionError: more layers to checkpoint than the model has.
+        MemoryShort: nothing fits; names settings that would.
+    """
     layers = memory.dimensions(shape).layers
+    if (config.checkpoint_layers or 0) > layers:
+        raise OptionError(f"--checkpoint-layers is {config.checkpoint_layers}: the model has {layers} layers.")
     fixed = {name: getattr(config, name) for name in ("micro_batch", "checkpoint_layers", "optimizer")}
-    if not on_gpu:  # memory is no question there; one window at a time is as fast as any
-        fixed = {name: value for name, value in fixed.items() if value is not None}
+    fixed = {name: value for name, value in fixed.items() if value is not None}
+    if available is None:  # memory is no question there; one window at a time is as fast as any
         fixed = {"micro_batch": 1, "checkpoint_layers": 0, "optimizer": "adamw"} | fixed
-    choices = memory.candidates(layers, per_step, config.max_tokens, fixed, on_gpu=on_gpu)
-    if not on_gpu:
-        return choices
+        return memory.candidates(layers, per_step, config.max_tokens, fixed, on_gpu=False)
 
     def need(choice: Choice) -> int:
         return memory.estimate(shape, load_of(config, place, choice, prepared)).total
 
-    return memory.fitting(choices, need, room(config, place))
+    free = memory.candidates(layers, per_step, config.max_tokens, {}, on_gpu=True)
+    wanted = memory.candidates(layers, per_step, config.max_tokens, fixed, on_gpu=True)
+    return memory.fitting(wanted, need, available, otherwise=free)
 
 
-def room(config: RunConfig, place: Place) -> int:
-    """Bytes of the GPU's memory that this process may take: what is free and what it already holds, or --memory-gb."""
+def room(config: RunConfig, place: Place) -> int | None:
+    """Bytes of the GPU's memory that this process may take: what is free and what it already holds, or --memory-gb.
+
+    None on a CPU.
+    """
     import torch
 
+    if place.device == "cpu":
+        return None
     free, _ = torch.cuda.mem_get_info(place.device)
     whole = free + torch.cuda.memory_reserved(place.device)
     if config.memory_gb is None:

@@ -44,7 +44,7 @@ def possible(config):
 
     shape = {"hidden_size": 64, "num_hidden_layers": 8, "num_attention_heads": 4, "vocab_size": 99}
     place = model.Place("cpu", "fp32", "dataprep_segments", liger=False)
-    return possible(config, place, shape, 4, None)[0]
+    return possible(config, place, shape, 4, None, None)[0]
 
 
 def adapters(config):
@@ -177,6 +177,7 @@ def test_memory_gb(monkeypatch):
     place = model.Place("cuda:0", "bf16", "dataprep_varlen", liger=False)
     assert room(replace(BASE, memory_gb=20.0), place) == 20 * GIB and asked == [0.25]
     assert room(BASE, place) == 80 * GIB
+    assert room(BASE, replace(place, device="cpu")) is None
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "none"])
