@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from dataprep.dedup.buffers import texts_of
-from dataprep.dedup.candidates import star_pairs
+from dataprep.dedup.candidates import crowded, star_pairs
 from dataprep.dedup.grams import grams
 from dataprep.dedup.minhash import BINS, SHINGLE, Sketches, signatures, sketches
 from dataprep.dedup.proof import jaccard
@@ -56,10 +56,16 @@ def test_short_and_dull_texts_have_full_signatures(text: str) -> None:
 
 def test_stars_not_cliques() -> None:
     keys = np.array([[1, 7], [2, 7], [1, 7], [1, 8]], np.uint32)
-    heads, members = star_pairs(keys, np.arange(4))
+    heads, members = star_pairs(keys)
     assert list(zip(heads.tolist(), members.tolist(), strict=True)) == [(0, 1), (0, 2), (0, 3)]
-    heads, members = star_pairs(keys, np.array([1, 2, 3]))
-    assert list(zip(heads.tolist(), members.tolist(), strict=True)) == [(1, 2), (2, 3)]
+
+
+def test_crowded_is_what_stars_do_not_tell_apart() -> None:
+    keys = np.array([[1, 7], [2, 7], [1, 7], [1, 8]], np.uint32)
+    everybody, nobody = np.ones(4, bool), np.zeros(4, bool)
+    assert crowded(keys, everybody, everybody).tolist() == [1, 2, 3]  # 2 and 3 by the first band, 1 and 2 by the second
+    assert crowded(keys, everybody, np.arange(4) == 3).tolist() == [2, 3]
+    assert crowded(keys, everybody, nobody).tolist() == crowded(keys, np.arange(4) < 2, everybody).tolist() == []
 
 
 def test_promising_keeps_what_is_alike_and_drops_templates() -> None:
@@ -88,9 +94,7 @@ def test_as_datasketch() -> None:
         minhash.update_batch([gram.tobytes() for gram in found.gram[found.document == i]])
         theirs |= {(j, i) for j in index.query(minhash)}
         index.insert(i, minhash)
-    ours = set(
-        zip(*(side.tolist() for side in star_pairs(sketches(documents).keys, np.arange(len(texts)))), strict=True)
-    )
+    ours = set(zip(*(side.tolist() for side in star_pairs(sketches(documents).keys)), strict=True))
     alike = {(a, b) for a, b in theirs if slow_jaccard(texts[a], texts[b]) >= 0.8}
     assert len(alike) > 50 and alike <= ours
 
