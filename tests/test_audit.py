@@ -289,6 +289,14 @@ def test_rows_that_the_source_has_not_are_named(tmp_path: Path) -> None:
     assert mended == [texts[0], texts[1], texts[1]]
 
 
+def test_names_of_files_steer_no_terminal(tmp_path: Path) -> None:
+    file = tmp_path / "evil \x1b[31m.jsonl"
+    file.write_text(json.dumps({"text": ODD_SPACE}) + "\n" + json.dumps({"text": "no marker"}))
+    done = dataprep("audit", file, "--against", file, "--repaired", tmp_path / "out \x1b[31m.jsonl")
+    assert done.returncode == 0 and "\x1b" not in done.stdout + done.stderr
+    assert done.stdout.count("<U+001B>") >= 3  # the leak, the note and what was written
+
+
 LONG = "This is a longer answer that explains everything in a way that is easy to follow"
 
 
