@@ -287,6 +287,10 @@ def test_rows_that_the_source_has_not_are_named(tmp_path: Path) -> None:
     write_repaired(found, tmp_path / "out.jsonl")
     mended = [json.loads(line)["text"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert mended == [texts[0], texts[1], texts[1]]
+    source.write_text(source.read_text() + "{broken\n")
+    asked = "<s>[INST]  [/INST] b </s>"  # an empty question is not the source's broken line
+    found = audit_file(rows(tmp_path, [asked]), against=source, source_format="guanaco")
+    assert found.summary["not_in_source"] == [{"row": 0}]
 
 
 def test_names_of_files_steer_no_terminal(tmp_path: Path) -> None:

@@ -74,8 +74,18 @@ def test_every_number_of_a_conversation_that_has_all() -> None:
     letters = [letter for letter in "\n".join(contents) if letter.isalpha()]
     words = "\n".join(contents[2::2])[-2000:].replace("\n", " ").split(" ")
     runs = list(zip(words, words[1:], words[2:], words[3:], strict=False))
+    text = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages)
+    trained = sum(len(content + "<|im_end|>") for content in contents[2::2])
     exact = {
-        **{"turns": 5, "answers": 2, "alternates": True, "ends_with_answer": True, "empty_messages": 1, "lang": "ru"},
+        **{
+            "trained_share": trained / len(text),
+            "turns": 5,
+            "answers": 2,
+            "alternates": True,
+            "ends_with_answer": True,
+            "empty_messages": 1,
+            "lang": "ru",
+        },
         **{"system_chars": chars[0], "user_chars": chars[1] + chars[3], "answer_chars": chars[2] + chars[4]},
         **{"system_bytes": size[0], "user_bytes": size[1] + size[3], "answer_bytes": size[2] + size[4]},
         **{"chars": sum(chars), "bytes": sum(size), "longest_message": chars[4], "tokens": None},

@@ -68,7 +68,7 @@ def shared_words(rows: Sequence[Sequence[Message]], benchmark: pl.DataFrame) -> 
         {"row": range(len(rows)), "id": map(str, range(len(rows))), "messages": [_clean(row) for row in rows]},
         schema_overrides={"messages": CONVERSATIONS["messages"]},
     )
-    _, fates = drop_contaminated(conform(frame, CONVERSATIONS), [benchmark])
+    fates = drop_contaminated(conform(frame, CONVERSATIONS), [benchmark])[1]
     for row, detail in fates.select("row", "detail").iter_rows():
         yield row, f"it {detail[:1].lower()}{detail[1:].rstrip('.')}", LIKELY
 
@@ -76,7 +76,7 @@ def shared_words(rows: Sequence[Sequence[Message]], benchmark: pl.DataFrame) -> 
 def found_in(rows: Sequence[Sequence[Message]], others: Sequence[Sequence[Message]]) -> dict[int, list[Message]]:
     """By row, the messages of its source: of the conversations that begin with the same question, the most alike."""
     by_start: dict[str, list[Sequence[Message]]] = {}
-    for other in others:
+    for other in filter(None, others):  # what cannot be read has no messages
         by_start.setdefault(_start(other), []).append(other)
     found: dict[int, list[Message]] = {}
     for row, messages in enumerate(rows):
