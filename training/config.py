@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import asdict, dataclass, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from training.errors import OptionError, nearest
 
 TINY = "tiny"  # the model that is made on the spot
+
+MOST_SEED = 2**32 - 1  # NumPy's
 
 Preset = Literal["notebook", "t4", "l4", "a100", "h100"]
 
@@ -104,7 +107,7 @@ class RunConfig:
     log_every: int = 1
     """Steps between lines of metrics.jsonl."""
     report_to: Literal["none", "tensorboard"] = "none"
-    """Another place for the metrics."""
+    """Another place for the metrics: TensorBoard's events in the run's folder, tensorboard/."""
     stop_prompts: int = 8
     """Held-out prompts answered after training, to see whether the answers stop by themselves; 0 asks none."""
 
@@ -185,6 +188,15 @@ def read_toml(path: Path) -> dict[str, Any]:
     return options
 
 
+def at_least(low: float, **options: float | None) -> None:
+    """Raises:
+    OptionError: one of `options` is set and below `low`; names the flag.
+    """
+    for name, value in options.items():
+        if value is not None and not value >= low:
+            raise OptionError(f"--{name.replace('_', '-')} is {value} and must be at least {low}.")
+
+
 def check(config: RunConfig) -> RunConfig:
     """`config`, if its values make sense.
 
@@ -195,13 +207,13 @@ def check(config: RunConfig) -> RunConfig:
         "max_tokens": 16, "epochs": 1e-6, "tokens_per_step": 1, "lora_r": 1, "lora_alpha": 1, "keep": 2, "log_every": 1,
         "held_out": 0, "max_steps": 1, "micro_batch": 1, "checkpoint_layers": 0, "eval_every": 1, "save_every": 1,
         "lr": 0, "warmup": 0, "weight_decay": 0, "max_grad_norm": 1e-9, "lora_dropout": 0, "stop_prompts": 0,
-        "memory_gb": 0.1,
+        "memory_gb": 0.1, "seed": 0,
     }  # fmt: skip
     values = asdict(config)
     for name, low in least.items():
-        value = values[name]
-        if value is not None and not value >= low:
-            raise OptionError(f"--{name.replace('_', '-')} is {value} and must be at least {low}.")
+        at_least(low, **{name: values[name]})
+    if config.seed > MOST_SEED:
+        raise OptionError(f"--seed is {config.seed} and must be at most {MOST_SEED}.")
     if config.lora_dropout >= 1 or config.warmup > 1:
         raise OptionError("--lora-dropout must be below 1 and --warmup at most 1: both are shares.")
     if config.resume not in ("auto", "never"):
@@ -213,6 +225,8 @@ def check(config: RunConfig) -> RunConfig:
         )
     if config.attention == "varlen" and config.device == "cpu":
         raise OptionError("--attention varlen needs a GPU (sm80 or newer): leave it at auto.")
+    if config.report_to == "tensorboard" and find_spec("tensorboard") is None:
+        raise OptionError("--report-to tensorboard needs the package tensorboard: pip install tensorboard.")
     return config
 
 

@@ -4,6 +4,7 @@ runs/NAME/
   run.json               what the run is bound to, its options, what was resolved, ledger, metrics
   metrics.jsonl          one line for each step that was logged: step, loss, …
   loss.html              the curve
+  tensorboard/           with --report-to tensorboard: events
   base/                  with --model tiny: the model and tokenizer that were made
   checkpoints/step-…/    whole ones only: written to .partial, then renamed
   adapter/               the result: opens with stock peft, carries tokenizer, template and card
@@ -39,6 +40,10 @@ class Folder:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
 
     @property
     def checkpoints(self) -> Path:
@@ -172,7 +177,9 @@ def publish(partial: Path, final: Path) -> None:
 
 
 def rotate(folder: Folder, keep: int) -> None:
-    """Remove all whole checkpoints but the newest `keep`."""
+    """Remove all whole checkpoints but the newest `keep`, and what a killed run left of older ones."""
+    for left in folder.checkpoints.glob(PARTIAL + "-*"):
+        shutil.rmtree(left)
     for old in folder.whole()[:-keep]:
         doomed = old.with_name(PARTIAL + "-" + old.name)  # renamed first: a half-removed one must not count
         old.rename(doomed)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training import attention
 from training.config import RunConfig
-from training.errors import ModelError, OptionError
-from training.vocabulary import Vocabulary, locate
+from training.errors import ModelError, OptionError, nearest
+from training.vocabulary import CONFIG, Vocabulary, locate, read_facts
 
 if TYPE_CHECKING:
     import torch
@@ -74,12 +75,27 @@ def read_shape(model: str, revision: str | None) -> dict[str, Any]:
     """The model's config.json.
 
     Raises:
-        ModelError: it has none.
+        ModelError: it has none, or one that cannot be read.
     """
-    path = locate(model, "config.json", revision)
+    return read_facts(_config_of(model, revision))
+
+
+def _config_of(model: str, revision: str | None) -> Path:
+    path = locate(model, CONFIG, revision)
     if path is None:
         raise ModelError(f"{model} has no config.json: it is no model of transformers.")
-    return dict(json.loads(path.read_text("utf-8")))
+    return path
+
+
+def revision_of(model: str, revision: str | None) -> str:
+    """The commit of a model on the Hub; of a folder, a digest of its config.json and its files' sizes."""
+    path = _config_of(model, revision)
+    if not Path(model).expanduser().is_dir():
+        return path.parent.name
+    digest = hashlib.sha256(path.read_bytes())
+    for file in sorted(path.parent.glob("*.safetensors")):
+        digest.update(f"{file.name}:{file.stat().st_size}".encode())
+    return digest.hexdigest()[:16]
 
 
 def check_fit(shape: dict[str, Any], vocabulary: Vocabulary, place: Place, name: str) -> None:
@@ -103,14 +119,13 @@ def check_fit(shape: dict[str, Any], vocabulary: Vocabulary, place: Place, name:
         )
 
 
-def load_base(
-    model: str, revision: str | None, config: RunConfig, place: Place, *, attention_name: str | None = None
-) -> PreTrainedModel:
+def load_base(model: str, revision: str | None, config: RunConfig, place: Place) -> PreTrainedModel:
     """The base model, held in NF4 (or as it is with `--quantization none`), without gradients.
 
     Raises:
         ModelError: it cannot be read.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     attention.register()
@@ -129,9 +144,9 @@ def load_base(
             dtype=place.dtype,
             quantization_config=nf4 if config.quantization == "nf4" else None,
             device_map={"": place.device},
-            attn_implementation=attention_name or place.attention,
+            attn_implementation=place.attention,
         )
-    except (OSError, ValueError) as fault:
+    except (OSError, ValueError, SafetensorError) as fault:
         raise ModelError(f"The model {model} cannot be loaded ({str(fault).splitlines()[0]}).") from None
     base.requires_grad_(False)
     base.config.use_cache = False
@@ -172,6 +187,8 @@ def add_adapters(base: PreTrainedModel, config: RunConfig) -> PeftModel:
     targets = config.targets if config.targets == "all-linear" else [name.strip() for name in config.targets.split(",")]
     if "lm_head" in targets:
         raise OptionError("--targets lm_head: the loss is fused with the output layer, which takes no adapter.")
+    if config.targets != "all-linear":
+        _insist_on(targets, base)
     lora = LoraConfig(
         r=config.lora_r,
         lora_alpha=config.lora_alpha,
@@ -187,20 +204,27 @@ def add_adapters(base: PreTrainedModel, config: RunConfig) -> PeftModel:
         ) from None
 
 
-def load_adapted(
-    run_model: str,
-    revision: str | None,
-    adapter: Path,
-    config: RunConfig,
-    place: Place,
-    attention_name: str | None = None,
-) -> PeftModel:
+def _insist_on(targets: Sequence[str], base: torch.nn.Module) -> None:
+    """Each target is a layer: peft leaves out in silence what it does not find, as long as it finds one."""
+    import torch
+
+    modules = dict(base.named_modules())
+    for target in targets:
+        if not any(f".{name}".endswith(f".{target}") for name in modules if name):
+            linear = {
+                name.rpartition(".")[2] for name, module in modules.items() if isinstance(module, torch.nn.Linear)
+            }
+            raise OptionError(
+                f"--targets names '{target}', which the model lacks. {nearest(target, linear - {'lm_head'})}"
+            )
+
+
+def load_adapted(model: str, revision: str | None, adapter: Path, config: RunConfig, place: Place) -> PeftModel:
     """The base model with a trained adapter on it, in fp32 as it was trained."""
     from peft import PeftModel
 
-    base = load_base(run_model, revision, config, place, attention_name=attention_name)
-    model = PeftModel.from_pretrained(base, str(adapter))
-    return in_fp32(model).eval()
+    adapted = PeftModel.from_pretrained(load_base(model, revision, config, place), str(adapter))
+    return in_fp32(adapted).eval()
 
 
 def in_fp32(model: PeftModel) -> PeftModel:

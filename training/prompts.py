@@ -28,7 +28,7 @@ def render(template: str, messages: Messages, marks: Mapping[str, Any], *, answe
             conversations=[list(messages)], chat_template=template, add_generation_prompt=answer, **known
         )
     except Exception as fault:  # whatever a template's author raises
-        raise DataError(f"The build's template refuses this prompt ({fault}).") from None
+        raise DataError(f"The chat template refuses this conversation ({fault}).") from None
     return str(rendered[0])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,11 @@ from training.errors import DataError, MemoryShort, Stopped
 from training.folder import RUN, Folder, cut_back, library_versions, prepare_folder, refuse_other
 from training.model import Place
 from training.settling import Plan, settle
-from training.vocabulary import Vocabulary, load_vocabulary, locate
+from training.vocabulary import Vocabulary, load_vocabulary
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from transformers import TrainerCallback
 
 
 def say(text: str) -> None:
@@ -36,7 +38,7 @@ def run(config: RunConfig) -> dict[str, Any]:
         TrainingError, BuildError: one sentence.
         Stopped: a signal ended the run; its checkpoint is saved.
     """
-    config = check(config)
+    config = _in_full(check(config))
     build = data.open_data(config)
     state = _processes(config)
     config = replace(config, out=config.out or _usual_place(config, build))
@@ -68,7 +70,33 @@ def run(config: RunConfig) -> dict[str, Any]:
         folder.write(recorded | facts if recorded else facts)
         cut_back(folder.metrics, _step_of(checkpoint))
     say(plan.sentence())
-    return _train(config, place, plan, prepared, adapted, vocabulary, build, folder, checkpoint, name)
+    try:
+        return _train(config, place, plan, prepared, adapted, vocabulary, build, folder, checkpoint, name)
+    except Stopped:
+        raise
+    except BaseException as fault:  # whatever ends it, run.json does not say "running" any more
+        if state.is_main_process:
+            with suppress(OSError):  # perhaps the disk is full
+                folder.update(status=f"failed: {fault or type(fault).__name__}")
+        raise
+
+
+def _in_full(config: RunConfig) -> RunConfig:
+    """With the whole paths of build and model, which name the same from any folder and on any day.
+
+    `latest` of a run that has begun is the version that it began with: the link moves on, a run does not.
+    """
+    path = config.data.expanduser().resolve()
+    if config.resume == "auto" and config.out is not None and config.data.is_symlink() and (config.out / RUN).exists():
+        began = Path(Folder(config.out).read()["operational"]["data"])
+        if began != path and began.parent == path.parent:
+            say(
+                f"The run in {config.out} goes on with {began}, which it began with; {config.data} is {path.name} by now."
+            )
+            path = began
+    folder = Path(config.model).expanduser()
+    name = str(folder.resolve()) if config.model != TINY and folder.is_dir() else config.model
+    return replace(config, data=path, model=name)
 
 
 def base_model(config: RunConfig, build: Build, folder: Folder, *, make: bool = True) -> str:
@@ -80,7 +108,7 @@ def base_model(config: RunConfig, build: Build, folder: Folder, *, make: bool = 
 
         shutil.rmtree(folder.base, ignore_errors=True)  # perhaps half of one
         tiny.make(folder.base, build, config.seed)
-    return str(folder.base)
+    return str(folder.base.resolve())  # the adapter's settings name it
 
 
 def adapt(name: str, config: RunConfig, place: Place) -> PeftModel:
@@ -115,12 +143,15 @@ def _train(
 
     from training.export import export
     from training.trainer import QloraTrainer, arguments
-    from training.watch import Metrics, Progress, Stop
+    from training.watch import Metrics, Progress, Stop, tensorboard
 
     template = build.manifest.template
     tokenizer = vocabulary.for_transformers(template["end_token"], (build.path / "template.jinja").read_text("utf-8"))
     args = arguments(config, place, plan.choice, folder, accumulate=plan.accumulate, steps=plan.steps)
     args.eval_on_start = plan.test is not None and checkpoint is None
+    watching: list[TrainerCallback] = [Metrics(folder.metrics, plan.tokens_per_step), Progress(plan.tokens_per_step)]
+    if config.report_to == "tensorboard" and args.process_index == 0:
+        watching.append(tensorboard(folder.tensorboard, _step_of(checkpoint)))
     with Stop() as stop:
         trainer = QloraTrainer(
             adapted,
@@ -131,7 +162,7 @@ def _train(
             folder=folder,
             config=config,
             choice=plan.choice,
-            callbacks=[Metrics(folder.metrics, plan.tokens_per_step), Progress(plan.tokens_per_step), stop],
+            callbacks=[*watching, stop],
         )
         trainer.remove_callback(PrinterCallback)
         try:
@@ -184,26 +215,12 @@ def _facts(config: RunConfig, build: Build, vocabulary: Vocabulary, name: str, p
     options = as_json(config)
     return {
         "bond": data.bond(build, vocabulary),
-        "model": {"name": config.model, "revision": revision_of(name, config.revision)},
+        "model": {"name": config.model, "revision": model.revision_of(name, config.revision)},
         "options": {key: value for key, value in options.items() if key not in OPERATIONAL},
         "operational": {key: value for key, value in options.items() if key in OPERATIONAL},
         "place": asdict(place),
         "template": dict(build.manifest.template),
     }
-
-
-def revision_of(name: str, revision: str | None) -> str:
-    """The commit of a model on the Hub; of a folder, a digest of its config.json and its files' sizes."""
-    import hashlib
-
-    path = locate(name, "config.json", revision)
-    assert path is not None
-    if not Path(name).is_dir():
-        return path.parent.name
-    digest = hashlib.sha256(path.read_bytes())
-    for file in sorted(path.parent.glob("*.safetensors")):
-        digest.update(f"{file.name}:{file.stat().st_size}".encode())
-    return digest.hexdigest()[:16]
 
 
 def _tell(config: RunConfig, prepared: data.Data, place: Place) -> None:
@@ -222,17 +239,21 @@ def _tell(config: RunConfig, prepared: data.Data, place: Place) -> None:
 
 
 def warn_of_other_template(build: Build, vocabulary: Vocabulary) -> str | None:
-    """Say when the build was rendered with another template than the model's own, and show both."""
+    """Say when the build was rendered with another template than the model's own, and show both; returns what was said."""
     if vocabulary.chat_template is None:
         return None
     from training.prompts import render
 
     told = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hi."}]
     marks = {key: vocabulary.named(key) for key in ("bos_token", "eos_token")}
-    ours = render((build.path / "template.jinja").read_text("utf-8"), told, dict(build.manifest.template), answer=False)
-    theirs = render(vocabulary.chat_template, told, marks, answer=False)
-    if ours.strip() == theirs.strip():
-        return None
-    message = f"The build's template is not the model's own. The build: {ours!r}  The model: {theirs!r}"
+    template = (build.path / "template.jinja").read_text("utf-8")
+    try:
+        ours = render(template, told, dict(build.manifest.template), answer=False)
+        theirs = render(vocabulary.chat_template, told, marks, answer=False)
+        if ours.strip() == theirs.strip():
+            return None
+        message = f"The build's template is not the model's own. The build: {ours!r}  The model: {theirs!r}"
+    except DataError as fault:  # some templates want a system text, or tools
+        message = f"The build's template could not be compared with the model's own: {fault}"
     say(message)
     return message

@@ -63,7 +63,7 @@ def arguments(
         save_total_limit=None,  # checkpoints are kept by folder.rotate
         logging_steps=config.log_every,
         logging_nan_inf_filter=False,
-        report_to=config.report_to,
+        report_to="none",  # watch.tensorboard writes elsewhere: what is in output_dir goes with it
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_num_workers=0,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
+CONFIG = "config.json"
 FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "chat_template.jinja")
 
 # Reserved tokens that models carry and never use, good to pad with.
@@ -108,8 +109,11 @@ def load_vocabulary(model: str, revision: str | None = None) -> Vocabulary:
     """
     paths = {name: path for name in FILES if (path := locate(model, name, revision)) is not None}
     if "tokenizer.json" not in paths and "tokenizer.model" not in paths:
-        raise ModelError(f"{model} has no tokenizer: neither tokenizer.json nor tokenizer.model is there.")
-    facts = json.loads(paths["tokenizer_config.json"].read_text("utf-8")) if "tokenizer_config.json" in paths else {}
+        where = (
+            "there" if Path(model).expanduser().is_dir() else "on the Hub or, where that is out of reach, in its cache"
+        )
+        raise ModelError(f"{model} has no tokenizer: neither tokenizer.json nor tokenizer.model is {where}.")
+    facts = read_facts(paths["tokenizer_config.json"]) if "tokenizer_config.json" in paths else {}
     backend = (
         _from_json(paths["tokenizer.json"]) if "tokenizer.json" in paths else _from_model(paths["tokenizer.model"])
     )
@@ -121,8 +125,22 @@ def load_vocabulary(model: str, revision: str | None = None) -> Vocabulary:
     return Vocabulary(backend, facts, template if isinstance(template, str) else None)
 
 
+def read_facts(path: Path) -> dict[str, Any]:
+    """The JSON object in a model's file.
+
+    Raises:
+        ModelError: it cannot be read, or is no object.
+    """
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError) as fault:
+        raise ModelError(f"{path} is no readable JSON object ({fault}).") from None
+
+
 def locate(model: str, name: str, revision: str | None = None) -> Path | None:
     """The path of a model's file, downloaded where the model is on the Hub; None where it has no such file.
+
+    Where the Hub is out of reach, a model whose config.json is in the cache has the files that are there too.
 
     Raises:
         ModelError: the model cannot be reached.
@@ -132,7 +150,7 @@ def locate(model: str, name: str, revision: str | None = None) -> Path | None:
         return folder / name if (folder / name).is_file() else None
     if model.startswith((".", "/", "~")) or model.count("/") != 1:
         raise ModelError(f"There is no model folder {model}: give a folder, a Hub name such as owner/name, or tiny.")
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
@@ -149,6 +167,8 @@ def locate(model: str, name: str, revision: str | None = None) -> Path | None:
     except RepositoryNotFoundError:
         raise ModelError(f"There is no model {model} on the Hub, or HF_TOKEN may not read it.") from None
     except LocalEntryNotFoundError as fault:
+        if isinstance(try_to_load_from_cache(model, CONFIG, revision=revision), str):
+            return None
         raise ModelError(f"{model} cannot be fetched and is not in the cache ({str(fault).splitlines()[0]})") from None
     except EntryNotFoundError:
         return None

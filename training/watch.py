@@ -47,6 +47,15 @@ class Metrics(TrainerCallback):
         look_at(logs.get("loss"), state.global_step)
 
 
+def tensorboard(folder: Path, step: int) -> TrainerCallback:
+    """The metrics as TensorBoard's events in `folder`; those after `step`, where a run goes on, count no more."""
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations.integration_utils import TensorBoardCallback
+
+    writer = SummaryWriter(str(folder), purge_step=step + 1)
+    return TensorBoardCallback(tb_writer=writer)  # type: ignore[no-untyped-call]
+
+
 def look_at(loss: float | None, step: int) -> None:
     """Raises:
     Diverged: the loss is no number, or exactly 0. (A skipped fp16 step has a loss like any other.)

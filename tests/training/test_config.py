@@ -50,15 +50,17 @@ def possible(config):
 def adapters(config):
     """peft's configuration, caught on its way."""
     import peft
+    import torch
 
     caught = {}
 
     def catch(_, lora):
         caught.update(lora.to_dict())
 
+    layers = torch.nn.ModuleDict({name: torch.nn.Linear(2, 2) for name in ("q_proj", "v_proj", "lm_head")})
     original, peft.get_peft_model = peft.get_peft_model, catch
     try:
-        model.add_adapters(None, config)
+        model.add_adapters(layers, config)
     finally:
         peft.get_peft_model = original
     return caught
@@ -77,7 +79,6 @@ def case_of(name):  # noqa: C901, PLR0911, PLR0912 - one case an option
         "eval_every": (9, lambda c: sft(c).eval_steps == 9 and sft(BASE).eval_steps == 10),
         "save_every": (9, lambda c: sft(c).save_steps == 9),
         "log_every": (5, lambda c: sft(c).logging_steps == 5),
-        "report_to": ("tensorboard", lambda c: "tensorboard" in sft(c).report_to),
         "lora_r": (3, lambda c: adapters(c)["r"] == 3),
         "lora_alpha": (5, lambda c: adapters(c)["lora_alpha"] == 5),
         "lora_dropout": (0.25, lambda c: adapters(c)["lora_dropout"] == 0.25),
@@ -97,7 +98,7 @@ ELSEWHERE = {
     "preset": "test_presets", "allow_failed_gate": "test_gate", "max_tokens": "test_data_options",
     "cut": "test_data_options", "train_on": "test_data_options", "held_out": "test_data_options",
     "max_steps": "test_run", "tokens_per_step": "test_run", "keep": "test_run", "stop_prompts": "test_run",
-    "device": "test_device", "attention": "test_attention", "kernels": "test_kernels", "memory_gb": "test_memory_gb",
+    "report_to": "test_run", "device": "test_device", "attention": "test_attention", "kernels": "test_kernels", "memory_gb": "test_memory_gb",
     "quantization": "test_loading_options", "revision": "test_loading_options",
 }  # fmt: skip
 
@@ -226,6 +227,20 @@ def test_values_that_make_no_sense(tmp_path, line, told):
     path.write_text(line)
     with pytest.raises(OptionError, match=told):
         check(replace(BASE, **read_toml(path)))
+
+
+@pytest.mark.parametrize("seed", [-1, 5_000_000_000])
+def test_seeds_that_numpy_refuses(seed):
+    with pytest.raises(OptionError, match="--seed"):
+        check(replace(BASE, seed=seed))
+
+
+@pytest.mark.parametrize(
+    "targets, told", [("q_proj,foo", "'foo'"), ("q_proj,", "''"), ("q_prj", "Did you mean 'q_proj'")]
+)
+def test_targets_that_the_model_lacks(targets, told):
+    with pytest.raises(OptionError, match=told):
+        adapters(replace(BASE, targets=targets))
 
 
 def test_json_round_trip():
