@@ -112,7 +112,8 @@ def build(
         del conversations
     with progress.stage("dedup"):
         single, repeats = drop_exact_duplicates(sound)
-        clean, contaminated = drop_contaminated(single, benchmarks) if benchmarks else (single, no_fates())
+        clean, contaminated, told = drop_contaminated(single, benchmarks) if benchmarks else (single, no_fates(), [])
+        notes += told
         unique, alike, near = _without_near(clean, recipe, max_memory)
         ledger.close("dedup", sound.height, unique.height, repeats, contaminated, alike)
         pairs = duplicate_pairs(clean, alike)

@@ -31,7 +31,6 @@ class Words(NamedTuple):
     place: Rows  # [words] its place in the text
     left: Rows  # [words] words from here to the end of the text, itself counted
     hash: Hashes  # [words]
-    letters: npt.NDArray[np.bool_]  # [words] whether it has a letter, and not only digits
 
 
 class Grams(NamedTuple):
@@ -91,9 +90,7 @@ def words_of(forms: Texts) -> Words:
     owner = np.repeat(np.arange(len(bounds) - 1), np.diff(first))
     order = np.arange(len(ends))
     starts = np.append(0, ends[:-1] + 1)[: len(ends)]
-    letter = np.append(0, np.cumsum(text >= ord("_")))  # in a normal form, digits alone lie below
-    hashes = _word_hashes(text, starts, ends)
-    return Words(owner, order - first[owner], first[owner + 1] - order, hashes, letter[ends] > letter[starts])
+    return Words(owner, order - first[owner], first[owner + 1] - order, _word_hashes(text, starts, ends))
 
 
 def ngrams(words: Words, count: int) -> Grams:

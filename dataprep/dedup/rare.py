@@ -162,4 +162,5 @@ class Index:
 def _once(values: Pairs) -> Pairs:
     """Sorted, each once (`np.unique` hashes, which is slower where most are there many times)."""
     values = np.sort(values)
-    return values[np.append(True, values[1:] != values[:-1])[: len(values)]]
+    once: Pairs = values[np.append(True, values[1:] != values[:-1])[: len(values)]]
+    return once
