@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -238,7 +239,8 @@ def trained_on(store_dir: Path) -> set[str]:
     """
     places = {place.resolve() for place in (store_dir, store_dir.parent / RUNS, Path(RUNS)) if place.is_dir()}
     found = set()
-    for path in sorted(path for place in places for path in place.rglob(RUN)):
+    folders = (walked for place in places for walked in os.walk(place))  # which passes over what a writer takes away
+    for path in sorted(Path(home) / RUN for home, _, files in folders if RUN in files):
         try:
             found.add(str(json.loads(path.read_bytes())["bond"]["version"]))
         except (OSError, ValueError, LookupError, TypeError):

@@ -302,7 +302,8 @@ def collect(
 
 def _bytes_below(folder: Path) -> int:
     sizes = 0
-    for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # a writer that ends takes its files along
-            sizes += path.lstat().st_size if not path.is_dir() else 0
+    for home, _, files in os.walk(folder):  # which passes over what a writer that ends takes along
+        for file in files:
+            with suppress(FileNotFoundError):
+                sizes += os.lstat(os.path.join(home, file)).st_size
     return sizes
