@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from dataprep.config import Recipe, flag, normalised
+from dataprep.terminal import visible
 
 _APACHE = ("openassistant/oasst", "timdettmers/openassistant-guanaco", "mlabonne/guanaco-llama2")
 _SIZES = [(10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M")]
-
+_SOURCES = 5  # names of sources in a sentence
 
 _COLUMNS = """`id, tree_id, source, lang, messages, message_ids` as read; `text`: the rendered conversation; `spans`: what is
 to be trained, start and end in Unicode code points of `text`, from the end of the generation prompt to the end of the
@@ -42,7 +43,7 @@ def card(
             "",
             f"{rows:,} conversations ({splits}), rendered with the chat template `{template['name']}`; "
             f"version `{manifest['version']}`, made by dataprep {manifest['dataprep']} from "
-            f"{', '.join(source['name'] for source in manifest['sources'])}.",
+            f"{visible(origin(manifest))}.",
             *(f"\n> {note}" for note in manifest["notes"]),
             "",
             "## What became of the input",
@@ -104,6 +105,18 @@ def licence(manifest: Mapping[str, Any]) -> str:
     return str(stated) if stated else "apache-2.0" if ours else "unknown"
 
 
+def from_sample(manifest: Mapping[str, Any]) -> bool:
+    """Whether a build is of the bundled sample."""
+    return not manifest["recipe"]["source"]
+
+
+def origin(manifest: Mapping[str, Any]) -> str:
+    """The names of the sources, the first few where there are many."""
+    names = [source["name"] for source in manifest["sources"]]
+    told = ", ".join(names[:_SOURCES]) + (f" and {len(names) - _SOURCES:,} more" if len(names) > _SOURCES else "")
+    return f"the bundled sample, which is synthetic ({told})" if from_sample(manifest) else told
+
+
 def _info(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """`dataset_info`: the splits' rows and bytes."""
     sizes = {split: sum(shard["bytes"] for shard in facts["shards"]) for split, facts in manifest["splits"].items()}
@@ -142,7 +155,9 @@ def _limits(manifest: Mapping[str, Any]) -> list[str]:
     told = ", ".join(f"{lang} {count:,}" for lang, count in list(languages.items())[:8])
     return [
         f"Languages, by the tags as read: {told}{' and others' if len(languages) > 8 else ''}.",
-        "The texts are what people and models wrote; nobody checked them for truth, and they may hold personal data.",
+        "The texts are synthetic: a program put them together to try dataprep with, and a model trained on them learns nothing."
+        if from_sample(manifest)
+        else "The texts are what people and models wrote; nobody checked them for truth, and they may hold personal data.",
         f"Rendered for `{manifest['template']['name']}`: for another chat format, build it again with `--template`.",
     ]
 
