@@ -142,7 +142,7 @@ def build(
         return Outcome(name, version, None, False, facts, progress.seconds)
     with store.new_version(store_dir, name) as folder:
         with progress.stage("render", sum(frame.height for frame in splits.values())) as advance:
-            shown = report.Shown(facts["rows"], recipe.seed)
+            shown = report.Shown(facts["rows"], recipe.seed, fates)
             facts["splits"] = write_splits(folder, splits, renderer, recipe, version, advance, [gate.see, shown.see])
             del splits
         with progress.stage("gate"):

@@ -198,8 +198,7 @@ def _sums(forbidden: Sequence[str]) -> dict[str, pl.Expr]:
     without_system = role.filter(role != SYSTEM)
 
     def holds(pattern: str) -> pl.Expr:
-        # ASCII borders of words: with Unicode's, Rust leaves its fast automaton at the first letter beyond ASCII
-        return content.str.contains(pattern.replace(r"\b", r"(?-u:\b)")).sum()
+        return content.str.contains(personal.ascii_borders(pattern)).sum()
 
     def any_of(words: Sequence[str], where: Callable[[pl.Expr], pl.Expr] = lambda e: e, **how: bool) -> pl.Expr:
         return where(content.str.contains_any(list(words), **how)).sum() if words else pl.lit(0)

@@ -16,9 +16,8 @@ from dataprep.audit.rows import Rows, rows_of, told
 from dataprep.audit.signs import CERTAIN, differences, signs
 from dataprep.dedup.decontaminate import read_benchmark
 from dataprep.errors import InputError
-from dataprep.personal import masked
 from dataprep.rendering import Template, load_template
-from dataprep.report import page
+from dataprep.report import audit_report
 from dataprep.sources import AUTO, SourceFile, find_files
 
 KINDS = (
@@ -90,15 +89,14 @@ class Audit:
 
     def page(self) -> str:
         """The same as an HTML page."""
-        shown = [
-            {
-                "row": row,
-                "faults": [{**asdict(fault), "detail": masked(fault.detail)} for fault in faults],
-                "messages": [{**turn, "content": masked(turn["content"][:2_000])} for turn in self.messages[row]],
-            }
-            for row, faults in list(self.faults.items())[:500]
-        ]
-        return page("audit.html.jinja", {"summary": self.summary, "shown": shown})
+        numbers = self.rows.numbers()
+        return audit_report(
+            self.summary,
+            [
+                {"name": told(numbers[row]), "faults": [asdict(f) for f in faults], "messages": self.messages[row]}
+                for row, faults in self.faults.items()
+            ],
+        )
 
 
 def audit_file(

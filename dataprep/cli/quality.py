@@ -50,7 +50,7 @@ def report(
 
         fates, pairs = read_fates(opened.path), read_duplicates(opened.path)
         quality = json.loads((opened.path / "quality.json").read_text(encoding="utf-8"))
-        shown = Shown.of(opened.splits, opened.manifest.facts["recipe"]["seed"])
+        shown = Shown.of(opened.splits, opened.manifest.facts["recipe"]["seed"], fates)
         made = build_report(opened.manifest.facts, shown, fates, pairs, quality, show_personal_data)
         with telling_os_errors(out.parent, "choose another --out"):
             out.write_text(made, encoding="utf-8")

@@ -23,15 +23,24 @@ def columns(rows: Sequence[tuple[str, int]]) -> Markup:
     """Upright bars in the order given: `rows` of (label, count)."""
     from pygal import Bar
 
-    return _drawn(Bar(height=190, y_labels=_ticks(max((count for _, count in rows), default=0)), **_LOOK), rows)
+    chart = Bar(height=190, y_labels=_ticks(max((count for _, count in rows), default=0)), **_LOOK)
+    chart.x_labels = [_label(name) for name, _ in rows]
+    chart.add("count", [count for _, count in rows])
+    chart.value_formatter = lambda count: f"{count:,.0f}"
+    return _svg(chart)
 
 
-def bars(rows: Sequence[tuple[str, int]]) -> Markup:
-    """Lying bars in the order given, with their labels on the left."""
-    from pygal import HorizontalBar
+def curve(theory: Sequence[tuple[float, float]], measured: Sequence[tuple[float, float]]) -> Markup | None:
+    """Shares (0..1) by similarity: a line, and the points that were measured; None where there is no line to draw."""
+    if not theory:
+        return None
+    from pygal import XY
 
-    height = max(24 * len(rows), 48)
-    return _drawn(HorizontalBar(height=height, show_x_labels=False, **_LOOK), rows[::-1])
+    steps = [0, 0.2, 0.4, 0.6, 0.8, 1]
+    chart = XY(height=190, range=(0, 1), xrange=(0, 1), y_labels=steps, x_labels=steps, dots_size=4, **_LOOK)
+    chart.add("theory", [tuple(point) for point in theory], show_dots=False)
+    chart.add("measured", list(measured), stroke=False)
+    return _svg(chart)
 
 
 def _ticks(top: int) -> list[int]:
@@ -41,10 +50,8 @@ def _ticks(top: int) -> list[int]:
     return list(range(0, max(top, 1) + step, step))
 
 
-def _drawn(chart: Graph, rows: Sequence[tuple[str, int]]) -> Markup:
-    chart.x_labels = [_label(name) for name, _ in rows]
-    chart.add("count", [count for _, count in rows])
-    chart.value_formatter = lambda count: f"{count:,.0f}"
+def _svg(chart: Graph) -> Markup:
+    """The drawing alone."""
     svg = ElementTree.fromstring(chart.render(is_unicode=True, disable_xml_declaration=True).replace(_NAMESPACE, ""))
     del svg.attrib["id"]  # random
     for group in list(svg.iter()):
@@ -62,4 +69,4 @@ def _label(name: str) -> str:
 
 def _is_for_a_page_of_its_own(part: ElementTree.Element) -> bool:
     """Styles and scripts, tooltips and what they say: the page has its own, and the numbers in a table."""
-    return part.tag in ("defs", "desc", "title") or "overlay" in part.get("class", "")
+    return part.tag in ("defs", "desc", "title") or "-overlay" in part.get("class", "")

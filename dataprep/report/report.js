@@ -1,20 +1,24 @@
 "use strict";
-const list = document.getElementById("conversations");
+// A list (#list) that a search field and choices filter: a choice is named like the data attribute that it looks at,
+// which holds one value or several, with spaces between.
+const list = document.getElementById("list");
 if (list) {
   const cards = [...list.children].map((card) => ({ card, text: card.textContent.toLowerCase(), ...card.dataset }));
-  const field = (name) => document.getElementById(name);
-  const shown = field("shown");
+  const search = document.getElementById("search");
+  const choices = [...document.querySelectorAll(".tools select")];
+  const shown = document.getElementById("shown");
   const apply = () => {
-    const words = field("search").value.toLowerCase().split(/\s+/).filter(Boolean);
-    const wanted = ["lang", "length", "split"].map((name) => [name, field(name).value]).filter(([, value]) => value);
+    const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const wanted = choices.filter((choice) => choice.value).map((choice) => [choice.id, choice.value]);
+    const fits = ([name, value], one) => one[name] === value || one[name].split(" ").includes(value);
     let count = 0;
     for (const one of cards) {
-      const hit = words.every((word) => one.text.includes(word)) && wanted.every(([name, value]) => one[name] === value);
+      const hit = words.every((word) => one.text.includes(word)) && wanted.every((wish) => fits(wish, one));
       one.card.hidden = !hit;
       count += hit;
     }
     shown.textContent = `${count} of ${cards.length} shown`;
   };
-  for (const name of ["search", "lang", "length", "split"]) field(name).addEventListener("input", apply);
+  for (const field of [search, ...choices]) field.addEventListener("input", apply);
   apply();
 }
