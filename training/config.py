@@ -6,6 +6,7 @@ in run.json what it chose.
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import asdict, dataclass, fields
 from importlib.util import find_spec
@@ -135,8 +136,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "h100": {"lora_r": 64, "lora_alpha": 16, "tokens_per_step": 32768},
 }
 
-# `--model tiny` ends by itself, about a minute on two cores; it is so small that it wants a higher rate.
-TINY_DEFAULTS: dict[str, Any] = {"max_steps": 60, "tokens_per_step": 2048, "lr": 5e-3, "lora_r": 16, "held_out": 32}
+# `--model tiny` ends by itself, about a minute on two cores, whatever the passes over the data that are asked for (by itself
+# it takes as many as these steps have room for); it is so small that it wants a higher rate.
+TINY_STEPS = 60
+TINY_DEFAULTS: dict[str, Any] = {"epochs": 1e3, "tokens_per_step": 2048, "lr": 5e-3, "lora_r": 16, "held_out": 32}
 
 NOTEBOOK_FAULTS = (
     "notebook: pads with the end token, so that the model never learns to stop; here nothing is padded.",
@@ -193,8 +196,8 @@ def at_least(low: float, **options: float | None) -> None:
     OptionError: one of `options` is set and below `low`; names the flag.
     """
     for name, value in options.items():
-        if value is not None and not value >= low:
-            raise OptionError(f"--{name.replace('_', '-')} is {value} and must be at least {low}.")
+        if value is not None and not low <= value < math.inf:
+            raise OptionError(f"--{name.replace('_', '-')} is {value} and must be a number of at least {low}.")
 
 
 def check(config: RunConfig) -> RunConfig:

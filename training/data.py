@@ -136,20 +136,31 @@ def windows(split: Split, size: int, *, seed: int, multiple_of: int = 1) -> tupl
     """The rows of `split` in windows: columns `input_ids`, `labels` (both tokens long) and `seq_lengths` (rows long).
 
     `lay` lays them end to end, with the boundaries of each conversation.
+
+    Args:
+        multiple_of: the number of windows is made a multiple of this by windows of one token that train nothing, at the
+            end: where several processes share the windows, accelerate would repeat real ones in an uneven last round.
     """
     from datasets import Dataset
 
-    packed = pack(split.prepared.rows.lengths, size, seed=seed, multiple_of=multiple_of)
+    packed = pack(split.prepared.rows.lengths, size, seed=seed)
     order = np.array([row for window in packed.windows for row in window], np.int64)
     rows = split.prepared.rows.take(order)
     labels = replace(split.prepared.rows, ids=split.prepared.labels).take(order).ids
     per_window = np.concatenate([[0], np.cumsum([len(window) for window in packed.windows])]).astype(np.int64)
-    bounds = pa.array(rows.bounds[per_window])
+    bounds = rows.bounds[per_window]
+
+    empty = -len(packed.windows) % multiple_of
+    more = np.arange(1, empty + 1)  # one token and one "conversation" each
+    ids = np.concatenate([rows.ids, np.repeat(rows.ids[:1], empty)])
+    labels = np.concatenate([labels, np.full(empty, IGNORED, np.int32)])
+    lengths = np.concatenate([rows.lengths, np.ones(empty, np.int64)])
+    bounds, per_window = (np.concatenate([part, part[-1] + more]) for part in (bounds, per_window))
     table = pa.table(
         {
-            "input_ids": pa.LargeListArray.from_arrays(bounds, pa.array(rows.ids)),
-            "labels": pa.LargeListArray.from_arrays(bounds, pa.array(labels)),
-            "seq_lengths": pa.LargeListArray.from_arrays(pa.array(per_window), pa.array(rows.lengths)),
+            "input_ids": pa.LargeListArray.from_arrays(pa.array(bounds), pa.array(ids)),
+            "labels": pa.LargeListArray.from_arrays(pa.array(bounds), pa.array(labels)),
+            "seq_lengths": pa.LargeListArray.from_arrays(pa.array(per_window), pa.array(lengths)),
         }
     )
     return Dataset(table), packed

@@ -22,13 +22,9 @@ class Packed:
     fill: float
 
 
-def pack(lengths: NDArray[np.int64], size: int, *, seed: int, multiple_of: int = 1) -> Packed:
-    """Rows of the given `lengths` (tokens, each at most `size`) into windows of `size` tokens, in a seeded order.
-
-    `multiple_of`: the number of windows is made a multiple of this, by halving the fullest-stocked ones, so that several
-    processes or micro-batches share them without one being trained twice.
-    """
-    windows = _spread(_best_fit(lengths, size), multiple_of)
+def pack(lengths: NDArray[np.int64], size: int, *, seed: int) -> Packed:
+    """Rows of the given `lengths` (tokens, each at most `size`) into windows of `size` tokens, in a seeded order."""
+    windows = _best_fit(lengths, size)
     order = np.random.default_rng(seed).permutation(len(windows))
     full = float(lengths.sum()) / (len(windows) * size) if windows else 0.0
     return Packed([windows[number] for number in order], full)
@@ -58,17 +54,4 @@ def _best_fit(lengths: NDArray[np.int64], size: int) -> list[list[int]]:
                 insort(rooms, left)
                 by_room[left] = []
             by_room[left].append(number)
-    return windows
-
-
-def _spread(windows: list[list[int]], multiple_of: int) -> list[list[int]]:
-    """Halve windows of several rows until their number is a multiple, or no window can be halved any more."""
-    windows = list(windows)
-    while len(windows) % multiple_of:
-        richest = max(range(len(windows)), key=lambda number: len(windows[number]))
-        rows = windows[richest]
-        if len(rows) < 2:
-            break
-        windows[richest] = rows[: len(rows) // 2]
-        windows.append(rows[len(rows) // 2 :])
     return windows

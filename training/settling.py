@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from training import attention, data, memory
-from training.config import RunConfig
+from training.config import TINY, TINY_STEPS, RunConfig
 from training.errors import OptionError
 from training.folder import Folder
 from training.memory import Choice
 from training.model import Place
+from training.packing import Packed
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 # Bound of the attention self-test: bit-equal on SDPA; a flash kernel may split a longer window's work otherwise.
 LEAK_BOUND = {attention.SEGMENTS: 1e-4, attention.VARLEN: 0.05}
+# Bound of what transformers' own attention may give else: rounding, which grows over the layers in 16 bits.
+STOCK_BOUND = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.1}
 
 
 @dataclass(frozen=True)
@@ -28,30 +31,48 @@ class Plan:
     """What was resolved before the first step."""
 
     choice: Choice
-    accumulate: int
-    steps: int
+    pace: Pace
+    processes: int
     tokens_per_step: float  # real tokens, on average, over all processes
-    fill: float
-    windows: Dataset
+    packed: Packed
+    windows: Dataset  # the packed ones, and empty ones that make their number even for the processes
     test: Dataset | None
     estimate: memory.Estimate
     measured: Measured | None
     leak: float
+    off_stock: float
+
+    @property
+    def steps(self) -> int:
+        return self.pace.steps
+
+    @property
+    def accumulate(self) -> int:
+        return self.pace.accumulate
 
     def as_json(self) -> dict[str, Any]:
         measured = asdict(self.measured) if self.measured else None
         return {
-            "resolved": {**asdict(self.choice), "accumulate": self.accumulate, "steps": self.steps},
-            "packing": {"windows": len(self.windows), "fill": round(self.fill, 4)},
+            "resolved": {**asdict(self.choice), "processes": self.processes, **asdict(self.pace)},
+            "packing": {
+                "windows": len(self.packed.windows),
+                "fill": round(self.packed.fill, 4),
+                "empty": len(self.windows) - len(self.packed.windows),
+            },
             "memory": {"estimate_gib": self.estimate.table(), "measured": measured},
-            "self_test": self.leak,
+            "self_test": {"leak": self.leak, "off_stock": self.off_stock},
         }
 
     def sentence(self) -> str:
-        choice = self.choice
+        choice, pace = self.choice, self.pace
+        batch = f"{pace.accumulate} x {choice.micro_batch} windows"
+        if self.processes > 1:
+            batch += f" on each of {self.processes} processes"
+        if pace.per_step != pace.wanted:
+            batch += f" ({pace.per_step} in a step; --tokens-per-step asks for {pace.wanted})"
         said = (
-            f"{len(self.windows)} windows, {self.fill:.1%} full; {self.steps} steps of {self.accumulate} x "
-            f"{choice.micro_batch} windows, {choice.checkpoint_layers} layers checkpointed, {choice.optimizer}; "
+            f"{len(self.packed.windows)} windows, {self.packed.fill:.1%} full; {pace.steps} steps of {batch}, "
+            f"{choice.checkpoint_layers} layers checkpointed, {choice.optimizer}; "
             f"estimated {self.estimate.total / memory.GIB:.1f} GiB"
         )
         if self.measured and self.measured.allocated:
@@ -73,9 +94,10 @@ def settle(
     from training import probe
     from training.trainer import arguments
 
-    first, packed = data.windows(prepared.train, config.max_tokens, seed=config.seed)
-    per_step = wanted_per_step(config, len(first), processes)
+    first, _ = data.windows(prepared.train, config.max_tokens, seed=config.seed)
+    wanted = wanted_per_step(config, len(first))
     leak = attention.self_test(adapted, first, bound=LEAK_BOUND[place.attention])
+    off_stock = attention.against_stock(adapted, first, bound=STOCK_BOUND[place.precision])
 
     def args_of(choice: Choice) -> Any:
         return arguments(config, place, choice, folder, accumulate=1, steps=1)
@@ -85,17 +107,17 @@ def settle(
         was = recorded["resolved"]
         choices = [Choice(was["micro_batch"], was["checkpoint_layers"], was["optimizer"])]
     else:
-        choices = possible(config, place, shape, per_step, prepared, available)
+        choices = possible(config, place, shape, max(1, round(wanted / processes)), prepared, available)
     choice, measured = probe.settle(adapted, choices, first, args_of)
     choice = _agreed(choice, processes)
     windows, packed = data.windows(
         prepared.train, config.max_tokens, seed=config.seed, multiple_of=_shared(choice, processes)
     )
     test = _test_windows(config, prepared, choice, processes)
-    pace = pace_of(config, choice, len(windows), per_step, processes)
+    pace = pace_of(config, choice, len(windows), wanted, processes)
     tokens = float(prepared.train.prepared.rows.lengths.sum()) / pace.steps_an_epoch
     guess = memory.estimate(shape, load_of(config, place, choice, prepared))
-    return Plan(choice, pace.accumulate, pace.steps, tokens, packed.fill, windows, test, guess, measured, leak)
+    return Plan(choice, pace, processes, tokens, packed, windows, test, guess, measured, leak, off_stock)
 
 
 @dataclass(frozen=True)
@@ -103,20 +125,25 @@ class Pace:
     """How windows become steps: `accumulate` micro-batches of each process a step of the optimiser."""
 
     accumulate: int
+    per_step: int  # windows, of all processes
+    wanted: int  # of them, by --tokens-per-step: whole micro-batches of all processes come as near to it as they can
     steps_an_epoch: int
     steps: int  # of the whole run
 
 
-def pace_of(config: RunConfig, choice: Choice, windows: int, per_step: int, processes: int = 1) -> Pace:
-    """The pace of a run over `windows` windows, `per_step` of them wanted by each process in a step."""
-    accumulate = max(1, round(per_step / choice.micro_batch))
-    steps_an_epoch = math.ceil(windows / (choice.micro_batch * accumulate * processes))
-    return Pace(accumulate, steps_an_epoch, config.max_steps or max(1, round(config.epochs * steps_an_epoch)))
+def pace_of(config: RunConfig, choice: Choice, windows: int, wanted: int, processes: int = 1) -> Pace:
+    """The pace of a run over `windows` windows, `wanted` of them in a step."""
+    at_once = choice.micro_batch * processes
+    accumulate = max(1, round(wanted / at_once))
+    steps_an_epoch = math.ceil(windows / (at_once * accumulate))
+    by_epochs = max(1, round(config.epochs * steps_an_epoch))
+    steps = config.max_steps or (min(by_epochs, TINY_STEPS) if config.model == TINY else by_epochs)
+    return Pace(accumulate, at_once * accumulate, wanted, steps_an_epoch, steps)
 
 
-def wanted_per_step(config: RunConfig, windows: int, processes: int = 1) -> int:
-    """Windows of each process in a step, by --tokens-per-step."""
-    return max(1, min(config.tokens_per_step // config.max_tokens, windows) // processes)
+def wanted_per_step(config: RunConfig, windows: int) -> int:
+    """Windows in a step, of all processes, by --tokens-per-step."""
+    return max(1, min(config.tokens_per_step // config.max_tokens, windows))
 
 
 def possible(
@@ -208,8 +235,5 @@ def _test_windows(config: RunConfig, prepared: data.Data, choice: Choice, proces
 
 
 def _shared(choice: Choice, processes: int) -> int:
-    """What the number of windows must be a multiple of: accelerate repeats windows to fill an uneven last round.
-
-    One process just has a smaller last batch.
-    """
+    """What the number of windows must be a multiple of: one process just has a smaller last batch."""
     return choice.micro_batch * processes if processes > 1 else 1

@@ -54,7 +54,6 @@ def arguments(
         warmup_steps=round(config.warmup * steps),
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
-        num_train_epochs=config.epochs,
         max_steps=steps,
         eval_strategy="steps",
         eval_steps=config.eval_every or tenth,

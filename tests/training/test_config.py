@@ -13,6 +13,7 @@ from training.config import PRESETS, TINY_DEFAULTS, RunConfig, as_json, check, f
 from training.errors import DataError, OptionError, RunError
 from training.folder import Folder, prepare_folder
 from training.memory import Choice
+from training.settling import pace_of
 
 BASE = RunConfig(data=Path("."), model="tiny")
 
@@ -75,7 +76,7 @@ def case_of(name):  # noqa: C901, PLR0911, PLR0912 - one case an option
         "weight_decay": (0.1, lambda c: sft(c).weight_decay == 0.1),
         "max_grad_norm": (0.7, lambda c: sft(c).max_grad_norm == 0.7),
         "seed": (7, lambda c: sft(c).seed == sft(c).data_seed == 7),
-        "epochs": (3.0, lambda c: sft(c).num_train_epochs == 3.0),
+        "epochs": (3.0, lambda c: pace_of(replace(c, model="m"), Choice(1, 0, "adamw"), 16, 8).steps == 6),
         "eval_every": (9, lambda c: sft(c).eval_steps == 9 and sft(BASE).eval_steps == 10),
         "save_every": (9, lambda c: sft(c).save_steps == 9),
         "log_every": (5, lambda c: sft(c).logging_steps == 5),

@@ -8,19 +8,52 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.training.builds import table
-from training.encode import encode
+from training.data import Split, windows
+from training.encode import IGNORED, Encoded, encode
 from training.ledger import prepare
 from training.packing import pack
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(1, 50), max_size=200), st.integers(50, 90), st.integers(1, 8))
-def test_each_row_once_and_no_window_over_its_size(lengths, size, multiple):
-    packed = pack(np.array(lengths, np.int64), size, seed=0, multiple_of=multiple)
+@given(st.lists(st.integers(1, 50), max_size=200), st.integers(50, 90))
+def test_each_row_once_and_no_window_over_its_size(lengths, size):
+    packed = pack(np.array(lengths, np.int64), size, seed=0)
     assert sorted(row for window in packed.windows for row in window) == list(range(len(lengths)))
     assert all(sum(lengths[row] for row in window) <= size and window for window in packed.windows)
-    if len(lengths) >= 2 * multiple * (len(packed.windows) or 1):
-        assert len(packed.windows) % multiple == 0
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(2, 50), min_size=1, max_size=60), st.integers(50, 90), st.integers(1, 8))
+def test_several_processes_share_the_windows_evenly(lengths, size, multiple):
+    """Each row once, in as many windows as there are packed; what makes their number even is empty and trains nothing."""
+    split = split_of(lengths)
+    dataset, packed = windows(split, size, seed=0, multiple_of=multiple)
+    real = len(packed.windows)
+    assert len(dataset) % multiple == 0 and 0 <= len(dataset) - real < multiple
+    rows = [row for window in packed.windows for row in window]
+    assert sorted(rows) == list(range(len(lengths)))
+    ids = split.prepared.rows.ids
+    for number, window in enumerate(packed.windows):
+        assert dataset[number]["seq_lengths"] == [lengths[row] for row in window]
+        starts = [sum(lengths[:row]) for row in window]
+        wanted = np.concatenate([ids[a : a + lengths[row]] for a, row in zip(starts, window, strict=True)])
+        assert dataset[number]["input_ids"] == wanted.tolist()
+    for number in range(real, len(dataset)):
+        assert dataset[number]["labels"] == [IGNORED] and dataset[number]["seq_lengths"] == [1]
+    labels = [label for window in dataset["labels"] for label in window if label != IGNORED]
+    assert len(labels) == split.prepared.ledger.tokens_trained
+
+
+def test_windows_that_cannot_be_halved_are_made_even():
+    dataset, packed = windows(split_of([50] * 7), 50, seed=0, multiple_of=2)
+    assert len(packed.windows) == 7 and len(dataset) == 8 and packed.fill == 1.0
+
+
+def split_of(lengths):
+    span = np.concatenate([np.append(np.full(length - 1, -1), 0) for length in lengths]).astype(np.int32)
+    bounds = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    encoded = Encoded([f"r{n}" for n in range(len(lengths))], np.arange(len(span), dtype=np.int32), span, bounds)
+    return Split(table([]), prepare(encoded, 99, "newest", "all-answers"))
 
 
 def test_the_order_is_shuffled_and_seeded():
