@@ -12,7 +12,7 @@ from cyclopts.config import Dict
 
 from dataprep.contract import BuildError, DamagedFile
 from training.config import PRESETS, TINY, TINY_DEFAULTS, RunConfig, read_toml
-from training.errors import Stopped, TrainingError, nearest
+from training.errors import OptionError, Stopped, TrainingError, nearest
 
 if TYPE_CHECKING:
     from cyclopts import ArgumentCollection
@@ -96,6 +96,8 @@ def inspect(
     if as_json:
         for line in show.json_lines(options, rows or (str(row) if row is not None else "all")):
             sys.stdout.write(line + "\n")
+    elif rows is not None:
+        raise OptionError(f"--rows {rows} goes with --json; to look at one row, give --row.")
     else:
         show.in_colour(options, row or 0)
 

@@ -200,6 +200,14 @@ def at_least(low: float, **options: float | None) -> None:
             raise OptionError(f"--{name.replace('_', '-')} is {value} and must be a number of at least {low}.")
 
 
+def check_seed(seed: int) -> None:
+    """Raises:
+    OptionError: NumPy takes no such seed.
+    """
+    if not 0 <= seed <= MOST_SEED:
+        raise OptionError(f"--seed is {seed} and must be between 0 and {MOST_SEED}.")
+
+
 def check(config: RunConfig) -> RunConfig:
     """`config`, if its values make sense.
 
@@ -210,13 +218,12 @@ def check(config: RunConfig) -> RunConfig:
         "max_tokens": 16, "epochs": 1e-6, "tokens_per_step": 1, "lora_r": 1, "lora_alpha": 1, "keep": 2, "log_every": 1,
         "held_out": 0, "max_steps": 1, "micro_batch": 1, "checkpoint_layers": 0, "eval_every": 1, "save_every": 1,
         "lr": 0, "warmup": 0, "weight_decay": 0, "max_grad_norm": 1e-9, "lora_dropout": 0, "stop_prompts": 0,
-        "memory_gb": 0.1, "seed": 0,
+        "memory_gb": 0.1,
     }  # fmt: skip
     values = asdict(config)
     for name, low in least.items():
         at_least(low, **{name: values[name]})
-    if config.seed > MOST_SEED:
-        raise OptionError(f"--seed is {config.seed} and must be at most {MOST_SEED}.")
+    check_seed(config.seed)
     if config.lora_dropout >= 1 or config.warmup > 1:
         raise OptionError("--lora-dropout must be below 1 and --warmup at most 1: both are shares.")
     if config.resume not in ("auto", "never"):

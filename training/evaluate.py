@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataprep.contract import Build
 from training import data, model
-from training.config import TINY, RunConfig, from_json
-from training.errors import DataError, RunError
+from training.config import TINY, RunConfig, at_least, check_seed, from_json
+from training.errors import DataError, ModelError, RunError
 from training.folder import Folder
 from training.model import Place
 from training.vocabulary import Vocabulary, load_vocabulary
@@ -40,6 +40,7 @@ def open_run(path: Path) -> Finished:
 
     Raises:
         RunError: there is no run, or it has no adapter yet.
+        ModelError: the base model's folder holds another model by now.
     """
     folder = Folder(path)
     facts = folder.read()
@@ -47,7 +48,20 @@ def open_run(path: Path) -> Finished:
         raise RunError(f"The run in {path} has no adapter yet ({facts.get('status')}): go on with --resume auto.")
     config = from_json({**facts["options"], **facts["operational"]})
     name = str(folder.base) if config.model == TINY else config.model
-    return Finished(folder, facts, config, name, model.choose_place(config), load_vocabulary(name, config.revision))
+    revision = facts["model"]["revision"]
+    if not Path(name).is_dir():
+        config = replace(config, revision=revision)  # the commit: a branch moves on
+    elif model.revision_of(name, None) != revision:
+        raise ModelError(f"{name} holds another model than the one that the run in {path} was trained on.")
+    place = _place(config, facts["place"]["precision"])
+    return Finished(folder, facts, config, name, place, load_vocabulary(name, config.revision))
+
+
+def _place(config: RunConfig, precision: str) -> Place:
+    """This machine, in the run's own arithmetic: what NF4 keeps of a weight depends on the type that it comes in."""
+    of_gpus = {"device": "cuda", "attention": "varlen", "kernels": "liger"}  # the run's machine had one
+    free: dict[str, Any] = {name: "auto" for name, value in of_gpus.items() if getattr(config, name) == value}
+    return replace(model.choose_place(replace(config, precision="auto", **free)), precision=precision)
 
 
 def bound_build(run: Finished) -> Build:
@@ -78,9 +92,12 @@ def evaluate(path: Path, prompts: int, max_new_tokens: int) -> dict[str, Any]:
     """Held-out loss and perplexity of the base model and of the adapter, and how many answers end by themselves.
 
     Raises:
+        OptionError: fewer than one prompt or token.
         DataError: nothing was held out.
     """
     from training.generate import stop_share
+
+    at_least(1, prompts=prompts, max_new_tokens=max_new_tokens)
 
     run = open_run(path)
     build = bound_build(run)
@@ -125,14 +142,32 @@ def autocast(place: Place) -> torch.autocast:
     return torch.autocast(kind, dtype=half, enabled=place.precision != "fp32")
 
 
-def generate(path: Path, prompt: str, system: str | None, **sampling: Any) -> Answer:
-    """The answer of a run's model to one prompt."""
+def generate(
+    path: Path, prompt: str, system: str | None, *, max_new_tokens: int, temperature: float, seed: int
+) -> Answer:
+    """The answer of a run's model to one prompt.
+
+    Raises:
+        OptionError: a value that makes no sense.
+    """
     from training.generate import answers
     from training.prompts import prompt_ids
 
+    at_least(1, max_new_tokens=max_new_tokens)
+    at_least(0, temperature=temperature)
+    check_seed(seed)
     run = open_run(path)
     template = (run.folder.adapter / "chat_template.jinja").read_text("utf-8")  # the build's own, kept with the adapter
     messages = [{"role": "system", "content": system}] if system else []
     facts = run.facts["template"]
     ids = prompt_ids(template, [*messages, {"role": "user", "content": prompt}], facts, run.vocabulary)
-    return answers(load(run), run.vocabulary, [ids], facts["end_token"], **sampling)[0]
+    said = answers(
+        load(run),
+        run.vocabulary,
+        [ids],
+        facts["end_token"],
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+    )
+    return said[0]

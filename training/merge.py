@@ -17,7 +17,7 @@ from training import data
 from training.errors import ModelError, RunError
 from training.evaluate import Finished, autocast, bound_build, load, open_run
 from training.folder import PARTIAL, publish, writing
-from training.vocabulary import locate
+from training.vocabulary import locate, read_facts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,11 +33,15 @@ def merge(path: Path, to: Path, *, check: bool) -> dict[str, Any]:
 
     Raises:
         RunError: `to` is not empty, or cannot be written.
-        ModelError: the base model has no safetensors.
+        ModelError: the base model has no safetensors, or damaged ones.
+        BuildError, DataError: the build to check with is not there any more; nothing was written.
     """
+    if to.exists() and not to.is_dir():
+        raise RunError(f"{to} is no folder: choose another --to.")
     if to.exists() and any(to.iterdir()):
         raise RunError(f"{to} is not empty: choose another --to.")
     run = open_run(path)
+    rows = _rows(run) if check else []
     partial = to.with_name(to.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -51,18 +55,18 @@ def merge(path: Path, to: Path, *, check: bool) -> dict[str, Any]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # renamed by now, or of no use
     facts: dict[str, Any] = {"merged": merged, "shards": shards}
-    return facts | (compare(run, to) if check else {})
+    return facts | (compare(run, to, rows) if check else {})
 
 
 def _write(run: Finished, to: Path) -> tuple[int, int]:
     """All shards of the base model, with the adapter merged; returns the numbers of merged layers and of shards."""
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
     deltas = Deltas(run)
     shards = list(_shards(run))
     quantized = _quantized_names(run) if run.config.quantization == "nf4" else set()
     for shard in shards:
-        weights = load_file(str(shard))
+        weights = read_weights(shard)
         for name, weight in weights.items():
             weights[name] = deltas.onto(name, weight, quantized=name in quantized)
         save_file(weights, str(to / shard.name), metadata={"format": "pt"})
@@ -73,9 +77,24 @@ def _write(run: Finished, to: Path) -> tuple[int, int]:
     return deltas.count, len(shards)
 
 
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file.
+
+    Raises:
+        ModelError: it is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return dict(load_file(str(path)))
+    except (OSError, SafetensorError) as fault:
+        raise ModelError(f"{path} cannot be read ({fault}): fetch it again, or train again.") from None
+
+
 def _shards(run: Finished) -> Iterator[Path]:
     index = locate(run.name, INDEX, run.config.revision)
-    names = sorted(set(json.loads(index.read_text())["weight_map"].values())) if index else [SINGLE]
+    names = sorted(set(read_facts(index)["weight_map"].values())) if index else [SINGLE]
     for name in names:
         path = locate(run.name, name, run.config.revision)
         if path is None:
@@ -102,11 +121,9 @@ class Deltas:
     """The adapter's products by the name of the weight they belong to; `left`: those not merged yet."""
 
     def __init__(self, run: Finished) -> None:
-        from safetensors.torch import load_file
-
-        settings = json.loads((run.folder.adapter / "adapter_config.json").read_text())
+        settings = read_facts(run.folder.adapter / "adapter_config.json")
         self.scale = settings["lora_alpha"] / settings["r"]
-        self.weights = load_file(str(run.folder.adapter / "adapter_model.safetensors"))
+        self.weights = read_weights(run.folder.adapter / "adapter_model.safetensors")
         self.dtype, self.device = run.place.dtype, run.place.device
         mark = ".lora_A.weight"
         self.left = {name.removesuffix(mark) for name in self.weights if name.endswith(mark)}
@@ -142,7 +159,7 @@ def _accompany(run: Finished, to: Path) -> None:
         path = locate(run.name, name, run.config.revision)
         if path is not None:
             shutil.copyfile(path, to / name)
-    facts = json.loads((to / "config.json").read_text("utf-8"))
+    facts = read_facts(to / "config.json")
     facts.pop("quantization_config", None)
     facts["dtype"] = str(run.place.dtype).removeprefix("torch.")
     facts.pop("torch_dtype", None)
@@ -158,8 +175,8 @@ def _accompany(run: Finished, to: Path) -> None:
     (to / "README.md").write_text(card.replace("# LoRA adapter", "# Merged model") + note, "utf-8")
 
 
-def compare(run: Finished, merged: Path) -> dict[str, float]:
-    """How far the merged model is from the base with the adapter on it, on real rows; one runs after the other.
+def compare(run: Finished, merged: Path, rows: list[list[int]]) -> dict[str, float]:
+    """How far the merged model is from the base with the adapter on it, on `rows` (ids); one runs after the other.
 
     Returns:
         `logit_difference`, the largest; `kl`, the mean divergence a token of the merged model's from the adapter's, in nats.
@@ -167,7 +184,6 @@ def compare(run: Finished, merged: Path) -> dict[str, float]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    rows = _rows(run)
     adapted = load(run)
     told = [_logits(adapted, row, run) for row in rows]
     del adapted

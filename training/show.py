@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from dataprep.contract import Build
 from training import data
 from training.config import TINY, RunConfig, check
 from training.encode import Encoded, encode
-from training.errors import OptionError
+from training.errors import DataError, OptionError
 from training.ledger import prepare
 from training.packing import pack
 from training.vocabulary import Vocabulary, load_vocabulary
@@ -76,26 +77,36 @@ def in_colour(options: RunConfig, row: int) -> None:
     if not 0 <= row < train.num_rows:
         raise OptionError(f"--row {row}: the train split has the rows 0 to {train.num_rows - 1}.")
     vocabulary = vocabulary_of(config, train, dict(build.manifest.template))
-    encoded = encode(train, vocabulary)
-    ready = prepare(encoded, config.max_tokens, config.cut, config.train_on, strict=False)
-    alone = encoded.take(np.array([row]))
+    alone = encode(train.slice(row, 1), vocabulary)
+    ready = prepare(alone, config.max_tokens, config.cut, config.train_on, strict=False)
+    labels = ready.labels.tolist()
     name = alone.names[0]
-    places = [place for place, other in enumerate(ready.rows.names) if other == name]
     console = Console()
-    labels = _split(ready.labels, ready.rows.bounds)[places[0]] if places else []
     console.print(_coloured(alone, labels, vocabulary))
-    kept = len(labels)
-    console.print(
+    told = (
         f"{name}: {len(alone.ids)} tokens, {sum(label >= 0 for label in labels)} trained, "
-        f"{len(alone.ids) - kept} cut at a window of {config.max_tokens}."
+        f"{len(alone.ids) - len(labels)} cut at a window of {config.max_tokens}."
     )
-    if places:
-        packed = pack(ready.rows.lengths, config.max_tokens, seed=config.seed)
-        number, window = next((n, w) for n, w in enumerate(packed.windows) if places[0] in w)
-        tokens = int(ready.rows.lengths[window].sum())
-        console.print(f"Window {number} of {len(packed.windows)}: {len(window)} conversations, {tokens} tokens.")
-    else:
-        console.print("It is left out: its first answer does not fit, or it trains nothing.")
+    for sentence in (told, _whereabouts(config, build, vocabulary, name)):
+        console.print(sentence, markup=False, highlight=False)  # an id may look like markup
+
+
+def _whereabouts(config: RunConfig, build: Build, vocabulary: Vocabulary, name: str) -> str:
+    """What a run makes of a row: its window, or why it has none."""
+    try:
+        prepared = data.load(config, build, vocabulary)
+    except DataError as fault:
+        return f"No run takes this build: {fault}"
+    if prepared.test is not None and name in prepared.test.table["id"].to_pylist():
+        return "It is held out from training."
+    rows = prepared.train.prepared.rows
+    if name not in rows.names:
+        return "It is left out: its first answer does not fit, or it trains nothing."
+    place = rows.names.index(name)
+    packed = pack(rows.lengths, config.max_tokens, seed=config.seed)
+    number, window = next((n, w) for n, w in enumerate(packed.windows) if place in w)
+    tokens = int(rows.lengths[window].sum())
+    return f"Window {number} of {len(packed.windows)}: {len(window)} conversations, {tokens} tokens."
 
 
 def _coloured(alone: Encoded, labels: list[int], vocabulary: Vocabulary):  # type: ignore[no-untyped-def]

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from dataprep.contract import BuildError
 from tests.training.builds import chatter, row, write_build
+from training.config import RunConfig
+from training.errors import DataError, ModelError, OptionError, RunError
 
+TENSORBOARD = find_spec("tensorboard") is not None
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 16
 COMMON = ["--model", "tiny", "--max-steps", str(STEPS), "--save-every", "4", "--eval-every", "8", "--device", "cpu"]
 
 
-def training(*arguments: str | Path, check: int | None = 0) -> subprocess.CompletedProcess:
+def training(
+    *arguments: str | Path, check: int | None = 0, cwd: Path = ROOT, **environment: str
+) -> subprocess.CompletedProcess:
     done = subprocess.run(
-        [sys.executable, "-m", "training.cli", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True
-    )
+        [sys.executable, "-m", "training.cli", *map(str, arguments)],
+        cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, capture_output=True, text=True,
+    )  # fmt: skip
     if check is not None:
         assert done.returncode == check, done.stderr[-3000:]
     return done
@@ -51,10 +62,15 @@ def wait_for(run: Path, step: int, process: subprocess.Popen) -> None:
 
 @pytest.fixture(scope="module")
 def whole(small_build, tmp_path_factory) -> Path:
-    """A run from its beginning to its end."""
-    run = tmp_path_factory.mktemp("runs") / "whole"
-    training("run", "--data", small_build, *COMMON, "--out", run)
-    return run
+    """A run from its beginning to its end, on a `latest` that has moved on since, all named by relative paths."""
+    folder = tmp_path_factory.mktemp("whole")
+    latest, newer = folder / "latest", write_build(folder / "newer", chatter(20, seed=3))
+    latest.symlink_to(small_build)
+    more = ["--keep", "3", "--stop-prompts", "5", *(["--report-to", "tensorboard"] if TENSORBOARD else [])]
+    training("run", "--data", "latest", *COMMON, *more, "--out", "runs/whole", cwd=folder)
+    latest.unlink()
+    latest.symlink_to(newer)
+    return folder / "runs" / "whole"
 
 
 def test_a_run_learns_and_tells(whole):
@@ -65,8 +81,36 @@ def test_a_run_learns_and_tells(whole):
     assert ledger["tokens_read"] == ledger["tokens_trained"] + ledger["tokens_masked"]
     assert facts["bond"]["version"] and facts["versions"]["trl"] and facts["resolved"]["steps"] == STEPS
     assert [step for step, _ in losses(whole)][-2:] == [STEPS, STEPS]
-    assert len(list((whole / "checkpoints").iterdir())) == 2
     assert "<svg" in (whole / "loss.html").read_text()
+
+
+def test_keep_and_stop_prompts(whole):
+    """--keep 3 of the four checkpoints, and --stop-prompts 5."""
+    assert [path.name for path in sorted((whole / "checkpoints").iterdir())] == [
+        "step-000008",
+        "step-000012",
+        "step-000016",
+    ]
+    assert json.loads((whole / "run.json").read_text())["metrics"]["stop_prompts"] == 5
+
+
+@pytest.mark.skipif(not TENSORBOARD, reason="the package tensorboard is not installed")
+def test_report_to_tensorboard(whole):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(whole / "tensorboard")).Reload()
+    told = [(event.step, pytest.approx(event.value)) for event in events.Scalars("train/loss")]
+    lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["loss"]) for line in lines if "loss" in line] == told
+    assert len(events.Scalars("eval/loss")) == sum("eval_loss" in line for line in lines)
+
+
+def test_report_to_tensorboard_without_the_package(monkeypatch):
+    from training import config
+
+    monkeypatch.setattr(config, "find_spec", lambda name: None)
+    with pytest.raises(OptionError, match="pip install tensorboard"):
+        config.check(RunConfig(data=Path("."), model="tiny", report_to="tensorboard"))
 
 
 def test_the_adapter_opens_with_stock_libraries(whole):
@@ -78,7 +122,7 @@ def test_the_adapter_opens_with_stock_libraries(whole):
     told = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
     assert told == "<s>[INST] Hi [/INST]"
     settings = json.loads((whole / "adapter" / "adapter_config.json").read_text())
-    assert Path(settings["base_model_name_or_path"]) == whole / "base"
+    assert settings["base_model_name_or_path"] == str(whole / "base")  # --out was relative, and this is another folder
     assert AutoPeftModelForCausalLM.from_pretrained(whole / "adapter").config.vocab_size > 0
     facts = json.loads((whole / "run.json").read_text())
     assert facts["bond"]["version"] in (whole / "adapter" / "README.md").read_text()
@@ -146,6 +190,94 @@ def test_evaluate_generate_merge(whole, tmp_path):
     assert torch.isfinite(model(ids).logits).all()
     done = training("merge", "--run", whole, "--to", to, check=1)
     assert "not empty" in done.stderr
+
+
+@pytest.fixture
+def copied(whole, tmp_path):
+    """A copy of the whole run, to change; takes changes of run.json by their path."""
+
+    def change(**changes):
+        shutil.copytree(whole, tmp_path / "copy", ignore=shutil.ignore_patterns("checkpoints"))
+        path = tmp_path / "copy" / "run.json"
+        facts = json.loads(path.read_text())
+        for name, value in changes.items():
+            part, key = name.split("__")
+            facts[part][key] = value
+        path.write_text(json.dumps(facts))
+        return path.parent
+
+    return change
+
+
+def test_what_comes_after_keeps_the_runs_arithmetic(copied, whole):
+    """A run of a GPU is evaluated and merged here in its own type: NF4 keeps another value of the same weight in fp32."""
+    from training.evaluate import open_run
+    from training.merge import Deltas
+
+    path = copied(
+        place__precision="bf16", options__device="cuda", options__attention="varlen", options__kernels="liger"
+    )
+    run = open_run(path)
+    assert (run.place.device.split(":")[0], run.place.precision) != ("cpu", "fp32")
+    assert str(Deltas(run).dtype) == "torch.bfloat16"
+    assert open_run(whole).place.precision == "fp32"
+
+
+def test_what_comes_after_keeps_the_runs_model(copied, monkeypatch):
+    from training import evaluate
+
+    path = copied(options__model="org/name", model__revision="abc")
+    monkeypatch.setattr(evaluate, "load_vocabulary", lambda name, revision: (name, revision))
+    run = evaluate.open_run(path)
+    assert run.vocabulary == ("org/name", "abc") and run.config.revision == "abc"
+
+
+def test_another_model_in_the_runs_folder_is_refused(copied):
+    from training.evaluate import open_run
+
+    path = copied()
+    config = path / "base" / "config.json"
+    config.write_text(config.read_text() + " ")
+    with pytest.raises(ModelError, match="another model"):
+        open_run(path)
+
+
+def test_nothing_is_merged_that_cannot_be_checked(copied, tmp_path):
+    from training.merge import merge
+
+    path = copied(operational__data=str(tmp_path / "gone"))
+    with pytest.raises(BuildError):
+        merge(path, tmp_path / "merged", check=True)
+    assert not list(tmp_path.glob("merged*"))
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RunError, match="is no folder"):
+        merge(path, tmp_path / "file", check=False)
+
+
+def test_damaged_weights(whole, tmp_path):
+    from training import model
+    from training.merge import read_weights
+
+    folder = shutil.copytree(whole / "base", tmp_path / "base")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-64])
+    with pytest.raises(ModelError, match="cannot be read"):
+        read_weights(weights)
+    place = model.Place("cpu", "fp32", "dataprep_segments", liger=False)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        model.load_base(str(folder), None, RunConfig(data=tmp_path, model=str(folder)), place)
+
+
+@pytest.mark.parametrize("values, told", [
+    ({"max_new_tokens": 0}, "--max-new-tokens"), ({"temperature": -1.0}, "--temperature"), ({"seed": -1}, "--seed"),
+])  # fmt: skip
+def test_answers_to_values_that_make_no_sense(values, told):
+    from training.evaluate import evaluate, generate
+
+    with pytest.raises(OptionError, match=told):
+        generate(Path("none"), "Hi", None, **{"max_new_tokens": 1, "temperature": 0.0, "seed": 0} | values)
+    with pytest.raises(OptionError, match="--prompts"):
+        evaluate(Path("none"), 0, 1)
 
 
 def test_bad_input_is_one_sentence(small_build, tmp_path):
@@ -220,6 +352,104 @@ def test_help_loads_nothing_heavy():
     code = "import sys, training.cli; print([name for name in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout
     assert not heavy & set(eval(loaded))  # noqa: S307 - our own output
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+def test_broken_facts_of_a_model(whole, tmp_path, file):
+    from training import model
+    from training.vocabulary import load_vocabulary
+
+    folder = shutil.copytree(whole / "base", tmp_path / "base")
+    (folder / file).write_text('{"hidden_size": ')
+    with pytest.raises(ModelError, match=f"{file} is no readable JSON object"):
+        model.read_shape(str(folder), None)
+        load_vocabulary(str(folder))
+
+
+def test_build_and_model_are_named_in_full(tmp_path, monkeypatch, capsys):
+    """--data and --model as whole paths; `latest` of a run that has begun is what it began with."""
+    from training.run import _in_full
+
+    for name in ("one", "two", "model"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    Path("latest").symlink_to("two")
+    config = RunConfig(data=Path("latest"), model="model", out=Path("run"), resume="auto")
+    full = _in_full(config)
+    assert full.data == tmp_path / "two" and full.model == str(tmp_path / "model")
+    Path("run").mkdir()
+    Path("run/run.json").write_text(json.dumps({"operational": {"data": str(tmp_path / "one")}}))
+    assert _in_full(config).data == tmp_path / "one"
+    assert f"goes on with {tmp_path / 'one'}" in capsys.readouterr().err
+    assert _in_full(replace(config, data=Path("two"))).data == tmp_path / "two"  # and is refused by its version
+    assert _in_full(replace(config, model="tiny")).model == "tiny"
+
+
+def test_a_failed_run_says_so_in_out(small_build, tmp_path, monkeypatch):
+    from training import run
+
+    def fail(*_):
+        raise DataError("Nothing works.")
+
+    monkeypatch.setattr(run, "_train", fail)
+    config = RunConfig(data=small_build, model="tiny", device="cpu", out=tmp_path / "out", max_tokens=256, max_steps=1)
+    with pytest.raises(DataError):
+        run.run(config)
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "failed: Nothing works."
+
+
+def vocabulary_with(template):
+    from training.tiny import learn_vocabulary
+
+    vocabulary = learn_vocabulary(["text"], ["<s>", "</s>"])
+    marks = {"bos_token": "<s>", "eos_token": "</s>"}
+    return replace(vocabulary, facts=vocabulary.facts | marks, chat_template=template)
+
+
+def test_another_template_is_a_warning_that_shows_both(small_build, capsys):
+    from dataprep.contract import open_build
+    from tests.training.builds import CHATML, LLAMA2
+    from training.run import warn_of_other_template
+
+    build = open_build(small_build)
+    assert warn_of_other_template(build, vocabulary_with(None)) is None
+    assert warn_of_other_template(build, vocabulary_with(LLAMA2)) is None
+    said = warn_of_other_template(build, vocabulary_with(CHATML))
+    assert "[INST] Hello? [/INST]" in said and "<|im_start|>user" in said and said in capsys.readouterr().err
+    strict = vocabulary_with("{{ raise_exception('a system text is wanted') }}")
+    assert "a system text is wanted" in warn_of_other_template(build, strict)
+
+
+def test_the_presets_faults_are_told(small_build, capsys):
+    from training import data
+    from training.config import NOTEBOOK_FAULTS
+    from training.model import choose_place
+    from training.run import _tell
+
+    config = RunConfig(data=small_build, model="tiny", device="cpu", preset="notebook")
+    prepared = data.load(config, data.open_data(config), vocabulary_with(None))
+    _tell(config, prepared, choose_place(config))
+    told = capsys.readouterr().err
+    assert all(fault in told for fault in NOTEBOOK_FAULTS)
+    _tell(replace(config, preset=None), prepared, choose_place(config))
+    assert "notebook" not in capsys.readouterr().err
+
+
+def test_the_loss_page_escapes():
+    from training.export import loss_page
+
+    page = loss_page([{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}], "<script>a & b</script>")
+    assert "<script>" not in page and page.count("&lt;script&gt;a &amp; b") == 2
+    assert 'points="400.0,0.0 800.0,320.0"' in page
+
+
+def test_what_a_kill_left_of_an_old_checkpoint_goes(tmp_path):
+    from training.folder import Folder, rotate
+
+    for name in ("step-000004", "step-000008", "step-000012", ".partial-step-000002"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    rotate(Folder(tmp_path), 2)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-000008", "step-000012"]
 
 
 def test_a_full_disk_at_a_checkpoint(tmp_path):
