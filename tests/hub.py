@@ -1,4 +1,4 @@
-"""A Hub on loopback, for the real `huggingface_hub` client: data sets in memory, commits, and the requests of a reader.
+"""A Hub on loopback, for the real `huggingface_hub` client: data sets and models in memory, commits, and the requests of a reader.
 
     with Hub() as hub:
         commit = hub.commit("org/name", {"data/train.jsonl": b"…"})
@@ -258,10 +258,10 @@ def _level(found: Mapping[str, dict[str, Any]], below: str) -> list[tuple[str, d
 _REPO = r"(?P<repo>[^/]+/[^/]+)"
 _REV = r"(?P<revision>[^/]+)"
 _ROUTES = (
-    (rf"/api/datasets/{_REPO}", _Handler.info),
-    (rf"/api/datasets/{_REPO}/revision/{_REV}", _Handler.info),
-    (rf"/api/datasets/{_REPO}/refs", _Handler.refs),
-    (rf"/api/datasets/{_REPO}/tree/{_REV}(?P<path>/.*)?", _Handler.tree),
-    (rf"/api/datasets/{_REPO}/paths-info/{_REV}", _Handler.paths_info),
-    (rf"/datasets/{_REPO}/resolve/{_REV}/(?P<path>.+)", _Handler.resolve),
+    (rf"/api/(?:datasets|models)/{_REPO}", _Handler.info),
+    (rf"/api/(?:datasets|models)/{_REPO}/revision/{_REV}", _Handler.info),
+    (rf"/api/(?:datasets|models)/{_REPO}/refs", _Handler.refs),
+    (rf"/api/(?:datasets|models)/{_REPO}/tree/{_REV}(?P<path>/.*)?", _Handler.tree),
+    (rf"/api/(?:datasets|models)/{_REPO}/paths-info/{_REV}", _Handler.paths_info),
+    (rf"(?:/datasets)?/{_REPO}/resolve/{_REV}/(?P<path>.+)", _Handler.resolve),
 )

@@ -22,7 +22,6 @@ SHAPE = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 8192,
 }
-STEPS = 60  # at most: about a minute on two cores
 LEARNT_FROM = 2000  # rows
 
 
@@ -56,7 +55,7 @@ def make(folder: Path, build: Build, seed: int) -> None:
     """Write a random model and its tokenizer into `folder`; the same build and seed give the same bytes.
 
     The output layer is made larger than usual at the start: a fresh model is otherwise so unsure that adapters alone
-    could teach it little in `STEPS` steps.
+    could teach it little in the few steps of such a run.
     """
     template = dict(build.manifest.template)
     vocabulary = learn(build.splits["train"], template)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import pytest
 from tests.training.builds import chatter, row, write_build
 from training import data, model
 from training.config import PRESETS, TINY_DEFAULTS, RunConfig, as_json, check, from_json, names, read_toml
-from training.errors import DataError, OptionError, RunError
+from training.errors import DataError, OptionError, RunError, TrainingError
 from training.folder import Folder, prepare_folder
 from training.memory import Choice
 from training.settling import pace_of
@@ -93,19 +96,41 @@ def case_of(name):  # noqa: C901, PLR0911, PLR0912 - one case an option
 
 
 PLAIN = [field.name for field in fields(RunConfig) if case_of(field.name)]
-# Options with a test of their own, below or where it is named.
+# Options with a test of their own: where it is, and its name.
 ELSEWHERE = {
-    "data": "test_run", "model": "test_run", "out": "test_run", "resume": "test_resume_option", "config": "test_toml",
-    "preset": "test_presets", "allow_failed_gate": "test_gate", "max_tokens": "test_data_options",
-    "cut": "test_data_options", "train_on": "test_data_options", "held_out": "test_data_options",
-    "max_steps": "test_run", "tokens_per_step": "test_run", "keep": "test_run", "stop_prompts": "test_run",
-    "report_to": "test_run", "device": "test_device", "attention": "test_attention", "kernels": "test_kernels", "memory_gb": "test_memory_gb",
-    "quantization": "test_loading_options", "revision": "test_loading_options",
-}  # fmt: skip
+    "data": "test_run.test_build_and_model_are_named_in_full",
+    "model": "test_run.test_build_and_model_are_named_in_full",
+    "out": "test_run.test_a_failed_run_says_so_in_out",
+    "resume": "test_config.test_resume_option",
+    "config": "test_config.test_flags_go_before_config_and_config_before_preset",
+    "preset": "test_config.test_flags_go_before_config_and_config_before_preset",
+    "allow_failed_gate": "test_config.test_gate",
+    "max_tokens": "test_config.test_data_options",
+    "cut": "test_config.test_data_options",
+    "train_on": "test_config.test_data_options",
+    "held_out": "test_config.test_data_options",
+    "max_steps": "test_settling.test_steps",
+    "tokens_per_step": "test_plan.test_tokens_per_step",
+    "keep": "test_run.test_keep_and_stop_prompts",
+    "stop_prompts": "test_run.test_keep_and_stop_prompts",
+    "report_to": "test_run.test_report_to_tensorboard",
+    "device": "test_config.test_device",
+    "attention": "test_config.test_attention",
+    "kernels": "test_config.test_kernels",
+    "memory_gb": "test_config.test_memory_gb",
+    "quantization": "test_config.test_loading_options",
+    "revision": "test_config.test_loading_options",
+}
 
 
 def test_every_option_has_a_case():
-    assert set(PLAIN) | ELSEWHERE.keys() == set(names())
+    """A test of its own is a function that exists, speaks of the option (itself or in its cases) and asserts something."""
+    assert set(PLAIN) | ELSEWHERE.keys() == set(names()) and not set(PLAIN) & ELSEWHERE.keys()
+    for option, place in ELSEWHERE.items():
+        module, _, name = place.partition(".")
+        source = inspect.getsource(getattr(importlib.import_module(f"tests.training.{module}"), name))
+        spoken = re.search(rf"\b{option}\b|--{option.replace('_', '-')}\b|_{option}\b", source)
+        assert spoken and re.search(r"\bassert\b|pytest\.raises", source), (option, place)
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -219,6 +244,28 @@ def test_toml(tmp_path):
         read_toml(path)
 
 
+def test_flags_go_before_config_and_config_before_preset(tmp_path):
+    """--config and --preset at the command line."""
+    from training.cli import app
+
+    path = tmp_path / "a.toml"
+    path.write_text("max-tokens = 512\nlr = 1e-3\n")
+
+    def options(*flags):
+        _, bound, _ = app.parse_args(["run", "--data", ".", "--model", "m", *map(str, flags)], exit_on_error=False)
+        return bound.arguments["options"]
+
+    preset = PRESETS["notebook"]
+    found = options("--config", path, "--preset", "notebook", "--lr", "5e-3")
+    assert (found.config, found.preset) == (path, "notebook")
+    assert (found.lr, found.max_tokens, found.targets) == (5e-3, 512, preset["targets"])
+    assert options("--config", path).lr == 1e-3 and options("--preset", "notebook").max_tokens == preset["max_tokens"]
+    assert options() == RunConfig(data=Path("."), model="m")
+    assert options("--preset", "t4").precision == "fp16"
+    with pytest.raises(TrainingError, match="Did you mean 't4'"):
+        options("--preset", "t5")
+
+
 @pytest.mark.parametrize("line, told", [
     ("epochs = 0", "--epochs"), ("keep = 1", "--keep"), ("lora_dropout = 1.0", "--lora-dropout"),
     ("tokens_per_step = 5", "--tokens-per-step"), ("resume = 'yes'", "--resume"),
@@ -250,6 +297,7 @@ def test_json_round_trip():
 
 
 def test_resume_option(tmp_path):
+    """--resume never wants an empty folder, and auto one that holds a run."""
     folder = tmp_path / "run"
     assert prepare_folder(folder, "never")[1] is None
     (folder / "note").write_text("mine")

@@ -49,6 +49,11 @@ def test_plan_and_run_count_the_same(config, settled, options):
     assert facts["windows"] == len(found.windows) and facts["choice"]["micro_batch"] == found.choice.micro_batch
 
 
+def test_tokens_per_step(settled):
+    """The effective batch: windows of 256 tokens, by --tokens-per-step."""
+    assert [settled(tokens_per_step=tokens).accumulate for tokens in (256, 1024, 2048)] == [1, 4, 8]
+
+
 def test_settings_that_will_fit_are_named():
     config = RunConfig(data=".", model="m", micro_batch=8, checkpoint_layers=0)
     with pytest.raises(MemoryShort) as short:

@@ -1,0 +1,33 @@
+"""A model on the Hub: fetched, gated, and used from the cache where the Hub is out of reach."""
+
+from __future__ import annotations
+
+import json
+
+from tests.hub import Hub
+from tests.training.test_run import training
+
+SHAPE = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vocab_size": 999,
+}
+
+
+def test_a_model_of_the_hub_with_and_without_it(small_build, tmp_path):
+    from training.tiny import learn_vocabulary
+
+    tokenizer = learn_vocabulary(["text"], ["<s>", "</s>"]).backend.to_str().encode()
+    plan = ["plan", "--data", small_build, "--model", "org/model", "--gpu", "t4"]
+    with Hub() as hub:
+        hub.commit("org/model", {"config.json": json.dumps(SHAPE).encode(), "tokenizer.json": tokenizer})
+        home = hub.environment(tmp_path / "home")
+        training(*plan, **home)  # it has no tokenizer.model, tokenizer_config.json or template, and needs none
+        hub.repositories["org/model"].gated = True
+        done = training(*plan, check=1, **hub.environment(tmp_path / "other"))
+        assert "org/model is gated" in done.stderr and "HF_TOKEN" in done.stderr and "Traceback" not in done.stderr
+    training(*plan, **home | {"HF_HUB_OFFLINE": "1"})
+    done = training(*plan, check=1, **home | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "none")})
+    assert "is not in the cache" in done.stderr and "Traceback" not in done.stderr
