@@ -15,7 +15,8 @@ STAGE = "select"
 TRAIN = "train"
 TEST = "test"
 
-LARGEST = 0.01  # share of all rows that a group of alike trees may have in test
+LARGEST = 0.01  # share of all rows that a group of alike trees may have in test, and so may a tree,
+MEANS = 4  # or this many times the mean group: in a corpus of a few dozen trees each has more than that share
 
 _SPLIT_SALT = 0x73706C6974  # "split": so that a tree's side does not follow from its place in the sample
 
@@ -63,7 +64,8 @@ def split(conversations: pl.DataFrame, recipe: Recipe, kin: pl.DataFrame) -> tup
 
     A share is a threshold on a seeded hash of a group's smallest tree id: it is met approximately, and a tree keeps
     its side when others come or go. A number of rows takes the groups with the smallest hashes for as long as they
-    fit. A group of several trees that is larger than `LARGEST` of all rows is trained on.
+    fit. A group that is larger than `LARGEST` of all rows is trained on; a single tree only if it is also larger than
+    `MEANS` mean groups, so that a corpus of few trees can be split.
 
     Args:
         conversations: columns of `conversations.CONVERSATIONS`.
@@ -79,7 +81,8 @@ def split(conversations: pl.DataFrame, recipe: Recipe, kin: pl.DataFrame) -> tup
     groups = grouped.group_by("group", maintain_order=True).agg(tree.min(), size=pl.len(), trees=tree.n_unique())
     hashes = seeded_hashes(groups["tree_id"], recipe.seed ^ _SPLIT_SALT)
     size = groups["size"].to_numpy()
-    too_large = (groups["trees"].to_numpy() > 1) & (size > LARGEST * len(conversations))
+    several = groups["trees"].to_numpy() > 1
+    too_large = (size > LARGEST * len(conversations)) & (several | (size * len(size) > MEANS * len(conversations)))
     if share is not None:
         held_out = hashes < np.uint64(int(share * 2**64))
     else:
@@ -89,8 +92,9 @@ def split(conversations: pl.DataFrame, recipe: Recipe, kin: pl.DataFrame) -> tup
     names = groups["group"].filter(pl.Series(held_out & ~too_large, dtype=pl.Boolean))
     parts = divide(conversations, grouped["group"].is_in(names.implode()))
     notes = [
-        f"A group of {n} conversations that are alike is over {LARGEST:.0%} of all: it is in train."
-        for n in size[too_large]
+        f"A {'group' if alike else 'tree'} of {n} conversations{' that are alike' if alike else ''} is over {LARGEST:.0%} "
+        "of all: it is in train."
+        for n, alike in zip(size[too_large].tolist(), several[too_large].tolist(), strict=True)
     ]
     if rows and parts[TEST].height < rows:
         notes.append(f"--split {recipe.split}: {parts[TEST].height} rows, as trees and what is alike stay whole.")

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from dataprep.contract import open_build, read_manifest
+from dataprep.dedup.leaks import alike_groups, find_leaks
 from dataprep.dedup.proof import prove
 from dataprep.errors import InputError, RecipeError
 from dataprep.shards import read_fates
@@ -88,6 +89,34 @@ def test_what_is_alike_is_on_one_side_and_test_is_proved_clean(tmp_path: Path, s
         assert prove(both, "thread", left, right).max() < 0.7
 
 
+def test_what_sketches_miss_is_moved_to_train_and_told(
+    tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def blind(frame: pl.DataFrame, *more: object) -> object:
+        return frame.select("row", group="row"), alike_groups(frame)[1]
+
+    clean = make(tmp_path / "store", source=(source,), split="test=0.4", near_dup="off")
+    monkeypatch.setattr("dataprep.build.alike_groups", blind)
+    outcome = make(tmp_path / "store", source=(source,), split="test=0.4", near_dup="off", force=True, name="blind")
+    told = outcome.facts["split"]
+    assert told["moved_to_train"] > 0 and clean.facts["split"]["moved_to_train"] == 0
+    assert any(note.startswith(f"{told['moved_to_train']} rows meant for test") for note in outcome.facts["notes"])
+    splits = {name: pl.DataFrame(table) for name, table in open_build(outcome.path).splits.items()}
+    assert find_leaks(splits["train"], splits["test"]).is_empty()
+    assert told["tested"] == splits["test"].height > 0
+    assert clean.facts["near_dup"] is None and clean.facts["split"]["error_budget"]["recall"]
+
+
+def test_a_leak_that_is_left_fails_the_build(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def leak(train: pl.DataFrame, test: pl.DataFrame, *more: object) -> pl.DataFrame:
+        return pl.DataFrame({"test": test["id"][:1], "train": train["id"][:1], "similarity": [0.9]})
+
+    monkeypatch.setattr("dataprep.build.find_leaks", leak)
+    with pytest.raises(InputError, match=r"--split leaks: '.*' of test and '.*' of train are alike \(0.900\)"):
+        make(tmp_path / "store", source=(source,), split="test=20")
+    assert not list((tmp_path / "store").glob("n/*/manifest.json"))
+
+
 def test_benchmarks_are_kept_out(tmp_path: Path, source: str) -> None:
     bench = tmp_path / "bench.jsonl.gz"
     item = {"turns": [{"prompt": " ".join(text(20, 60))}]}
@@ -129,8 +158,12 @@ def test_clusters_and_both_texts_are_shown(tmp_path: Path, source: str) -> None:
 def test_too_little_memory_is_one_sentence(tmp_path: Path, source: str) -> None:
     done = dataprep("build", "--source", source, "--store", tmp_path / "s", "--max-memory", "1MB")
     assert done.returncode == 1
-    assert "--max-memory" in done.stderr
+    assert "--max-memory" in done.stderr and "or give --near-dup off" in done.stderr
     assert "Traceback" not in done.stderr
+    more = ("--near-dup", "off", "--split", "test=5")
+    done = dataprep("build", "--source", source, "--store", tmp_path / "s", "--max-memory", "1MB", *more)
+    assert done.returncode == 1
+    assert "--max-memory" in done.stderr and "or build without --split" in done.stderr
 
 
 @pytest.mark.real

@@ -97,3 +97,13 @@ def test_what_is_akin_stays_together_and_a_large_group_is_trained_on() -> None:
         assert set(range(10)) <= set(parts["train"]["row"])
         assert notes == ["A group of 10 conversations that are alike is over 1% of all: it is in train."]
         assert not {row // 2 for row in parts["train"]["row"]} & {row // 2 for row in parts["test"]["row"]}
+
+
+def test_a_tree_much_larger_than_the_others_is_trained_on() -> None:
+    large = pl.col("row") < 40
+    frame = talks(100).with_columns(tree_id=pl.when(large).then(pl.lit("large")).otherwise("tree_id"))
+    kin = frame.select("row", group=pl.col("row").min().over("tree_id"))
+    for seed in range(20):
+        parts, notes = split_by(frame, Recipe(split="test=0.5", seed=seed), kin)
+        assert "large" in set(parts["train"]["tree_id"])
+        assert notes == ["A tree of 40 conversations is over 1% of all: it is in train."]

@@ -105,7 +105,7 @@ def _sift(corpus: Corpus, made: Sketches, members: Rows, threshold: float) -> tu
     goes is told by a few of all that it shares a gram with.
     """
     common = rarity(corpus.documents, members)
-    index, staying, proven = Index(threshold), [], Proven.none()
+    index, staying, proven = corpus.new_index(threshold), [], Proven.none()
     for batch in corpus.batches(members, TOGETHER):
         probed = firsts(corpus.documents(batch), batch, common, threshold)
         for most in (SOME, None):

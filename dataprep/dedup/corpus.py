@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,10 +14,13 @@ from dataprep.dedup.buffers import BATCH, blocks, offsets_of
 from dataprep.dedup.minhash import Sketches, sketches
 from dataprep.dedup.normal import On, Rows, content_bytes, documents
 from dataprep.dedup.proof import Similarities, jaccard, prove
-from dataprep.dedup.rare import MOST
+from dataprep.dedup.rare import ENTRY, MOST, Index
 from dataprep.errors import RecipeError
 
-SKETCH = 350  # bytes that a conversation needs: its sketch, and places and pairs while they are sorted
+SKETCH = 600  # bytes that a conversation needs: its sketch, and places and pairs while they are sorted
+GRAMS = 30  # bytes that a byte of text needs while its grams are at hand
+LEAST = 1 << 20  # bytes of text at a time, with which the work is still done
+LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of a container, in bytes
 
 
 def merits() -> list[tuple[str, pl.Expr]]:
@@ -41,18 +45,29 @@ class Corpus(NamedTuple):
 
     ranked: pl.DataFrame
     on: On
-    max_memory: int
+    max_memory: int  # bytes above the text itself
+    instead: str  # what to do where that is too little, but for allowing more
     siblings: bool = False
+
+    @property
+    def room(self) -> int:
+        """Bytes left beside the sketches."""
+        return self.max_memory - len(self.ranked) * SKETCH
+
+    @property
+    def batch(self) -> int:
+        """Bytes of text worked on at a time."""
+        return max(LEAST, min(BATCH, self.room // (2 * GRAMS)))
 
     def documents(self, at: Rows) -> pl.Series:
         """What is compared of the conversations at these places."""
         return documents(self.ranked[at], self.on)
 
     def batches(self, at: Rows, most: int = MOST) -> Iterator[Rows]:
-        """These places, at most `most` and `BATCH` bytes at a time."""
+        """These places, at most `most` and `batch` bytes of text at a time."""
         for start in range(0, len(at), most):
             some = at[start : start + most]
-            for begin, stop in blocks(offsets_of(content_bytes(self.ranked[some])), BATCH):
+            for begin, stop in blocks(offsets_of(content_bytes(self.ranked[some])), self.batch):
                 yield some[begin:stop]
 
     def sketches(self) -> Sketches:
@@ -61,17 +76,27 @@ class Corpus(NamedTuple):
         Raises:
             RecipeError: `max_memory` is too little for them.
         """
-        count = len(self.ranked)
-        least = count * SKETCH + 30 * BATCH
-        if least > self.max_memory:
+        sizes = content_bytes(self.ranked)
+        pair = int(np.sort(sizes)[-2:].sum())  # the two longest may have to be compared
+        least = GRAMS * max(2 * LEAST, pair)
+        if least > self.room:
+            longest = f" (the longest has {sizes.max() / 1e6:,.0f} MB)" if pair > 2 * LEAST else ","
             raise RecipeError(
-                f"{count:,} conversations need {-(-least // 2**20):,} MiB to be searched for near-duplicates, but "
-                f"--max-memory allows {self.max_memory // 2**20:,} MiB; allow more, or give --near-dup off."
+                f"{len(sizes):,} conversations need {-(-(len(sizes) * SKETCH + least) // 2**20):,} MiB to be compared{longest} "
+                f"but --max-memory allows {self.max_memory // 2**20:,} MiB; allow more, or {self.instead}."
             )
-        made = Sketches.empty(count)
-        for start, stop in blocks(offsets_of(content_bytes(self.ranked)), BATCH):
+        made = Sketches.empty(len(sizes))
+        for start, stop in blocks(offsets_of(sizes), self.batch):
             made.put(start, sketches(documents(self.ranked[start:stop], self.on)))
         return made
+
+    def new_index(self, threshold: float) -> Index:
+        """An index for the first grams of as many as there is room for; a RecipeError where they are more."""
+        full = RecipeError(
+            f"So many of {len(self.ranked):,} conversations share much of their text that comparing them takes more than "
+            f"the {self.max_memory // 2**20:,} MiB that --max-memory allows; allow more, or {self.instead}."
+        )
+        return Index(threshold, self.room // (2 * ENTRY), full)
 
     def prove(self, left: Rows, right: Rows) -> Similarities:
         """Exact similarities; threads of one tree by what follows their common beginning, or 0 where siblings are not
@@ -79,7 +104,7 @@ class Corpus(NamedTuple):
         trees = self.ranked["tree_id"]
         kin = (trees.gather(left) == trees.gather(right)).fill_null(False).to_numpy()
         found = np.zeros(len(left))
-        found[~kin] = prove(self.ranked, self.on, left[~kin], right[~kin])
+        found[~kin] = prove(self.ranked, self.on, left[~kin], right[~kin], 2 * self.batch)
         if self.siblings:
             found[kin] = self._of_kin(left[kin], right[kin])
         return found
@@ -105,5 +130,9 @@ class Corpus(NamedTuple):
 
 
 def half_of_memory() -> int:
-    """Half of the machine's memory, in bytes."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    """Half of the machine's memory, or of what a container may have of it, in bytes."""
+    allowed = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for limit in map(Path, LIMITS):
+        if limit.is_file() and (told := limit.read_text().strip()).isdigit():
+            allowed.append(int(told))
+    return min(allowed) // 2

@@ -5,26 +5,37 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from dataprep.dedup.buffers import blocks, offsets_of
 from dataprep.dedup.clusters import components, settle
 from dataprep.dedup.corpus import Corpus, best_first, half_of_memory
+from dataprep.dedup.normal import content_bytes
+from dataprep.dedup.plant import Budget, budget, plant
 from dataprep.dedup.proof import prove
-from dataprep.dedup.rare import Index, firsts, rarity
+from dataprep.dedup.rare import firsts, rarity
 
 LEAK = 0.7  # similarity from which two conversations must lie on one side
+INSTEAD = "build without --split"
+INDEXED = 8  # bytes of memory that a byte of a test conversation may take in the index
 
 
-def alike_groups(conversations: pl.DataFrame, threshold: float = LEAK, max_memory: int | None = None) -> pl.DataFrame:
+def alike_groups(
+    conversations: pl.DataFrame, threshold: float = LEAK, max_memory: int | None = None
+) -> tuple[pl.DataFrame, Budget]:
     """row, group: conversations that must stay on one side of a split have the same `group` (a `row` of theirs).
 
     Connected are the threads of a tree, and conversations that are proven alike at `threshold`.
 
     Args:
         conversations: CONVERSATIONS.
+        max_memory: bytes above the text itself (default: half of what the machine has).
+
+    Returns:
+        groups, and what the search for them finds of planted copies.
 
     Raises:
         RecipeError: `max_memory` is too little.
     """
-    corpus = Corpus(best_first(conversations), "thread", max_memory or half_of_memory())
+    corpus = Corpus(best_first(conversations), "thread", max_memory or half_of_memory(), INSTEAD)
     count, tree = len(corpus.ranked), corpus.ranked["tree_id"]
     made = corpus.sketches()
     _, alike, _ = settle(corpus, made, threshold)
@@ -33,29 +44,37 @@ def alike_groups(conversations: pl.DataFrame, threshold: float = LEAK, max_memor
     eldest_of = places.select(eldest).to_series().to_numpy()
     group = components(count, np.append(alike.left, eldest_of), np.append(alike.right, np.arange(count)))
     rows = corpus.ranked["row"]
-    return pl.DataFrame({"row": rows, "group": rows.gather(group)})
+    planted = budget(plant(count, corpus.documents), made, corpus.documents, threshold)
+    return pl.DataFrame({"row": rows, "group": rows.gather(group)}), planted
 
 
-def find_leaks(train: pl.DataFrame, test: pl.DataFrame, threshold: float = LEAK) -> pl.DataFrame:
+def find_leaks(
+    train: pl.DataFrame, test: pl.DataFrame, threshold: float = LEAK, max_memory: int | None = None
+) -> pl.DataFrame:
     """test, train (ids), similarity: all pairs of a test and a train conversation with this Jaccard similarity or more.
 
-    Exact, without sketches: train is looked up in an index of the first grams of each test conversation (`rare`), and
-    all that can be alike is compared.
+    Exact, without sketches: train is looked up in an index of the first grams of the test conversations (`rare`), as many
+    of them at a time as there is memory for, and all that can be alike is compared.
 
     Args:
         train, test: CONVERSATIONS.
         threshold: above 0, up to 1.
+        max_memory: bytes above the text itself (default: half of what the machine has).
+
+    Raises:
+        RecipeError: `max_memory` is too little.
     """
-    both, index = Corpus(pl.concat([test, train]), "thread", 0), Index(threshold)
-    tests, trains = np.arange(len(test)), np.arange(len(test), len(test) + len(train))
-    common = rarity(both.documents, np.append(tests, trains))
-    for batch in both.batches(tests):
-        index.add(firsts(both.documents(batch), batch, common, threshold))
+    both = Corpus(pl.concat([test, train]), "thread", max_memory or half_of_memory(), INSTEAD)
+    ids, trains = both.ranked["id"], np.arange(len(test), len(both.ranked))
+    common = rarity(both.documents, np.arange(len(both.ranked)))
     found = [pl.DataFrame(schema={"test": pl.String, "train": pl.String, "similarity": pl.Float64})]
-    for batch in both.batches(trains):
-        left, right = index.pairs(firsts(both.documents(batch), batch, common, threshold))
-        alike = prove(both.ranked, both.on, left, right)
-        ids = both.ranked["id"]
-        pairs = pl.DataFrame({"test": ids.gather(left), "train": ids.gather(right), "similarity": alike})
-        found.append(pairs.filter(pl.col("similarity") >= threshold))
+    for start, stop in blocks(offsets_of(content_bytes(test)), max(both.room // INDEXED, both.batch)):
+        index = both.new_index(threshold)
+        for batch in both.batches(np.arange(start, stop)):
+            index.add(firsts(both.documents(batch), batch, common, threshold))
+        for batch in both.batches(trains):
+            left, right = index.pairs(firsts(both.documents(batch), batch, common, threshold))
+            alike = prove(both.ranked, both.on, left, right, 2 * both.batch)
+            pairs = pl.DataFrame({"test": ids.gather(left), "train": ids.gather(right), "similarity": alike})
+            found.append(pairs.filter(pl.col("similarity") >= threshold))
     return pl.concat(found).sort("test", "train")

@@ -60,7 +60,7 @@ def drop_near_duplicates(
     """
     if not 0 < threshold <= 1:
         raise RecipeError(f"A near-duplicate threshold of {threshold} is no similarity; give one above 0 and up to 1.")
-    corpus = Corpus(best_first(conversations), on, max_memory or half_of_memory(), siblings)
+    corpus = Corpus(best_first(conversations), on, max_memory or half_of_memory(), "give --near-dup off", siblings)
     made = corpus.sketches()
     settled, proven, candidates = settle(corpus, made, threshold)
     lost = _lost(corpus.ranked, settled)

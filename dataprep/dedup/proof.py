@@ -45,28 +45,28 @@ def jaccard(documents: pl.Series, left: Rows, right: Rows, words: int = PROOF_WO
     return similarity(gram_sets(grams(documents.gather(firsts), words), len(firsts)), of[left], of[right])
 
 
-def prove(conversations: pl.DataFrame, on: On, left: Rows, right: Rows) -> Similarities:
-    """`jaccard` of conversations, as many pairs at a time as `2 * BATCH` bytes of different texts allow.
+def prove(conversations: pl.DataFrame, on: On, left: Rows, right: Rows, size: int = 2 * BATCH) -> Similarities:
+    """`jaccard` of conversations, as many pairs at a time as `size` bytes of different texts allow.
 
     Pairs with the same `left` should lie together, so that few texts are looked at more than once.
     """
     sizes, found, start = content_bytes(conversations), np.zeros(len(left)), 0
     while start < len(left):
-        stop = _fitting(left, right, sizes, start)
+        stop = _fitting(left, right, sizes, start, size)
         places, pairs = np.unique(np.stack([left[start:stop], right[start:stop]]), return_inverse=True)
         found[start:stop] = jaccard(documents(conversations[places], on), *pairs.reshape(2, -1))
         start = stop
     return found
 
 
-def _fitting(left: Rows, right: Rows, sizes: Offsets, start: int) -> int:
-    """Where to stop, so that the different texts of the pairs from `start` on have at most `2 * BATCH` bytes."""
+def _fitting(left: Rows, right: Rows, sizes: Offsets, start: int, most: int) -> int:
+    """Where to stop, so that the different texts of the pairs from `start` on have at most `most` bytes."""
     stop = len(left)
     while stop > start + 1:
         held = sizes[np.unique(np.concatenate([left[start:stop], right[start:stop]]))].sum()
-        if held <= 2 * BATCH:
+        if held <= most:
             break
-        stop = start + max(1, int((stop - start) * min(0.8, 2 * BATCH / held)))
+        stop = start + max(1, int((stop - start) * min(0.8, most / held)))
     return stop
 
 

@@ -34,6 +34,7 @@ SAMPLE, PART = 1 << 12, 1 << 9  # documents by which rare is told from common, a
 SLOT = np.uint64(44)  # the upper 20 bits of a gram's hash are what its occurrences are counted by
 SIEVE, LOWER = 22, np.uint64((1 << 22) - 1)
 HITS = 1 << 20  # pairs looked at in one go
+ENTRY = 20  # bytes of a first gram
 SLACK = 1e-9  # of products of floating point: one gram more does no harm
 
 
@@ -108,13 +109,21 @@ def firsts(documents: pl.Series, names: Rows, common: Rarity, threshold: float) 
 class Index:
     """Documents by their first grams, in sorted runs of which each is more than twice as long as the next one."""
 
-    def __init__(self, threshold: float) -> None:
+    def __init__(self, threshold: float, most: int = 1 << 40, full: Exception | None = None) -> None:
+        """`most`: entries that there is room for; `full`: what is raised when there are more."""
+        self.most, self.full = most, full or MemoryError()
         self.share = threshold / (1 + threshold)
         self.runs: list[Firsts] = []
         self.sieve = np.zeros(1 << SIEVE, bool)  # which lower bits of a key occur: most that do not are told by them
 
     def add(self, more: Firsts) -> None:
-        """Each entry is merged O(log n) times in all."""
+        """Each entry is merged O(log n) times in all.
+
+        Raises:
+            what was given as `full`: there is no room for them.
+        """
+        if sum(len(run.key) for run in self.runs) + len(more.key) > self.most:
+            raise self.full
         self.sieve[more.key & LOWER] = True
         more = more.at(np.argsort(more.key, kind="stable"))
         while self.runs and len(self.runs[-1].key) <= 2 * len(more.key):

@@ -95,7 +95,7 @@ def test_the_index_misses_nothing(seed: int, threshold: float) -> None:
     texts = family(seed, 30, (8, 3), (8, 12), (4, 40)) + [sentence(rng, rng.randrange(0, 12), 6) for _ in range(20)]
     texts += [edited(rng, text, 0.05) for text in texts]
     frame, index = said(texts), Index(threshold)
-    corpus, everybody = Corpus(frame, "thread", 0), np.arange(len(texts))
+    corpus, everybody = Corpus(frame, "thread", 1 << 30, ""), np.arange(len(texts))
     common = rarity(corpus.documents, everybody[: rng.randrange(1, len(texts))])  # any order serves
     for batch in corpus.batches(everybody, 7):
         index.add(firsts(corpus.documents(batch), batch, common, threshold))
@@ -106,7 +106,7 @@ def test_the_index_misses_nothing(seed: int, threshold: float) -> None:
 
 def test_the_index_does_not_look_at_what_only_shares_a_template() -> None:
     texts = said(family(9, 400, (300, 110)))
-    corpus, everybody, index = Corpus(texts, "thread", 0), np.arange(300), Index(0.7)
+    corpus, everybody, index = Corpus(texts, "thread", 1 << 30, ""), np.arange(300), Index(0.7)
     mine = firsts(corpus.documents(everybody), everybody, rarity(corpus.documents, everybody), 0.7)
     assert mine.place.max() > 114  # words of the template are among the first grams
     index.add(mine)

@@ -16,7 +16,7 @@ from tests.frames import conversation, conversations
 
 def groups(frame: pl.DataFrame, threshold: float = 0.7) -> list[list[str]]:
     """Ids of each group of two or more."""
-    found = alike_groups(frame, threshold).join(frame.select("row", "id"), on="row")
+    found = alike_groups(frame, threshold)[0].join(frame.select("row", "id"), on="row")
     members = found.sort("row").group_by("group", maintain_order=True).agg("id")
     return [ids for ids in members["id"].to_list() if len(ids) > 1]
 

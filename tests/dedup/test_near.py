@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from dataprep.conversations import CONVERSATIONS, FATES
 from dataprep.dedup.clusters import components
+from dataprep.dedup.corpus import SKETCH, Corpus, half_of_memory
 from dataprep.dedup.near import drop_near_duplicates
 from dataprep.dedup.normal import documents
 from dataprep.dedup.plant import COPIES
+from dataprep.dedup.rare import firsts
 from dataprep.errors import RecipeError
 from dataprep.sources import find_files, read
 from dataprep.threads import choose_threads
@@ -129,6 +131,37 @@ def test_no_threshold(threshold: float) -> None:
 def test_too_little_memory() -> None:
     with pytest.raises(RecipeError, match=r"2 conversations need \d+ MiB .* --max-memory allows 1 MiB"):
         drop_near_duplicates(said(["a", "b"]), max_memory=1 << 20)
+
+
+def test_little_memory_takes_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = Random(11)
+    texts = [sentence(rng, 100) for _ in range(30)]
+    texts += [edited(rng, text, 0.02) for text in texts]
+    wanted = victims(said(texts))
+    assert len(wanted) > 20 and victims(said(texts), max_memory=100 << 20) == wanted
+    monkeypatch.setattr("dataprep.dedup.corpus.LEAST", 1 << 12)
+    for memory in (1 << 18, 1 << 20):
+        assert victims(said(texts), max_memory=60 * SKETCH + memory) == wanted
+
+
+def test_long_texts_and_shared_ones_keep_the_bound() -> None:
+    with pytest.raises(RecipeError, match=r"\(the longest has 4 MB\) but --max-memory allows 100 MiB"):
+        drop_near_duplicates(said(["a " * 2_000_000, "b " * 2_000_000]), max_memory=100 << 20)
+    corpus = Corpus(said(["a"]), "thread", SKETCH + 100, "pray")
+    many = firsts(corpus.documents(np.arange(1)), np.arange(1), np.zeros(1 << 20, np.uint8), 0.8)
+    with pytest.raises(RecipeError, match=r"share much of their text .* --max-memory allows; allow more, or pray\."):
+        for _ in range(3):
+            corpus.new_index(0.8).add(many.joined(many).joined(many))
+
+
+def test_the_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = half_of_memory()
+    (tmp_path / "max").write_text("max\n")
+    (tmp_path / "some").write_text("4096\n")
+    monkeypatch.setattr("dataprep.dedup.corpus.LIMITS", (str(tmp_path / "max"), str(tmp_path / "none")))
+    assert half_of_memory() >= whole
+    monkeypatch.setattr("dataprep.dedup.corpus.LIMITS", (str(tmp_path / "some"),))
+    assert half_of_memory() == 2048
 
 
 def salad(seed: int) -> list[str]:
