@@ -96,6 +96,7 @@ def test_keep_and_stop_prompts(whole):
 
 @pytest.mark.skipif(not TENSORBOARD, reason="the package tensorboard is not installed")
 def test_report_to_tensorboard(whole):
+    """--report-to tensorboard: the losses of metrics.jsonl, as events beside it."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(whole / "tensorboard")).Reload()
