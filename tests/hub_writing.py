@@ -35,6 +35,7 @@ class Fault:
     skip: int = 0
     late: bool = False
     seconds: float = 0.0
+    errors: tuple[str, ...] = ()  # what the answer says, beside its own word
     headers: dict[str, str] = field(default_factory=dict)
 
     def meets(self, request: str) -> bool:
@@ -56,7 +57,8 @@ def struck(handler: _Handler, fault: Fault) -> bool:
         handler.muted = True  # carried out, and its answer lost
         return False
     if fault.status:
-        handler.answer(fault.status, {"error": f"fault {fault.status}"}, fault.headers)
+        errors = {"errors": [{"message": message} for message in fault.errors]} if fault.errors else {}
+        handler.answer(fault.status, {"error": f"fault {fault.status}", **errors}, fault.headers)
     else:
         cut(handler)
     return True

@@ -19,7 +19,7 @@ HOMES = {
     "pandas": ("quality/worker",),
     "pygal": ("report",),
     "tokenizers": ("facts",),
-    "huggingface_hub": ("sources/hub", "publish"),
+    "huggingface_hub": ("hub", "sources/hub", "publish"),
     "datasets": ("sources/hub",),
     "cyclopts": ("cli",),
     "rich": ("cli", "terminal"),

@@ -15,11 +15,15 @@ from typing import Any
 import polars as pl
 import pytest
 
+from dataprep import history, store, verification
+from dataprep.cli.publishing import publish as publish_command
 from dataprep.contract import open_build
+from dataprep.errors import StoreError
+from dataprep.publish import files, to_folder
 from tests.conftest import ROOT
 from tests.hub import Hub
 from tests.hub_writing import Fault
-from tests.test_build import TEXTS, guanaco, make
+from tests.test_build import TEXTS, guanaco, make, said
 
 NAME = "org/guanaco-llama2"
 
@@ -88,7 +92,7 @@ def rows_of(built: Path, split: str, column: str) -> list[Any]:
 
 def test_what_is_published_is_loaded_row_by_row(hub: Hub, tmp_path: Path, built: Path) -> None:
     listed = json.loads(publish(hub, tmp_path, built, "--dry-run", "--json")[0])
-    assert not hub.requests
+    assert not hub.repositories and all(request.startswith("GET ") for request in hub.requests)
     sent = json.loads(publish(hub, tmp_path, built, "--json")[0])
     assert sent["tag"] == built.name and sent["files"] == listed["files"]
     assert {"README.md", "manifest.json", "template.jinja", "fates/fates-00000.parquet"} <= sent["files"].keys()
@@ -131,9 +135,52 @@ def test_a_new_version_replaces_the_files_of_the_old_one(hub: Hub, tmp_path: Pat
     assert sent["removed"] == ["data/test-00000-of-00001.parquet"]
     assert list(loaded(hub, tmp_path, "main")) == ["train"]
     assert len(loaded(hub, tmp_path, built.name)["test"]["text"]) == 5  # the tag keeps the old one
-    hub.commit("org/other", {"data/rows.parquet": b"somebody's", "README.md": b"theirs"})
-    assert "did not publish" in ask(hub, tmp_path, "publish", built, "--to", "org/other", code=1)[1]
-    assert hub.repositories["org/other"].commits[hub.repositories["org/other"].refs["main"]]["README.md"] == b"theirs"
+
+
+def head(hub: Hub, name: str = NAME) -> dict[str, bytes]:
+    repository = hub.repositories[name]
+    return repository.commits[repository.refs["main"]]
+
+
+def test_papers_of_the_old_version_go_and_what_somebody_added_stays(hub: Hub, tmp_path: Path) -> None:
+    texts = [*TEXTS, said("how do I bake a simple loaf of bread at home", "flour, water, salt and yeast " * 20)]
+    near = [*texts, said("how do I bake a simple loaf of bread at home", "flour, water, salt and yeast " * 20 + "now")]
+    with_pairs, without = (
+        make(tmp_path / str(n), source=(guanaco(tmp_path, some),), gate="off").path
+        for n, some in enumerate((near, texts))
+    )
+    assert with_pairs and without and (with_pairs / "duplicates.parquet").exists()
+    publish(hub, tmp_path, with_pairs)
+    hub.commit(NAME, {"data/extra.csv": b"added by hand", "notes.txt": b"mine"})
+    assert "duplicates.parquet  would be removed" in publish(hub, tmp_path, without, "--dry-run")[0]
+    sent = json.loads(publish(hub, tmp_path, without, "--json")[0])
+    assert sent["removed"] == ["duplicates.parquet"]
+    assert head(hub).keys() == {*sent["files"], ".gitattributes", "data/extra.csv", "notes.txt"}
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        ({"data/rows.parquet": b"somebody's", "README.md": b"theirs"}, "data/rows.parquet"),
+        ({"data/train-00000-of-00001.parquet": b"as push_to_hub makes it"}, "data/train-00000-of-00001.parquet"),
+        ({"manifest.json": b'{"of": "something else"}'}, "manifest.json"),
+        ({"README.md": b"---\nlicense: mit\n---\nWritten by hand.\n"}, "README.md"),
+    ],
+    ids=["rows", "push_to_hub", "manifest", "card"],
+)
+def test_what_others_put_there_is_not_written_over(
+    hub: Hub, tmp_path: Path, built: Path, files: dict[str, bytes], named: str
+) -> None:
+    hub.commit(NAME, files)
+    for more in ([], ["--dry-run"]):
+        assert f"did not publish ({named})" in refused(hub, tmp_path, built, *more)
+    assert head(hub) == files
+
+
+def test_the_empty_card_of_a_data_set_made_on_the_web_is_replaced(hub: Hub, tmp_path: Path, built: Path) -> None:
+    hub.commit(NAME, {"README.md": b"---\nlicense: mit\n---\n", ".gitattributes": b""})
+    publish(hub, tmp_path, built)
+    assert built.name.encode() in head(hub)["README.md"]
 
 
 def test_private_is_private_or_nothing_is_sent(hub: Hub, tmp_path: Path, built: Path) -> None:
@@ -148,6 +195,15 @@ def test_tokens_and_names_that_will_not_do(hub: Hub, tmp_path: Path, built: Path
     assert "there is none" in refused(hub, tmp_path, built, HF_TOKEN="", HF_TOKEN_PATH=str(tmp_path / "none"))
     assert not hub.requests
     assert "refused the token" in refused(hub, tmp_path, built, HF_TOKEN="hf_of_somebody_else")
+    for token in ("s\u00e9cret", "sec\x01ret"):
+        asked = len(hub.requests)
+        told = refused(hub, tmp_path, built, HF_TOKEN=token)
+        assert "holds characters that no token has" in told and "ret" not in told.replace("retr", "")
+        assert len(hub.requests) == asked
+    (tmp_path / "none").write_text(hub.token)  # where `hf auth login` puts it
+    published = ask(hub, tmp_path, "publish", built, "--to", "org/x", HF_TOKEN="", HF_TOKEN_PATH=str(tmp_path / "none"))
+    assert "Published" in published[1]
+    del hub.repositories["org/x"]
     told = ask(hub, tmp_path, "publish", built, "--to", "strangers/x", code=1)[1]
     assert "may not write there" in told
     for name in ("guanaco", "org/a--b", "org/na me", "org/x.git", "a/b/c"):
@@ -170,6 +226,37 @@ def test_what_failed_its_gate_or_is_damaged_is_not_published(hub: Hub, tmp_path:
     (copy / "template.jinja").write_text("damaged")
     assert "template.jinja" in ask(hub, tmp_path, "publish", copy, "--to", NAME, code=4)[1]
     assert not hub.requests and not (tmp_path / "out").exists()
+
+
+def test_what_is_published_is_what_was_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`latest` moves, and a version goes, while it is published."""
+    place = tmp_path / "store"
+    first, second = (make(place, source=(guanaco(tmp_path, TEXTS),), sample=n).path for n in (5, 7))
+    assert first and second
+    checked = verification.verify_build
+
+    def moving(folder: Path) -> dict[str, Any]:
+        facts = checked(folder)
+        make(place, source=(guanaco(tmp_path, TEXTS),), sample=5)
+        return facts
+
+    monkeypatch.setattr(verification, "verify_build", moving)
+    publish_command("n", to=str(tmp_path / "out"), store=place)
+    assert store.latest_version(place, "n") == first.name
+    assert json.loads((tmp_path / "out/manifest.json").read_bytes())["version"] == second.name
+    write = files.write_data
+
+    def going(*arguments: Any) -> dict[str, int]:
+        written = write(*arguments)
+        history.gc(place, 0)
+        return written
+
+    monkeypatch.setattr(files, "write_data", going)
+    with pytest.raises(StoreError, match=f"{second}.* cannot be read any more .*was removed meanwhile"):
+        publish_command(str(second), to=str(tmp_path / "more"), store=place)
+    assert not (tmp_path / "more").exists()
 
 
 @pytest.mark.parametrize(
@@ -204,6 +291,11 @@ def test_a_bad_moment_is_waited_for(hub: Hub, tmp_path: Path, built: Path, fault
         (Fault("POST .*/commit/", 412), "somebody else changed"),
         (Fault("POST .*/commit/", 409), "somebody else changed"),
         (Fault("POST .*/commit/", 403), "may not write"),
+        (Fault("POST .*/commit/", 413), "with status 413 (fault 413), and the data set is as it was."),
+        (
+            Fault("POST .*/validate-yaml", 400, errors=('"license" must be one of', "a, b.")),
+            '"license" must be one of - a, b.',
+        ),
         (Fault("PUT /lfs/", 403), "may not write"),
         (Fault("POST .*/batch", 401), "refused the token"),
     ],
@@ -214,7 +306,8 @@ def test_a_refusal_leaves_the_data_set_as_it_was(
 ) -> None:
     before = hub.commit(NAME, {"notes.txt": b"mine"})
     hub.faults.append(fault)
-    assert words in refused(hub, tmp_path, built)
+    sentence = refused(hub, tmp_path, built)
+    assert words in sentence and ".." not in sentence
     repository = hub.repositories[NAME]
     assert (repository.refs["main"], repository.tags) == (before, {})
     hub.faults.clear()
@@ -238,6 +331,24 @@ def test_a_hub_that_stays_away_is_given_up(hub: Hub, tmp_path: Path, built: Path
 
 def test_no_way_to_the_hub(hub: Hub, tmp_path: Path, built: Path) -> None:
     assert "cannot be reached" in refused(hub, tmp_path, built, HF_ENDPOINT="http://127.0.0.1:9")
+
+
+def test_a_dry_run_tells_what_would_be_refused(hub: Hub, tmp_path: Path, built: Path) -> None:
+    nowhere = {"HF_TOKEN": "", "HF_TOKEN_PATH": str(tmp_path / "none")}
+    assert "is not known: there is no token" in publish(hub, tmp_path, built, "--dry-run", **nowhere)[1]
+    assert not hub.requests
+    away = publish(hub, tmp_path, built, "--dry-run", HF_ENDPOINT="http://127.0.0.1:9")[1]
+    assert "README.md" not in away and "is not known: http://127.0.0.1:9 cannot be reached" in away
+    assert "refused the token" in refused(hub, tmp_path, built, "--dry-run", HF_TOKEN="hf_of_somebody_else")
+    publish(hub, tmp_path, built)
+    assert "already: nothing was done" in publish(hub, tmp_path, built, "--dry-run")[1]
+    assert "is public" in refused(hub, tmp_path, built, "--dry-run", "--private")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("mine")
+    there = ("publish", built, "--to", "./full", "--dry-run")
+    assert "is no empty folder" in ask(hub, tmp_path, *there, code=1)[1]
+    ask(hub, tmp_path, "publish", built, "--to", "./out")
+    assert "already: nothing was done" in ask(hub, tmp_path, "publish", built, "--to", "./out", "--dry-run")[1]
 
 
 def test_killed_while_sending_the_data_set_is_as_it_was(hub: Hub, tmp_path: Path, built: Path) -> None:
@@ -274,6 +385,20 @@ def test_two_at_once_end_well_or_say_so(hub: Hub, tmp_path: Path, built: Path) -
         assert loaded(hub, tmp_path, path.name)["train"]["text"] == rows_of(path, "train", "text")
 
 
+def test_a_published_folder_can_be_built_from(tmp_path: Path) -> None:
+    """Its manifest, fates and near-duplicates are no conversations."""
+    near = [*TEXTS, *(said("how do I bake bread", "flour, water, salt and yeast " * 20 + end) for end in ("", "now"))]
+    first = make(tmp_path / "s", source=(guanaco(tmp_path, near),), split="test=5").path
+    assert first and (first / "duplicates.parquet").exists()
+    to_folder(open_build(first), str(tmp_path / "sets" / "out"), "messages")
+    quick = {"gate": "off", "near_dup": "off"}
+    for source in ("sets/out", "sets"):
+        again = make(tmp_path / "s", source=(str(tmp_path / source),), name="again", **quick).path
+        assert again
+        before = [text for split in ("train", "test") for text in rows_of(first, split, "text")]
+        assert sorted(rows_of(again, "train", "text")) == sorted(before)
+
+
 def test_a_folder_gets_the_same_files(hub: Hub, tmp_path: Path, built: Path) -> None:
     from datasets import load_dataset
 
@@ -281,8 +406,12 @@ def test_a_folder_gets_the_same_files(hub: Hub, tmp_path: Path, built: Path) -> 
     assert not hub.requests
     files = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()}
     assert files == sent["files"].keys()
-    data = load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    cache = str(tmp_path / "cache")
+    data = load_dataset(str(tmp_path / "out"), cache_dir=cache)
     assert list(data["test"]["text"]) == rows_of(built, "test", "text")
+    globs = {split: str(tmp_path / f"out/data/{split}-*.parquet") for split in ("train", "test")}
+    data = load_dataset("parquet", data_files=globs, cache_dir=cache)
+    assert {split: list(data[split]["text"]) for split in data} == {s: rows_of(built, s, "text") for s in globs}
     assert "already: nothing was done" in ask(hub, tmp_path, "publish", built, "--to", "./out")[1]
     assert "no empty folder" in ask(hub, tmp_path, "publish", built, "--to", "./out", "--layout", "full", code=1)[1]
     assert "A dry run" in ask(hub, tmp_path, "publish", built, "--to", "./more", "--dry-run")[1]

@@ -69,17 +69,18 @@ def publish(
     private
         A data set that is made for it is seen by its owners only; one that is public already is refused.
     dry_run
-        List what would be sent, with sizes, and send nothing.
+        List what would be sent, with sizes, and send nothing; what a publication would be refused for is told.
     """
     from dataprep import publish as publishing
     from dataprep.verification import verify_build
 
     if private and publishing.is_folder(to):
         raise PublishError(f"--private is for a data set on the Hub, and {to} is a folder.")
-    verify_build(locate_build(store, reference))
-    opened = open_named(store, reference)
+    folder = locate_build(store, reference)  # once: `latest` may move
+    verify_build(folder)
+    opened = open_named(store, str(folder))
     if dry_run:
-        done = publishing.preview(opened, to, layout)
+        done = publishing.preview(opened, to, layout, private=private)
     elif publishing.is_folder(to):
         done = publishing.to_folder(opened, to, layout)
     else:
@@ -100,9 +101,10 @@ def _tell(done: Published, dry_run: bool) -> None:
     for name, count in done.files.items():
         out.print(f"{name}  {size(count)}", soft_wrap=True)
     for name in done.removed:
-        out.print(f"{name}  removed", soft_wrap=True)
+        out.print(f"{name}  {'would be removed' if dry_run else 'removed'}", soft_wrap=True)
     total = f"{len(done.files)} files, {size(sum(done.files.values()))}"
     if dry_run:
-        told.print(f"A dry run: {total} would go to {done.place}; nothing was sent.", soft_wrap=True)
+        unasked = f" What {done.place} has is not known: {done.unasked}." if done.unasked else ""
+        told.print(f"A dry run: {total} would go to {done.place}; nothing was sent.{unasked}", soft_wrap=True)
     else:
         told.print(f"Published {done.tag} to {done.place}: {total}.", soft_wrap=True)

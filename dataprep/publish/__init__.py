@@ -11,24 +11,32 @@ from __future__ import annotations
 from pathlib import Path
 
 from dataprep.contract import Build
-from dataprep.export import Layout, new_folder
+from dataprep.export import Layout, check_free, new_folder
 from dataprep.publish.files import Published, is_folder, refuse_failed_gate, sizes, staged, tag_in, tag_of, write_files
-from dataprep.publish.hub import check_repository, to_hub
+from dataprep.publish.hub import hub_preview, to_hub
 
 __all__ = ["Published", "is_folder", "preview", "tag_of", "to_folder", "to_hub"]
 
 
-def preview(build: Build, target: str, layout: Layout) -> Published:
+def preview(build: Build, target: str, layout: Layout, *, private: bool = False) -> Published:
     """What would be published: everything is written to a temporary folder, nothing is sent.
 
     Raises:
         PublishError, GateError, StoreError: it would not be published.
     """
-    refuse_failed_gate(build)
     if not is_folder(target):
-        check_repository(target)
+        return hub_preview(build, target, layout, private=private)
+    refuse_failed_gate(build)
+    place = Path(target).expanduser().resolve()
+    if there := _there(place, tag_of(build, layout)):
+        return there
+    check_free(place)
     with staged(build, target, layout) as folder:
-        return Published(target, tag_of(build, layout), sizes(folder))
+        return Published(str(place), tag_of(build, layout), sizes(folder))
+
+
+def _there(place: Path, tag: str) -> Published | None:
+    return Published(str(place), tag, sizes(place), there_already=True) if tag_in(place) == tag else None
 
 
 def to_folder(build: Build, target: str, layout: Layout) -> Published:
@@ -40,8 +48,8 @@ def to_folder(build: Build, target: str, layout: Layout) -> Published:
     """
     refuse_failed_gate(build)
     place = Path(target).expanduser().resolve()
-    if tag_in(place) == tag_of(build, layout):
-        return Published(str(place), tag_of(build, layout), sizes(place), there_already=True)
+    if there := _there(place, tag_of(build, layout)):
+        return there
     with new_folder(place) as folder:
         write_files(build, folder, target, layout)
         return Published(str(place), tag_of(build, layout), sizes(folder))

@@ -31,6 +31,7 @@ class Published:
     there_already: bool = False
     commit: str | None = None
     removed: tuple[str, ...] = ()  # files of the version before that this one has no more
+    unasked: str = ""  # in a dry run: why the Hub could not be asked what it has
 
 
 def is_folder(target: str) -> bool:
@@ -57,8 +58,20 @@ def write_files(build: Build, folder: Path, place: str, layout: Layout) -> None:
     own = {CARD, *_OF_SHARDS} | {f"{split}/{name}" for split in build.splits for name in _DATASETS_OWN}
     for name in [MANIFEST, *(name for name in build.manifest.files if name not in own)]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(build.path / name, folder / name)
+        _copy(build.path / name, folder / name)
     (folder / CARD).write_text(_card(build, place, layout, files), encoding="utf-8")
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        reading = source.open("rb")
+    except OSError as fault:
+        raise StoreError(
+            f"{source} cannot be read any more ({fault.strerror}): nothing was published; "
+            "see with dataprep list whether that version was removed meanwhile."
+        ) from None
+    with reading, target.open("wb") as writing:
+        shutil.copyfileobj(reading, writing)
 
 
 def _card(build: Build, place: str, layout: Layout, files: Mapping[str, int]) -> str:

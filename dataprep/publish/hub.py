@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from dataprep.contract import MANIFEST, Build
+from dataprep.contract import MANIFEST, Build, BuildError, Manifest, read_manifest
 from dataprep.errors import PublishError
 from dataprep.export import DATA, Layout
-from dataprep.publish.files import Published, refuse_failed_gate, sizes, staged, tag_of
+from dataprep.hub import BUSY, WAITS, cause, reason, retried, token
+from dataprep.publish.files import CARD, Published, refuse_failed_gate, sizes, staged, tag_of
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each further try
-LONGEST_WAIT = 60.0  # seconds that a Hub may ask us to wait
-_BUSY = (429, 500, 502, 503, 504)
+_ROWS = re.compile(rf"{DATA}/[^/]+-\d{{5}}-of-\d{{5}}\.parquet")  # as `export` names them
 _LOGIN = "set HF_TOKEN to a token that may write, or run `hf auth login`"
-
-Found = TypeVar("Found")
 
 
 def check_repository(name: str) -> str:
@@ -60,13 +57,36 @@ def to_hub(build: Build, name: str, layout: Layout, *, private: bool = False) ->
         return _Hub(name).publish(build, layout, private)
 
 
+def hub_preview(build: Build, name: str, layout: Layout, *, private: bool = False) -> Published:
+    """What `to_hub` would do; the Hub is asked what it has, if there is a token and a way to it.
+
+    Raises:
+        PublishError, GateError: as `to_hub`.
+    """
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
+
+    refuse_failed_gate(build)
+    check_repository(name)
+    unasked = "there is no token"
+    if token(PublishError):
+        with _telling(name):
+            try:
+                return _Hub(name).publish(build, layout, private, dry_run=True)
+            except (HTTPError, ConnectionError) as fault:
+                if isinstance(fault, HfHubHTTPError) and fault.response.status_code not in BUSY:
+                    raise
+                unasked = _why(fault)
+    with staged(build, name, layout) as folder:
+        return Published(name, tag_of(build, layout), sizes(folder), unasked=unasked)
+
+
 class _Hub:
     """A data set on the Hub, written to."""
 
     def __init__(self, name: str) -> None:
         import huggingface_hub
 
-        if huggingface_hub.get_token() is None:
+        if token(PublishError) is None:
             raise PublishError(f"Publishing to {name} needs a token of the Hub, and there is none: {_LOGIN}.")
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would tell of each try, with addresses
         if not sys.stderr.isatty():
@@ -74,45 +94,81 @@ class _Hub:
         self._name = name
         self._api: HfApi = huggingface_hub.HfApi()
 
-    def publish(self, build: Build, layout: Layout, private: bool) -> Published:
+    def publish(self, build: Build, layout: Layout, private: bool, dry_run: bool = False) -> Published:
+        if dry_run:
+            retried(self._api.whoami)  # a token that is refused would be so only when something is written
         tag, head = tag_of(build, layout), self._head(private)
-        if tag in self._tags():
+        if head and tag in self._tags():
             return Published(self._name, tag, there_already=True)
         with staged(build, self._name, layout) as folder:
             files = sizes(folder)
-            stale = self._stale(head.siblings, files)
+            stale = self._stale(head, files) if head else ()
+            if dry_run:
+                return Published(self._name, tag, files, removed=stale)
+            head = head or self._made(private)
             commit = self._commit(folder, files, stale, head.sha, f"{build.manifest.name} {tag}")
         self._tag(tag, commit)
         return Published(self._name, tag, files, commit=commit, removed=stale)
 
     def _head(self, private: bool) -> Any:
-        """What the Hub says of the data set, which is made if it is not there."""
+        """What the Hub says of the data set; None where it is not there."""
         from huggingface_hub.errors import RepositoryNotFoundError
 
         try:
             info = retried(lambda: self._api.dataset_info(self._name))
         except RepositoryNotFoundError:
-            retried(lambda: self._api.create_repo(self._name, repo_type="dataset", private=private, exist_ok=True))
-            info = retried(lambda: self._api.dataset_info(self._name))
+            return None
         if private and not info.private:
             raise PublishError(
                 f"{self._name} is public and --private was asked for: nothing was sent; make it private on the Hub first."
             )
         return info
 
+    def _made(self, private: bool) -> Any:
+        """What the Hub says of the data set, once it has been made."""
+        retried(lambda: self._api.create_repo(self._name, repo_type="dataset", private=private, exist_ok=True))
+        return self._head(private)
+
     def _tags(self) -> set[str]:
         refs = retried(lambda: self._api.list_repo_refs(self._name, repo_type="dataset"))
         return {ref.name for ref in refs.tags}
 
-    def _stale(self, siblings: Any, files: Mapping[str, int]) -> tuple[str, ...]:
-        """Data and fates in the repository that this version has no more; theirs must have been ours."""
-        there = [entry.rfilename for entry in siblings or []]
-        stale = tuple(name for name in there if name.startswith((f"{DATA}/", "fates/")) and name not in files)
-        if stale and MANIFEST not in there:
+    def _stale(self, head: Any, files: Mapping[str, int]) -> tuple[str, ...]:
+        """What the version before has and this one has not: rows, and what its manifest names.
+
+        Raises:
+            PublishError: what is there was not published by dataprep.
+        """
+        there = {entry.rfilename for entry in head.siblings or []}
+        before = self._manifest(head.sha) if MANIFEST in there else None
+        if before is None:
+            self._refuse_others(there, files, head.sha)
+            return ()
+        return tuple(sorted(name for name in there - files.keys() if name in before.files or _ROWS.fullmatch(name)))
+
+    def _manifest(self, commit: str) -> Manifest | None:
+        """The manifest of the version in the repository; None where it is none of ours."""
+        try:
+            return read_manifest(self._file(MANIFEST, commit).parent)
+        except BuildError:
+            return None
+
+    def _refuse_others(self, there: Set[str], files: Mapping[str, int], commit: str) -> None:
+        """Refuse to write over what others put there; a card without a text, as the Hub makes it, is nobody's."""
+        rows = (f"{DATA}/", "fates/")
+        others = sorted(name for name in there if name.startswith(rows) or (name in files and name != CARD))
+        if not others and CARD in there:
+            text = self._file(CARD, commit).read_text(encoding="utf-8", errors="replace")
+            others = [CARD] if re.sub(r"\A\s*---\n.*?^---$", "", text, flags=re.DOTALL | re.MULTILINE).strip() else []
+        if others:
             raise PublishError(
-                f"{self._name} holds data that dataprep did not publish ({stale[0]}): nothing was sent; choose another name."
+                f"{self._name} holds what dataprep did not publish ({others[0]}): nothing was sent; "
+                "choose another name, or remove it there first."
             )
-        return stale
+
+    def _file(self, name: str, commit: str) -> Path:
+        download = self._api.hf_hub_download
+        return Path(retried(lambda: download(self._name, name, repo_type="dataset", revision=commit)))
 
     def _commit(self, folder: Path, files: Mapping[str, int], stale: tuple[str, ...], parent: str, title: str) -> str:
         """One commit on top of `parent`; its id.
@@ -161,23 +217,6 @@ class _Hub:
             ) from None
 
 
-def retried(call: Callable[[], Found]) -> Found:
-    """What `call` gives, tried again after a while where the Hub is busy or the line was cut; five times at most."""
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
-
-    for wait in WAITS:
-        try:
-            return call()
-        except HfHubHTTPError as fault:
-            if fault.response.status_code not in _BUSY:
-                raise
-            asked = fault.response.headers.get("Retry-After", "")
-            time.sleep(min(max(wait, float(asked) if asked.isdigit() else 0.0), LONGEST_WAIT))
-        except HTTPError:  # the line, not the Hub
-            time.sleep(wait)
-    return call()
-
-
 @contextmanager
 def _telling(name: str) -> Iterator[None]:
     """Turn what the client raises into one sentence; what the Hub answered is not repeated, and no token is."""
@@ -186,25 +225,26 @@ def _telling(name: str) -> Iterator[None]:
     try:
         yield
     except (HTTPError, OSError, ValueError, RuntimeError) as fault:
-        raise PublishError(f"Publishing to {name} failed: {_why(name, fault)}.") from None
+        raise PublishError(f"Publishing to {name} failed: {_why(fault)}.") from None
 
 
-def _why(name: str, fault: BaseException) -> str:
+def _why(fault: BaseException) -> str:
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
 
-    if isinstance(fault, RuntimeError) and fault.__cause__ is not None:  # of an upload, on a thread
-        return _why(name, fault.__cause__)
+    fault = cause(fault)
     if isinstance(fault, HfHubHTTPError):
-        status = fault.response.status_code
+        status, said = fault.response.status_code, reason(fault)
         if status == 401:
             return f"the Hub refused the token; {_LOGIN}"
         if status in (403, 404):
-            return f"the token may not write there, or there is no such user or organization; {_LOGIN}"
+            told = f" (it says: {said})" if said else ""
+            return f"the token may not write there, or there is no such user or organization{told}; {_LOGIN}"
         if status in (409, 412):
             return "somebody else changed the data set meanwhile, and it is as they left it; publish again"
-        busy = f" {len(WAITS) + 1} times" if status in _BUSY else ""
-        return f"the Hub answered with status {status}{busy}, and the data set is as it was; try later"
+        if status in BUSY:
+            return f"the Hub answered with status {status} {len(WAITS) + 1} times, and the data set is as it was; try later"
+        return f"the Hub refused it with status {status} ({said or 'it says no more'}), and the data set is as it was"
     if isinstance(fault, HTTPError | ConnectionError):
         return f"{constants.ENDPOINT} cannot be reached, or the line was cut; the data set is as it was; try again"
-    return str(fault).splitlines()[0] if str(fault) else type(fault).__name__
+    return reason(fault)

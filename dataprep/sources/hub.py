@@ -1,9 +1,9 @@
 """Data sets on the Hugging Face Hub: `org/name[@revision][:split]`, pinned to a commit.
 
 Files that our own readers know are downloaded as they are: OASST's trees (`…ready.trees.jsonl.gz`) where a repository
-has them, else its Parquet or JSON files. A repository of nothing of that sort goes through `datasets`. No code of a
-repository is ever run. `huggingface_hub` honours HF_ENDPOINT, HF_HOME and the usual places of a token, and is imported
-only when a Hub id is named.
+has them, else the files of its card's default configuration, else its Parquet or JSON files. A repository of nothing of
+that sort goes through `datasets`. No code of a repository is ever run. `huggingface_hub` honours HF_ENDPOINT, HF_HOME
+and the usual places of a token, and is imported only when a Hub id is named.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dataprep.errors import InputError
+from dataprep.hub import BUSY, WAITS, cause, reason, retried, token
 from dataprep.sources.containers import EXTENSIONS, JSON_EXTENSIONS
 
 _ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?(?::(?P<split>\w+))?")
 _TREES = "ready.trees.jsonl.gz"
 _TRAIN = "train"
+_CARD = "README.md"
+_READ = ((".parquet",), tuple(end for end in EXTENSIONS if end.startswith(JSON_EXTENSIONS)))
 # The words that `datasets` knows for one split.
 _SPLIT_WORDS = (
     {"train", "training"},
@@ -53,9 +56,7 @@ def pinned(source: str) -> str:
     if re.fullmatch("[0-9a-f]{40}", parts["revision"] or ""):
         return source
     with _telling(parts["repo"], parts["revision"]):
-        import huggingface_hub
-
-        commit = huggingface_hub.HfApi().dataset_info(parts["repo"], revision=parts["revision"]).sha
+        commit = _info(parts["repo"], parts["revision"]).sha
     return f"{parts['repo']}@{commit}" + (f":{parts['split']}" if parts["split"] else "")
 
 
@@ -76,22 +77,46 @@ def _telling(repo: str, revision: str | None) -> Iterator[None]:
     """Turn what the client raises into one sentence about the repository."""
     from huggingface_hub import errors
 
+    token(InputError)
     try:
         yield
     except (OSError, ValueError, errors.HTTPError) as fault:  # type: ignore[attr-defined]
         raise InputError(_told(repo, revision, fault)) from None
 
 
-def _fetched(repo: str, revision: str | None, split: str | None) -> list[HubFile]:
+def _info(repo: str, revision: str | None) -> Any:
     import huggingface_hub
 
-    info = huggingface_hub.HfApi().dataset_info(repo, revision=revision)
+    return retried(lambda: huggingface_hub.HfApi().dataset_info(repo, revision=revision))
+
+
+def _fetched(repo: str, revision: str | None, split: str | None) -> list[HubFile]:
+    info = _info(repo, revision)
     commit = str(info.sha)
-    names = chosen([entry.rfilename for entry in info.siblings or []], split)
+    there = [entry.rfilename for entry in info.siblings or []]
+    names = trees(there) if split is None else []
+    names = names or chosen(there, split, _configs(repo, commit) if _CARD in there else [])
     if not names:
-        return _through_datasets(repo, commit, split)
-    paths = [huggingface_hub.hf_hub_download(repo, name, repo_type="dataset", revision=commit) for name in names]
-    return [HubFile(f"{repo}:{name}", Path(path), commit, "") for name, path in zip(names, paths, strict=True)]
+        return retried(lambda: _through_datasets(repo, commit, split))
+    return [HubFile(f"{repo}:{name}", _download(repo, name, commit), commit, "") for name in names]
+
+
+def _download(repo: str, name: str, commit: str) -> Path:
+    import huggingface_hub
+
+    return Path(retried(lambda: huggingface_hub.hf_hub_download(repo, name, repo_type="dataset", revision=commit)))
+
+
+def _configs(repo: str, commit: str) -> list[Any]:
+    """The configurations that the card names: which files are the data set, and of which split."""
+    import yaml  # type: ignore[import-untyped]  # which the Hub's client needs
+    from huggingface_hub import metadata_load
+
+    try:
+        found = (metadata_load(_download(repo, _CARD, commit)) or {}).get("configs")
+    except (ValueError, yaml.YAMLError):
+        return []
+    return found if isinstance(found, list) else []
 
 
 def _through_datasets(repo: str, commit: str, split: str | None) -> list[HubFile]:
@@ -112,8 +137,8 @@ def _through_datasets(repo: str, commit: str, split: str | None) -> list[HubFile
     ]
 
 
-def _told(repo: str, revision: str | None, fault: Exception) -> str:
-    """One sentence about why a repository cannot be read. What the Hub answers is not repeated: it may be a page."""
+def _told(repo: str, revision: str | None, fault: BaseException) -> str:
+    """One sentence about why a repository cannot be read."""
     from huggingface_hub import constants
     from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is that of the HTTP client it uses
         GatedRepoError,
@@ -124,6 +149,7 @@ def _told(repo: str, revision: str | None, fault: Exception) -> str:
         RevisionNotFoundError,
     )
 
+    fault = cause(fault)
     login = "set HF_TOKEN or run `hf auth login`"
     page = f"{constants.ENDPOINT}/datasets/{repo}"
     if isinstance(fault, GatedRepoError):
@@ -136,28 +162,66 @@ def _told(repo: str, revision: str | None, fault: Exception) -> str:
         why = "cannot be fetched, because HF_HUB_OFFLINE is set"
     elif isinstance(fault, HfHubHTTPError):
         status = fault.response.status_code
-        why = f"was refused by the Hub with status {status}" + (f": {login}" if status in (401, 403) else "")
+        busy = f" {len(WAITS) + 1} times" if status in BUSY else ""
+        why = f"was refused by the Hub with status {status}{busy}" + (f": {login}" if status in (401, 403) else "")
     elif isinstance(fault, HTTPError | ConnectionError):
         why = f"cannot be fetched, because {constants.ENDPOINT} cannot be reached"
     else:
-        why = f"cannot be read ({str(fault).splitlines()[0] if str(fault) else type(fault).__name__})"
+        why = f"cannot be read ({reason(fault)})"
     return f"The data set {repo} {why}; there is no local file or folder {repo} either."
 
 
-def chosen(names: Sequence[str], split: str | None) -> list[str]:
-    """Which of a repository's files are read: its ready trees, else all of the one kind of data file it has.
+def trees(names: Sequence[str]) -> list[str]:
+    """The ready trees of a repository, if it has any: exports are named by date, and the last one holds the earlier ones."""
+    return sorted(name for name in names if name.endswith(_TREES))[-1:]
 
-    Without a `split`, those of `train` where the names tell splits apart, all otherwise. Parquet comes before JSON,
-    since repositories that have both have the same rows in each.
+
+def chosen(names: Sequence[str], split: str | None, configs: Sequence[Any] = ()) -> list[str]:
+    """Which of a repository's files are read; none where only `datasets` can tell.
+
+    Where its card has `configs`, those of the default one; else all of the one kind of data file that it has, Parquet
+    before JSON, since repositories that have both have the same rows in each. Without a `split`, those of `train` where
+    splits are told apart, all otherwise.
     """
-    trees = sorted(name for name in names if name.endswith(_TREES))
-    if trees and split is None:
-        return trees[-1:]  # exports are named by date, and the last one holds the earlier ones
-    for extensions in ((".parquet",), tuple(end for end in EXTENSIONS if end.startswith(JSON_EXTENSIONS))):
+    if configs:
+        return _configured(names, split, configs)
+    for extensions in _READ:
         data = sorted(name for name in names if name.endswith(extensions) and _is_data(name))
         if data:
             return [name for name in data if _is_of(name, split or _TRAIN)] or ([] if split else data)
     return []
+
+
+def _configured(names: Sequence[str], split: str | None, configs: Sequence[Any]) -> list[str]:
+    """The files of the default configuration, if it only names files and we read them."""
+    whole = [config for config in configs if isinstance(config, dict)]
+    default = [config for config in whole if config.get("default") or config.get("config_name") == "default"]
+    [config] = default if len(default) == 1 else whole if len(whole) == 1 else [{}]
+    if not config.keys() <= {"config_name", "data_files", "default"}:
+        return []
+    patterns = _patterns(config.get("data_files"))
+    if split is None and _TRAIN not in patterns:
+        wanted = [pattern for some in patterns.values() for pattern in some]
+    else:
+        wanted = [pattern for name, some in patterns.items() if _is_of(name, split or _TRAIN) for pattern in some]
+    found = sorted({name for pattern in wanted for name in names if re.fullmatch(_as_regex(pattern), name)})
+    return found if all(name.endswith(tuple(end for some in _READ for end in some)) for name in found) else []
+
+
+def _patterns(files: Any) -> dict[str, list[str]]:
+    """`data_files` of a card (a glob, several, or some for each split) by split; empty where it is of another shape."""
+    if isinstance(files, str | list) and all(isinstance(entry, str) for entry in files):
+        return {_TRAIN: [files] if isinstance(files, str) else files}
+    try:
+        return {entry["split"]: list(_patterns(entry["path"]).values())[0] for entry in files}
+    except (LookupError, TypeError):
+        return {}
+
+
+def _as_regex(pattern: str) -> str:
+    """A glob of a card: `*` stays in its folder, `**` does not."""
+    words = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return "".join(words.get(part, re.escape(part)) for part in re.split(r"(\*\*/|\*\*|\*|\?)", pattern))
 
 
 def _is_data(name: str) -> bool:

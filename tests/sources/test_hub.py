@@ -14,6 +14,7 @@ import pytest
 
 from dataprep.sources import hub as reader
 from tests.hub import Hub
+from tests.hub_writing import Fault
 from tests.sources.reading import json_lines
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +61,55 @@ def test_files_are_read_as_they_are_and_pinned(hub: Hub, tmp_path: Path) -> None
         [file] = answer["files"]
         assert (file["name"], file["commit"], answer["rows"]) == (f"o/guanaco:{name}", commit, rows)
         assert len(file["digest"]) == 64 and file["format"] == "guanaco"
-    assert not any("README" in request for request in hub.requests)
+    assert all("README" not in file for file in answer["files"])  # the card is read for its configurations alone
+
+
+def test_a_bad_moment_is_waited_for(hub: Hub, tmp_path: Path) -> None:
+    hub.commit("o/r", {"train.jsonl": json_lines([ROW] * 3)})
+    for number, fault in enumerate(
+        [
+            Fault("GET /api/datasets/o/r", 503, times=1),
+            Fault("GET /api/datasets/o/r", 429, times=1, headers={"Retry-After": "1"}),
+            Fault("GET /api/datasets/o/r", 0, times=1),
+            Fault("HEAD .*/resolve/", 503, times=1),
+            Fault("GET .*/resolve/", 0, times=1),
+        ]
+    ):
+        hub.faults[:] = [fault]
+        (tmp_path / str(number)).mkdir()  # a cache of its own
+        assert ask(hub, tmp_path / str(number), "o/r")["rows"] == 3
+        assert fault.times == 0
+    hub.faults[:] = [Fault("GET /api/datasets/o/r", 503)]
+    assert "status 503 5 times" in ask(hub, tmp_path, "o/r")["fault"]
+
+
+CARD = """---
+configs:
+- config_name: other
+  data_files: other/*.jsonl
+- config_name: default
+  data_files:
+  - split: train
+    path: [a.jsonl, "more/**/*.jsonl"]
+  - split: test
+    path: held/*
+---
+"""
+
+
+def test_the_default_configuration_of_the_card_is_followed(hub: Hub, tmp_path: Path) -> None:
+    other = json_lines([{"text": "### Human: other### Assistant: no"}])
+    names = ["a.jsonl", "more/b.jsonl", "more/c/d.jsonl", "held/train-of-all.jsonl"]
+    there = {name: json_lines([ROW] * (n + 1)) for n, name in enumerate(names)} | {
+        "other/train.jsonl": other,
+        "b/train.jsonl": other,
+    }
+    hub.commit("o/conf", {"README.md": CARD.encode(), **there})
+    for source, expected in (("o/conf", names[:3]), ("o/conf:test", names[3:])):
+        assert [file["name"] for file in ask(hub, tmp_path, source)["files"]] == [f"o/conf:{name}" for name in expected]
+    assert "there are: test, train" in ask(hub, tmp_path, "o/conf:dev")["fault"]
+    hub.commit("o/two", {"README.md": CARD.replace("default", "second").encode(), **there})
+    assert "Config name is missing" in ask(hub, tmp_path, "o/two")["fault"]  # as `datasets` says it
 
 
 def test_trees_come_before_rows(hub: Hub, tmp_path: Path) -> None:
@@ -102,10 +151,12 @@ def test_what_cannot_be_had_is_one_sentence(hub: Hub, tmp_path: Path) -> None:
         ("o/gated", "accept its terms", {}),
         ("o/private", "or is private", {"HF_TOKEN": "hf_of_somebody_else"}),
         ("o/open", "HF_HUB_OFFLINE", {"HF_HUB_OFFLINE": "1"}),
+        ("o/open", "holds characters that no token has", {"HF_TOKEN": "s\u00e9cret"}),
         ("o/open", "cannot be reached", {"HF_ENDPOINT": "http://127.0.0.1:9"}),
     ]:
         fault = ask(hub, tmp_path, source, **environment)["fault"]
-        assert words in fault and "there is no local file or folder" in fault and "\n" not in fault
+        assert words in fault and "\n" not in fault and "cret" not in fault
+        assert "there is no local file or folder" in fault or "token has" in words
     assert ask(hub, tmp_path, "o/private")["rows"] == 1
 
 
@@ -117,12 +168,37 @@ def test_what_cannot_be_had_is_one_sentence(hub: Hub, tmp_path: Path) -> None:
         (["b.jsonl", "a.json.gz", "dataset_infos.json", "x.csv"], None, ["a.json.gz", "b.jsonl"]),
         (["b.jsonl"], "test", []),
         (["constraints.csv"], None, []),
-        (["2023-01-01_oasst_ready.trees.jsonl.gz", "2023-04-12_oasst_ready.trees.jsonl.gz"], None,
-         ["2023-04-12_oasst_ready.trees.jsonl.gz"]),
     ],
 )  # fmt: skip
 def test_which_files_are_read(names: list[str], split: str | None, expected: list[str]) -> None:
     assert reader.chosen(names, split) == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "split", "expected"),
+    [
+        ({"data_files": "*.jsonl"}, None, ["a.jsonl", "b.jsonl"]),
+        ({"data_files": ["b.jsonl", "d/*"]}, None, ["b.jsonl", "d/c.jsonl"]),
+        ({"data_files": [{"split": "validation", "path": "a.jsonl"}]}, None, ["a.jsonl"]),
+        ({"data_files": [{"split": "validation", "path": "a.jsonl"}]}, "dev", ["a.jsonl"]),
+        ({"data_files": "x.csv"}, None, []),  # of no kind that we read
+        ({"data_files": "a.jsonl", "drop_labels": True}, None, []),
+        ({"data_files": [{"split": "train"}]}, None, []),
+        ({"data_files": 5}, None, []),
+        ({"data_dir": "d"}, None, []),
+    ],
+)
+def test_which_files_a_card_names(config: dict[str, Any], split: str | None, expected: list[str]) -> None:
+    names = ["a.jsonl", "b.jsonl", "d/c.jsonl", "x.csv"]
+    assert reader.chosen(names, split, [{"config_name": "default", **config}]) == expected
+    more = {"config_name": "more", "data_files": "d/*"}
+    assert reader.chosen(names, split, [more, {"config_name": "one", "default": True, **config}]) == expected
+    assert reader.chosen(names, split, [more, {"config_name": "one", **config}]) == []
+
+
+def test_the_last_ready_trees_are_read() -> None:
+    names = ["2023-01-01_oasst_ready.trees.jsonl.gz", "2023-04-12_oasst_ready.trees.jsonl.gz", "x.jsonl"]
+    assert reader.trees(names) == names[1:2] and reader.trees(names[2:]) == []
 
 
 def test_ids() -> None:
