@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dataprep.contract import MANIFEST, BuildError, read_manifest
 from dataprep.errors import InputError
 from dataprep.sources import hub
 from dataprep.sources.containers import EXTENSIONS
@@ -29,6 +30,7 @@ _BESIDE_DATA = {
     "manifest.json",
     "quality.json",
 }
+_ROWS = "data"  # the folder of a published data set that its rows are in
 _SHARD = re.compile(r"data-\d+-of-\d+\.arrow|dataset\.arrow")  # as save_to_disk names them, today and before 2022
 
 
@@ -153,7 +155,8 @@ def _shown(name: str) -> str:
 
 
 def _in_folder(folder: Path) -> list[SourceFile]:
-    """The data files below `folder`; of what `save_to_disk` wrote (our builds too) only the shards that it names."""
+    """The data files below `folder`; of what `save_to_disk` wrote (our builds too) only the shards that it names, and of
+    what `dataprep publish` wrote only the rows, not its papers."""
     paths = sorted(_data_files(folder))
     if not paths:
         raise InputError(f"{folder} holds no data file: {_READABLE}.")
@@ -169,6 +172,9 @@ def _data_files(folder: Path) -> Iterator[Path]:
             yield from saved
             continue
         folders[:] = [name for name in folders if not name.startswith(".")]
+        if _ROWS in folders and _is_published(place, names):
+            folders[:] = [_ROWS]
+            continue
         for name in names:
             if name.endswith(EXTENSIONS) and name not in _BESIDE_DATA and not name.startswith("."):
                 yield place / name
@@ -182,6 +188,14 @@ def _saved(folder: Path, names: Sequence[str]) -> list[Path] | None:
     if "state.json" in names and any(_SHARD.fullmatch(name) for name in names):
         return _shards(folder)
     return None
+
+
+def _is_published(folder: Path, names: Sequence[str]) -> bool:
+    """Whether the manifest of a build lies in `folder`, whose rows were published beside it."""
+    try:
+        return MANIFEST in names and bool(read_manifest(folder))
+    except BuildError:
+        return False
 
 
 def _shards(folder: Path) -> list[Path]:
