@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -24,6 +24,7 @@ _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u20
 TRAINED = "green"
 MASKED = "bright_black"
 CONTROL = "bold black on yellow"
+LONG = 2_000  # words of a text of which only those that are not frequent are looked up in the other
 
 
 def visible(text: str) -> str:
@@ -142,28 +143,59 @@ def fate(facts: Mapping[str, Any], passed: Sequence[str]) -> Text:
         shown.append(visible(f": {facts['detail']}\n" if facts["detail"] else "\n"))
     if facts["survivor"] and facts["rule"] != "on_path":
         alike = f" (similarity {facts['similarity']:.3f})" if facts["similarity"] is not None else ""
-        shown.append(visible(f"  in its place stays {facts['survivor']}{alike}\n"))
+        shown.append(visible(f"  in its place {facts['survivor']}{alike}\n"))
     return shown
 
 
 def side_by_side(
     left: Sequence[Mapping[str, str]], right: Sequence[Mapping[str, str]], name: str, other: str, plain: bool
 ) -> Table:
-    """Two conversations beside each other; the words that they share in order are green (`plain`: others in ⟦⟧)."""
-    words = [
-        re.findall(r"\s+|[^\s]+", "\n\n".join(f"{m['role']}: {m['content']}" for m in side)) for side in (left, right)
+    """Two conversations beside each other; the words that they share in order are green (`plain`: in ⟦⟧)."""
+    # Each word with the white space behind it; words alone are compared.
+    pieces = [
+        re.findall(r"\S+\s*", "\n\n".join(f"{m['role']}: {m['content']}" for m in side)) for side in (left, right)
     ]
     shown = (Text(), Text())
-    for kind, a, b, c, d in SequenceMatcher(None, words[0], words[1], autojunk=False).get_opcodes():
-        for text, part in zip(shown, (words[0][a:b], words[1][c:d]), strict=True):
-            same, shown_part = kind == "equal", visible("".join(part))
-            marked = f"⟦{shown_part}⟧" if plain and not same and shown_part else shown_part
-            text.append(marked, TRAINED if same else "bold yellow")
+    for same, *parts in _shared([[piece.rstrip() for piece in side] for side in pieces]):
+        for text, side, (start, end) in zip(shown, pieces, parts, strict=True):
+            part = "".join(side[start:end])
+            body, blank = visible(part.rstrip()), visible(part[len(part.rstrip()) :])
+            text.append(
+                f"⟦{body}⟧{blank}" if plain and same and body else body + blank, TRAINED if same else "bold yellow"
+            )
     table = Table(padding=(0, 1))
     table.add_column(f"dropped: {name}", ratio=1, overflow="fold")
     table.add_column(f"stays: {other}", ratio=1, overflow="fold")
     table.add_row(*shown)
     return table
+
+
+def _shared(words: Sequence[Sequence[str]]) -> Iterator[tuple[bool, tuple[int, int], tuple[int, int]]]:
+    """Whether they are the same, and from where to where, of parts of two lists of words."""
+    one, other = words
+    least = min(len(one), len(other))
+    start = next((at for at in range(least) if one[at] != other[at]), least)
+    rest = least - start
+    end = next((at for at in range(rest) if one[-1 - at] != other[-1 - at]), rest)
+    a, b = one[start : len(one) - end], other[start : len(other) - end]
+    yield True, (0, start), (0, start)
+    # In long texts frequent words are no anchors, or the cost would grow with the square of the length.
+    for kind, i, j, k, m in SequenceMatcher(None, a, b, autojunk=max(len(a), len(b)) > LONG).get_opcodes():
+        yield kind == "equal", (start + i, start + j), (start + k, start + m)
+    yield True, (len(one) - end, len(one)), (len(other) - end, len(other))
+
+
+def survivors(chain: Sequence[Mapping[str, Any]]) -> Text:
+    """What became of the one that stood in a record's place, where it does not stay itself, and of who stood in its."""
+    shown = Text()
+    for facts in chain:
+        told = facts["fate"].replace("_", " ")
+        where = (
+            f"in {facts['rule']}" if facts["fate"] == "kept" else f"at stage {facts['stage']} by rule {facts['rule']}"
+        )
+        instead = f", in its place {facts['survivor']}" if facts["survivor"] else ""
+        shown.append(visible(f"  {facts['id']}: {told} {where}{instead}\n"))
+    return shown
 
 
 def cluster_lines(cluster: Mapping[str, Any]) -> Text:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 from pathlib import Path
 
 import polars as pl
@@ -14,6 +15,7 @@ from dataprep.dedup.leaks import alike_groups, find_leaks
 from dataprep.dedup.proof import prove
 from dataprep.errors import InputError, RecipeError
 from dataprep.shards import read_fates
+from dataprep.terminal import side_by_side
 from tests.test_build import guanaco, make, said
 from tests.test_cli import dataprep
 
@@ -40,8 +42,6 @@ WORDS = [
 
 
 def text(seed: int, length: int = 60) -> list[str]:
-    import random
-
     chance = random.Random(seed)
     return [chance.choice(WORDS) + str(chance.randrange(40)) for _ in range(length)]
 
@@ -151,8 +151,42 @@ def test_clusters_and_both_texts_are_shown(tmp_path: Path, source: str) -> None:
     assert "similarity 0.9" in told
     assert "changed1" in told
     assert listed["largest"][0]["survivor"] in told
+    assert listed["largest"][0]["why"].startswith("stays for its ")
+    assert dataprep("duplicates", outcome.path, "--limit", "-1").returncode == 2
     none = make(tmp_path / "store", source=(source,), near_dup="off")
     assert "0 near-duplicates" in dataprep("duplicates", none.path).stdout
+
+
+def test_survivors_are_followed_to_the_end(tmp_path: Path) -> None:
+    """An exact duplicate of a near-duplicate of what was not sampled: each is told, and both texts are in the JSON."""
+    words = text(0)
+    rows = [said("a question", " ".join([*words, *more])) for more in ([], ["and"], ["and", "more"])]
+    rows.insert(1, said("A  question", " ".join(words)))
+    outcome = make(
+        tmp_path / "store", source=(guanaco(tmp_path, [*rows, *(said("q", str(n)) for n in range(9))]),), sample=1
+    )
+    fates = read_fates(outcome.path)
+    gone = fates.filter(rule="exact_duplicate")["id"][0]
+    told = json.loads(dataprep("why", outcome.path, gone, "--json").stdout)["fates"][0]
+    assert [fate["rule"] for fate in told["survivors"]][:1] == ["near_duplicate"]
+    assert told["survivors"][-1]["fate"] in ("not_sampled", "kept") and told["survivors"][-1]["survivor"] is None
+    shown = dataprep("why", outcome.path, gone).stdout
+    assert all(fate["id"] in shown for fate in told["survivors"]) and "by rule near_duplicate, in its place" in shown
+    near = json.loads(dataprep("why", outcome.path, told["survivors"][0]["id"], "--json").stdout)["fates"][0]
+    assert near["messages"] != near["survivor_messages"] and near["messages"][0]["content"] == "A  question"
+
+
+def test_both_texts_are_shown_fast_and_what_they_share_is_marked() -> None:
+    chance = random.Random(1)
+    long = [f"w{chance.randrange(50)}" for _ in range(20_000)]
+    other = [word if n % 100 else f"x{n}" for n, word in enumerate(long)]
+    sides = [[{"role": "user", "content": " ".join(side)}] for side in (long, other)]
+    side_by_side(*sides, "a", "b", plain=True)  # a second; compared word by word, minutes
+    table = side_by_side(
+        [{"role": "user", "content": "one two\n three"}], [{"role": "user", "content": "one 2 three"}], "a", "b", True
+    )
+    left, right = (next(iter(column.cells)) for column in table.columns)
+    assert [str(left), str(right)] == ["⟦user: one⟧ two\n ⟦three⟧", "⟦user: one⟧ 2 ⟦three⟧"]
 
 
 def test_too_little_memory_is_one_sentence(tmp_path: Path, source: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from dataprep.cli.common import DEFAULT_STORE, BuildName, Json, Store, app, locate_build, open_named, print_json
 from dataprep.errors import InputError
@@ -76,21 +77,43 @@ def why(
     import polars as pl
 
     from dataprep.shards import read_duplicates
-    from dataprep.terminal import fate, side_by_side, stdout_console
+    from dataprep.terminal import fate, side_by_side, stdout_console, survivors
 
     opened = open_named(store, reference)
-    rows = [{**row, "passed": _passed(row["stage"])} for row in _fates_of(opened, record)]
+    pairs = read_duplicates(opened.path)
+    rows = []
+    for row in _fates_of(opened, record):
+        row = row | {"passed": _passed(row["stage"]), "survivors": _survivors(opened, row)}
+        if pairs is not None and row["rule"] == "near_duplicate":
+            pair = pairs.row(by_predicate=pl.col("id") == row["id"], named=True)
+            row |= {"messages": pair["messages"], "survivor_messages": pair["survivor_messages"]}
+        rows.append(row)
     if as_json:
         print_json({"id": record, "fates": rows})
         return
     console = stdout_console()
-    pairs = read_duplicates(opened.path)
-    plain = not console.is_terminal
     for row in rows:
         console.print(fate(row, row["passed"]), soft_wrap=True)
-        if pairs is not None and row["rule"] == "near_duplicate":
-            pair = pairs.row(by_predicate=pl.col("id") == row["id"], named=True)
-            console.print(side_by_side(pair["messages"], pair["survivor_messages"], row["id"], row["survivor"], plain))
+        console.print(survivors(row["survivors"]), soft_wrap=True, end="")
+        if "messages" in row:
+            sides = row["messages"], row["survivor_messages"], row["id"], row["survivor"]
+            console.print(side_by_side(*sides, plain=not console.is_terminal))
+
+
+def _survivors(opened: Build, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The fates of the one that stands in a duplicate's place, of the one that stands in its, and so on."""
+    import polars as pl
+
+    from dataprep.shards import read_fates
+
+    chain: list[dict[str, Any]] = []
+    if row["rule"] not in ("exact_duplicate", "near_duplicate"):
+        return chain
+    fates = read_fates(opened.path).filter(pl.col("kind") == "conversation")
+    while (better := fates.filter(pl.col("id") == row["survivor"])).height:  # always a better one, so it ends
+        row = better.row(0, named=True)
+        chain.append({name: row[name] for name in ("id", "fate", "stage", "rule", "survivor", "similarity")})
+    return chain
 
 
 def _passed(last: str) -> list[str]:
@@ -104,7 +127,7 @@ def _passed(last: str) -> list[str]:
 def duplicates(
     reference: BuildName,
     *,
-    limit: int = 20,
+    limit: Annotated[int, Parameter(validator=Number(gte=0))] = 20,
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
@@ -126,7 +149,8 @@ def duplicates(
         return
     console = stdout_console()
     gone = 0 if pairs is None else pairs.height
-    console.print(f"{gone} near-duplicates in {len(clusters)} clusters" + ("" if clusters else "."))
+    of = "cluster" if len(clusters) == 1 else "clusters"
+    console.print(f"{gone} near-duplicates in {len(clusters)} {of}" + ("" if clusters else "."))
     for cluster in clusters[:limit]:
         console.print(cluster_lines(cluster), soft_wrap=True)
     if len(clusters) > limit:
@@ -140,7 +164,7 @@ def _clusters(pairs: pl.DataFrame) -> list[dict[str, Any]]:
     opening = pl.col("survivor_messages").list.first().struct.field("content").str.head(80)
     members = pl.struct("id", "similarity")
     found = pairs.group_by("survivor", maintain_order=True).agg(
-        why=pl.col("detail").first(),
+        why=pl.col("detail").str.extract(r"(stays for its .+)\.$", 1).unique(maintain_order=True).str.join("; "),
         opening=opening.first(),
         members=members.sort_by("similarity", "id", descending=[True, False]),
     )
