@@ -7,8 +7,8 @@ On a seeded corpus of guanaco text with planted duplicates (300 MB, cached outsi
 * exact duplicates; normal form and sketches alone, on one thread, also against `hashlib.blake2b` over the same bytes;
 * near-duplicate removal as a whole, proof included, against datasketch's MinHashLSH and rensa on a part of the corpus
   (peers are given the normal form; ours makes it);
-* recall of planted pairs, and precision by sets of strings; peak memory above the text itself;
-* how the cost grows: 4 times the documents, also where one text or a long template occurs in all of them.
+* recall of planted near copies, and precision by sets of strings; peak memory above the text itself;
+* how the cost grows, also that of a split: 4 times the documents, and where one text or a long template occurs in all.
 
 Needs `pip install datasketch rensa` for the peers; without them, their lines are left out.
 """
@@ -33,14 +33,17 @@ import polars as pl
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+from dataprep.config import Recipe  # noqa: E402
 from dataprep.conversations import CONVERSATIONS, conform  # noqa: E402
 from dataprep.dedup import buffers  # noqa: E402
 from dataprep.dedup.exact import drop_exact_duplicates  # noqa: E402
 from dataprep.dedup.grams import grams  # noqa: E402
+from dataprep.dedup.leaks import alike_groups, find_leaks  # noqa: E402
 from dataprep.dedup.minhash import _band_keys, signatures  # noqa: E402
 from dataprep.dedup.near import drop_near_duplicates  # noqa: E402
 from dataprep.dedup.normal import Part, documents, each_form  # noqa: E402
 from dataprep.dedup.proof import jaccard  # noqa: E402
+from dataprep.selection import split  # noqa: E402
 from dataprep.sources import find_files, read  # noqa: E402
 from tests.bench.corpus import cached_corpus  # noqa: E402
 from tests.dedup.talks import slow_jaccard  # noqa: E402
@@ -109,8 +112,9 @@ def bench_whole(corpus: pl.DataFrame, size: float, index: str) -> None:
     left, right = (planted[name].to_numpy().astype(np.intp) - 1 for name in ("of", "line"))
     alike = jaccard(documents(corpus), left, right) >= 0.8
     there = corpus["id"].is_in(kept["id"].implode()).to_numpy()
-    found = ~(there[left] & there[right])
-    print(f"recall of planted pairs at 0.8 and above: {found[alike].mean():.4f} of {alike.sum():,}")
+    found, near = ~(there[left] & there[right]), (planted["kind"] == "near").to_numpy()
+    for kind, some in (("near copies", alike & near), ("exact copies", alike & ~near)):
+        print(f"recall of planted {kind} at 0.8 and above: {found[some].mean():.4f} of {some.sum():,}")
     text_of = dict(zip(corpus["id"], documents(corpus), strict=True))
     some = fates.sample(min(500, len(fates)), seed=0)
     exact = [slow_jaccard(text_of[a], text_of[b]) for a, b in some.select("id", "survivor").rows()]
@@ -184,27 +188,39 @@ def rensa_on_hashes(said: pl.Series) -> None:
 
 
 def bench_growth(corpus: pl.DataFrame, quarter: int) -> None:
-    """The cost of 4 times the documents."""
-    template = random_text(random.Random(1), 400)
+    """The cost of 4 times the documents: of near-duplicate removal, and of a split with its proof."""
+    template = random_text(random.Random(-1), 400)
+
+    def on_template(*own: int) -> Callable[[int], pl.DataFrame]:
+        """Talks that begin with the template and go on with so many words of their own, in turn."""
+        return lambda n: talks([f"{template} {random_text(random.Random(i), own[i % len(own)])}" for i in range(n)])
+
     cases: dict[str, Callable[[int], pl.DataFrame]] = {
         "the corpus": lambda n: corpus.head(n * quarter // 5_000),
         "one text in all": lambda n: talks([template] * n),
-        "a long template in all": lambda n: talks(
-            [f"{template} {random_text(random.Random(i), 150)}" for i in range(n)]
-        ),
-        "a template of half in all": lambda n: talks(
-            [f"{template} {random_text(random.Random(i), 400)}" for i in range(n)]
-        ),
+        "a long template in all": on_template(150),
+        "a template of half in all": on_template(400),
+        "a template and hardly enough of their own": on_template(52),
+        "a template in alike ones and as many longer ones": on_template(30, 150),
     }
+    works = {"near-duplicates": drop_near_duplicates, "split": split_and_prove}
     for name, make in cases.items():
         few, many = make(5_000), make(20_000)
-        seconds = [
-            min(timed(lambda frame=frame: drop_near_duplicates(frame)) for _ in range(2)) for frame in (few, many)
-        ]
-        print(
-            f"growth, {name}: {len(few):,} documents in {seconds[0]:.2f} s, {len(many):,} in {seconds[1]:.2f} s: "
-            f"{seconds[1] / seconds[0]:.2f} times"
-        )
+        for work_name, work in works.items():
+            seconds = [
+                min(timed(lambda work=work, frame=frame: work(frame)) for _ in range(2)) for frame in (few, many)
+            ]
+            print(
+                f"growth of {work_name}, {name}: {len(few):,} documents in {seconds[0]:.2f} s, {len(many):,} in "
+                f"{seconds[1]:.2f} s: {seconds[1] / seconds[0]:.2f} times"
+            )
+
+
+def split_and_prove(conversations: pl.DataFrame) -> None:
+    """What `--split test=0.1` does."""
+    kin, _ = alike_groups(conversations)
+    parts, _ = split(conversations, Recipe(split="test=0.1"), kin)
+    find_leaks(parts["train"], parts["test"])
 
 
 def random_text(rng: random.Random, words: int) -> str:

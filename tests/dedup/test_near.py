@@ -231,9 +231,23 @@ def test_real_threads(real: Path) -> None:
     threads, _ = choose_threads(reading.messages, "all")
     threads = threads.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64))
     assert len(threads) > 500
+    # Hardly any of them are alike, so copies are planted: shorter by their last message's last few words.
+    last = pl.col("messages").list.last().struct["content"].str.split(" ")
+    long = threads.filter(last.list.len() > 60).gather_every(5)
+    cut = pl.struct(
+        role=pl.element().struct["role"], content=pl.element().struct["content"].str.replace(r"(\s+\S+){3}\s*$", "")
+    )
+    copies = long.with_columns(
+        pl.col("messages").list.eval(cut),
+        row=pl.int_range(pl.len(), dtype=pl.Int64) + len(threads),
+        id=pl.format("copy-{}", "id"),
+        tree_id=pl.format("copy-{}", "tree_id"),
+    )
+    threads = pl.concat([threads, copies])
     texts = dict(zip(threads["id"], documents(threads), strict=True))
     kept, fates, _ = drop_near_duplicates(threads)
     trees = dict(threads.select("id", "tree_id").rows())
+    assert len(fates) > 0.9 * len(copies) > 20
     for gone, survivor, similarity in fates.select("id", "survivor", "similarity").rows():
         assert trees[gone] != trees[survivor]
         assert similarity == pytest.approx(slow_jaccard(texts[gone], texts[survivor]))
