@@ -14,7 +14,7 @@ import polars as pl
 
 from dataprep import shards, store
 from dataprep.contract import Build, BuildError, Manifest, read_manifest
-from dataprep.conversations import KEPT
+from dataprep.conversations import KEPT, SYSTEM
 from dataprep.errors import StoreError
 
 RUN = "run.json"  # what a training run leaves; its `bond` names the build it was trained on
@@ -23,12 +23,16 @@ RUNS = "runs"  # where runs lie by default: beside the store, or where training 
 # What made a row differ where no rule did.
 NOT_IN_INPUT = "not in the input"
 INPUT = "input"  # what was read
+SYSTEM_TEXT = "system"  # the text that the option --system gives to conversations without one
+SOURCE = "source"  # the name of the file that it is from
 TEMPLATE = "template"  # how it was rendered
 SPLIT = "split"  # where it was put
 
-# The columns of a row by what would change them; split and id are looked at by themselves.
-_SAID = ("messages", "tree_id", "source", "lang", "message_ids")
+# The columns of a row by what would change them; messages, source, split and id are looked at by themselves.
+_SAID = ("tree_id", "lang", "message_ids")
 _RENDERED = ("text", "spans", "controls")
+
+_OF_FATES = ["kind", "id", "fate", "rule", "detail", "repairs"]  # the columns that a diff looks at
 
 
 def listing(store_dir: Path) -> list[dict[str, Any]]:
@@ -111,9 +115,12 @@ def by_rule(frame: pl.DataFrame) -> dict[str, int]:
 
 def diff(before: Build, after: Build) -> Difference:
     """What changed between two versions, of the same or of different names."""
+    systems = [build.manifest.recipe.get("system") for build in (before, after)]
+    apart = systems[0] != systems[1]
     with ThreadPoolExecutor(2) as pool:  # Polars leaves Python's lock, and its conversion from Arrow takes one core
-        old, new = pool.map(_rows, (before, after))
-    old_fates, new_fates = shards.read_fates(before.path), shards.read_fates(after.path)
+        rows = pool.map(_rows, (before, after), systems if apart else (None, None))
+        fates = pool.map(lambda build: shards.read_fates(build.path, _OF_FATES), (before, after))
+        (old, new), (old_fates, new_fates) = rows, fates
     both = old.join(new, on="id", how="inner", suffix="_new")
     return Difference(
         rows=(old.height, new.height),
@@ -125,25 +132,37 @@ def diff(before: Build, after: Build) -> Difference:
     )
 
 
-def _rows(build: Build) -> pl.DataFrame:
-    """`id, lang, split`, and 64-bit hashes of what a row says (`said`) and of how it is rendered (`rendered`).
+def _rows(build: Build, system: str | None) -> pl.DataFrame:
+    """`id, lang, split, source`, and 64-bit hashes of what a row says (`said`) and of how it is rendered (`rendered`).
 
     Hashes stand for contents: two large versions are a gigabyte to join, and two numbers a row are not. Polars' own are
     the quickest; that they differ from release to release does no harm inside one process.
+
+    A turn that says what the option `system` gives is no part of `said`, but in a column `system` of its own.
     """
+    messages, given = pl.col("messages"), pl.lit(None, pl.String)
+    if system is not None:
+        turn = messages.list.first().struct
+        is_given = (turn.field("role") == SYSTEM) & (turn.field("content") == system)
+        messages = pl.when(is_given).then(messages.list.slice(1)).otherwise(messages)
+        given = pl.when(is_given).then(pl.lit(system))
     frames = [
         pl.DataFrame(table).select(
             "id",
             "lang",
+            "source",
             pl.lit(name).alias("split"),
-            *(
-                pl.struct(pl.col(column).hash() for column in columns).hash().alias(kind)
-                for kind, columns in (("said", _SAID), ("rendered", _RENDERED))
-            ),
+            given.alias("system"),
+            _hash(messages, *map(pl.col, _SAID)).alias("said"),
+            _hash(*map(pl.col, _RENDERED)).alias("rendered"),
         )
         for name, table in build.splits.items()
     ]
     return pl.concat(frames)
+
+
+def _hash(*columns: pl.Expr) -> pl.Expr:
+    return pl.struct(column.hash().alias(str(number)) for number, column in enumerate(columns)).hash()
 
 
 def _recipe_changes(before: Manifest, after: Manifest) -> dict[str, tuple[Any, Any]]:
@@ -173,7 +192,8 @@ def _reasons(rows: pl.DataFrame, fates: pl.DataFrame) -> pl.DataFrame:
 
 def _changes(both: pl.DataFrame, old_fates: pl.DataFrame, new_fates: pl.DataFrame) -> pl.DataFrame:
     """Rows of both versions that differ, and by what: `id, lang, rule, detail`, by id."""
-    differs = {name: pl.col(name) != pl.col(f"{name}_new") for name in ("said", "rendered", "split")}
+    causes = ("said", "system", "rendered", "source", "split")
+    differs = {name: pl.col(name).ne_missing(pl.col(f"{name}_new")) for name in causes}
     rows = both.filter(pl.any_horizontal(differs.values()))
     repairs = _repairs(rows, old_fates, "before").join(_repairs(rows, new_fates, "after"), on="id", how="full")
     told = rows.join(repairs.select(pl.coalesce("id", "id_right").alias("id"), "before", "after"), on="id", how="left")
@@ -183,8 +203,12 @@ def _changes(both: pl.DataFrame, old_fates: pl.DataFrame, new_fates: pl.DataFram
         .then(only_one.list.sort().list.join(", "))
         .when(differs["said"])
         .then(pl.lit(INPUT))
+        .when(differs["system"])
+        .then(pl.lit(SYSTEM_TEXT))
         .when(differs["rendered"])
         .then(pl.lit(TEMPLATE))
+        .when(differs["source"])
+        .then(pl.lit(SOURCE))
         .otherwise(pl.lit(SPLIT))
     )
     moved = pl.when(differs["split"]).then(pl.format("{} to {}", "split", "split_new"))

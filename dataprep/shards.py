@@ -190,18 +190,18 @@ def read_duplicates(folder: Path) -> pl.DataFrame | None:
     return _read_parquet(path) if path.exists() else None
 
 
-def read_fates(folder: Path) -> pl.DataFrame:
-    """The fates of the build in `folder`: columns of `conversations.FATES`."""
-    return _read_parquet(folder / FATES_FILE)
+def read_fates(folder: Path, columns: list[str] | None = None) -> pl.DataFrame:
+    """The fates of the build in `folder`: columns of `conversations.FATES`, or some of them."""
+    return _read_parquet(folder / FATES_FILE, columns)
 
 
 def _write_parquet(frame: pl.DataFrame, path: Path, **options: Any) -> None:
     pq.write_table(frame.to_arrow(compat_level=pl.CompatLevel.oldest()), path, compression="zstd", **options)
 
 
-def _read_parquet(path: Path) -> pl.DataFrame:
+def _read_parquet(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
     try:
-        return pl.read_parquet(path, glob=False)
+        return pl.read_parquet(path, columns=columns, glob=False)
     except (OSError, pl.exceptions.PolarsError) as fault:
         raise DamagedBuild(f"{path} cannot be read ({fault}): the build is damaged, rebuild it with --force.") from None
 

@@ -85,18 +85,50 @@ def test_a_diff_tells_samples_templates_splits_and_repairs_apart(tmp_path: Path)
 
 
 def test_a_diff_names_the_repair_that_changed_a_row(tmp_path: Path) -> None:
-    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
-    file = tmp_path / "chats.jsonl"
-    paths = []
-    for more in ([], [{"role": "user", "content": "and?"}]):
-        rows = [{"id": "one", "messages": [*turns, *more]}, {"id": "two", "messages": turns + 2 * turns[:0]}]
-        rows[1]["messages"] = [turns[0], {"role": "assistant", "content": "b" if more else "c"}]
-        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        paths.append(make(tmp_path / "store", source=(str(file),), **QUICK).path)
-    found = difference(*paths)
-    assert dict(found.changed.select("id", "rule").rows()) == {"two": history.INPUT}  # "one" came out the same
-    system = difference(paths[1], make(tmp_path / "store", source=(str(file),), system="Be brief.", **QUICK).path)
-    assert system.changed.height == 2 and system.recipe["system"] == (None, "Be brief.")
+    texts = [*PAIRS, said("what is [INST] here", "a marker")]
+    kept, escaped = (build(tmp_path, texts, control_tokens=how) for how in ("keep", "escape"))
+    found = difference(kept, escaped)
+    [(row, rule)] = found.changed.select("id", "rule").rows()
+    assert rule == "escaped_control_token" and found.recipe == {"control_tokens": ("keep", "escape")}
+    assert difference(escaped, kept).changed["rule"].to_list() == [rule]
+    dropped = build(tmp_path, texts)
+    assert difference(escaped, dropped).removed.select("id", "rule").rows() == [(row, "control_token")]
+
+
+def chats(place: Path, name: str = "chats.jsonl", **answers: str) -> Path:
+    """A version of conversations `one` (with a system text), `two` and `three`; `answers` by id."""
+    texts = {"one": "a", "two": "b", "three": "c"} | answers
+    own = [{"role": "system", "content": "My own."}]
+    rows = [
+        {
+            "id": i,
+            "messages": own * (i == "one") + [{"role": "user", "content": "q"}, {"role": "assistant", "content": t}],
+        }
+        for i, t in texts.items()
+    ]
+    (place / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return place / name
+
+
+def test_a_diff_tells_the_system_option_and_another_file_name_from_other_input(tmp_path: Path) -> None:
+    def make_of(source: Path, **options: object) -> Path:
+        path = make(tmp_path / "store", source=(str(source),), **QUICK | options).path
+        assert path is not None
+        return path
+
+    plain = make_of(chats(tmp_path))
+    brief, long = (make_of(chats(tmp_path), system=text) for text in ("Be brief.", "Be long."))
+    for old, new in ((plain, brief), (brief, plain), (brief, long)):
+        assert dict(difference(old, new).changed.select("id", "rule").rows()) == {"two": "system", "three": "system"}
+    edited = make_of(chats(tmp_path, two="other"), system="Be brief.")
+    found = difference(plain, edited)
+    assert dict(found.changed.select("id", "rule").rows()) == {"two": history.INPUT, "three": history.SYSTEM_TEXT}
+    assert found.recipe["system"] == (None, "Be brief.")
+    assert dict(difference(brief, edited).changed.select("id", "rule").rows()) == {"two": history.INPUT}
+    renamed = difference(plain, make_of(chats(tmp_path, "renamed.jsonl")))
+    assert renamed.changed["rule"].to_list() == [history.SOURCE] * 3
+    restored = difference(make_of(chats(tmp_path)), make_of(chats(tmp_path, "renamed.jsonl"), template="chatml"))
+    assert restored.changed["rule"].to_list() == [history.TEMPLATE] * 3
 
 
 def test_the_commands_diff_and_gc(tmp_path: Path) -> None:
