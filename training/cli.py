@@ -57,7 +57,8 @@ def run(options: Options) -> None:
     facts = train(options)
     metrics, ledger = facts["metrics"], facts["ledger"]["train"]
     print(
-        f"{facts['operational']['out']}: {facts['resolved']['steps']} steps on {ledger['tokens_trained']} trained tokens."
+        f"{facts['operational']['out']}: {facts['resolved']['steps']} steps on {metrics['trained_tokens']} trained tokens; "
+        f"the data has {ledger['tokens_trained']}."
     )
     if metrics["held_out_after"] is not None:
         print(f"Held-out loss {metrics['held_out_before']:.4f} before, {metrics['held_out_after']:.4f} after.")

@@ -33,11 +33,13 @@ def export(
     model = trainer.accelerator.unwrap_model(trainer.model)
     stopping = _stopping(model, config, prepared, build, name) if trainer.is_world_process_zero() else {}
     if trainer.is_world_process_zero():
-        card = _card(config, build, folder.read())
+        facts = folder.read()
+        facts["metrics"] = {**metrics_of(folder), "trained_tokens": int(trainer.trained_tokens), **stopping}
+        card = _card(config, build, facts)
         with writing(str(folder.adapter), folder.path):
             write_adapter(model, tokenizer, folder.adapter, card)
         write_whole(folder.path / "loss.html", loss_page(read_metrics(folder.metrics), folder.path.name))
-        folder.update(status="done", metrics={**metrics_of(folder), **stopping})
+        folder.write(facts | {"status": "done"})
     trainer.accelerator.wait_for_everyone()
     return folder.read()
 
@@ -90,10 +92,10 @@ Trained with `training run` on the build **{build.manifest.name} {build.manifest
 (template {build.manifest.template.get("name")}, gate {build.manifest.gate}),
 base model {config.model} held in {config.quantization}.
 
-* {ledger["rows"]} conversations, {ledger["tokens_trained"]} trained tokens, {ledger["tokens_masked"]} masked,
+* {ledger["rows"]} conversations: {ledger["tokens_trained"]} tokens to train, {ledger["tokens_masked"]} masked,
   {ledger["tokens_cut"]} cut, {ledger["tokens_dropped"]} dropped
 * rank {config.lora_r}, alpha {config.lora_alpha}, targets {config.targets}, learning rate {config.lr}, seed {config.seed}
-* {facts["resolved"]["steps"]} steps, window {config.max_tokens} tokens
+* {facts["resolved"]["steps"]} steps on {facts["metrics"]["trained_tokens"]} trained tokens, window {config.max_tokens} tokens
 
 run.json in the run's folder holds all options, versions and metrics.
 """

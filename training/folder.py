@@ -126,17 +126,20 @@ def _left_over(path: Path) -> bool:
 
 
 def refuse_other(recorded: dict[str, Any], now: dict[str, Any], path: Path) -> None:
-    """A run goes on with the build, tokenizer, model and options it began with.
+    """A run goes on with the build, tokenizer, model, options, arithmetic and pace it began with.
+
+    Args:
+        now: those of run.json's entries that are to be compared.
 
     Raises:
         RunError: names the first thing that differs.
     """
-    for part in ("bond", "model", "options"):
-        for name, value in now[part].items():
+    for part, entries in now.items():
+        for name, value in entries.items():
             before = recorded.get(part, {}).get(name)
             if before != value:
                 raise RunError(
-                    f"The run in {path} began with {name} {before!r} and was asked to go on with {value!r}: "
+                    f"The run in {path} began with {name} {before!r} and would go on with {value!r}: "
                     "give what it began with, or another --out."
                 )
 

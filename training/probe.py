@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from bitsandbytes.functional import GlobalPageManager
 from transformers import Trainer
 
 from training.data import lay
@@ -96,14 +97,20 @@ def _peaks(device: torch.device) -> tuple[int, int]:
 
 @contextmanager
 def untouched(model: torch.nn.Module) -> Iterator[None]:
-    """Adapters, gradients, mode and random states afterwards as before."""
+    """Adapters, gradients, mode and random states afterwards as before.
+
+    So is bitsandbytes' list of paged tensors, which grows with every paged optimiser and keeps them alive.
+    """
     before = {name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters() if p.requires_grad}
     states = (random.getstate(), np.random.get_state(), torch.get_rng_state())
     on_gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
     training = model.training
+    paged = GlobalPageManager.get_instance().paged_tensors  # type: ignore[no-untyped-call]
+    known = len(paged)
     try:
         yield
     finally:
+        del paged[known:]
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if name in before:

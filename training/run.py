@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
 
+# What a run is held to when it goes on: entries of run.json. (Its pace and packing are compared when they are settled.)
+BOUND = ("bond", "model", "options", "place")
+GONE_ON = "The run has gone on with"
+
+
 def say(text: str) -> None:
     """A line of the log, once over all processes."""
     import os
@@ -51,20 +56,25 @@ def run(config: RunConfig) -> dict[str, Any]:
     shape = model.read_shape(name, config.revision)
     model.check_fit(shape, vocabulary, place, config.model)
     facts = _facts(config, build, vocabulary, name, place)
-    recorded = folder.read() if checkpoint is not None else None
+    recorded = folder.read() if (folder.path / RUN).exists() else None  # without a checkpoint too: it has its base/
     if recorded is not None:
-        refuse_other(recorded, facts, folder.path)
+        refuse_other(recorded, {part: facts[part] for part in BOUND}, folder.path)
     prepared = data.load(config, build, vocabulary)
     _tell(config, prepared, place)
     warn_of_other_template(build, vocabulary)
+
+    versions = library_versions()
+    moved = moved_versions(recorded, versions) if recorded is not None else []
+    for note in moved:
+        say(note)
 
     adapted = adapt(name, config, place)
     plan = settle(config, place, shape, prepared, adapted, folder, recorded, state.num_processes)
     facts |= plan.as_json() | {
         "ledger": _ledgers(prepared),
-        "versions": library_versions(),
+        "versions": versions,
         "status": "running",
-        "notes": prepared.notes,
+        "notes": [*prepared.notes, *moved],
     }
     if state.is_main_process:
         folder.write(recorded | facts if recorded else facts)
@@ -97,6 +107,19 @@ def _in_full(config: RunConfig) -> RunConfig:
     folder = Path(config.model).expanduser()
     name = str(folder.resolve()) if config.model != TINY and folder.is_dir() else config.model
     return replace(config, data=path, model=name)
+
+
+def moved_versions(recorded: dict[str, Any], now: dict[str, str]) -> list[str]:
+    """The notes of a run that goes on: those on other versions of libraries that it had, and one for those now."""
+    before = recorded["versions"]
+    other = [
+        f"{name} {now.get(name)} (before: {before.get(name)})"
+        for name in sorted(before | now)
+        if before.get(name) != now.get(name)
+    ]
+    notes = [note for note in recorded["notes"] if note.startswith(GONE_ON)]
+    said = f"{GONE_ON} {', '.join(other)}: its losses may differ from an uninterrupted run's in their last digits."
+    return [*notes, said] if other else notes
 
 
 def base_model(config: RunConfig, build: Build, folder: Folder, *, make: bool = True) -> str:
@@ -218,7 +241,7 @@ def _facts(config: RunConfig, build: Build, vocabulary: Vocabulary, name: str, p
         "model": {"name": config.model, "revision": model.revision_of(name, config.revision)},
         "options": {key: value for key, value in options.items() if key not in OPERATIONAL},
         "operational": {key: value for key, value in options.items() if key in OPERATIONAL},
-        "place": asdict(place),
+        "place": {**asdict(place), "device": place.device.partition(":")[0]},  # its number may be another next time
         "template": dict(build.manifest.template),
     }
 

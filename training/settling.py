@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from training import attention, data, memory
 from training.config import TINY, TINY_STEPS, RunConfig
 from training.errors import OptionError
-from training.folder import Folder
+from training.folder import Folder, refuse_other
 from training.memory import Choice
 from training.model import Place
 from training.packing import Packed
@@ -117,7 +117,13 @@ def settle(
     pace = pace_of(config, choice, len(windows), wanted, processes)
     tokens = float(prepared.train.prepared.rows.lengths.sum()) / pace.steps_an_epoch
     guess = memory.estimate(shape, load_of(config, place, choice, prepared))
-    return Plan(choice, pace, processes, tokens, packed, windows, test, guess, measured, leak, off_stock)
+    plan = Plan(choice, pace, processes, tokens, packed, windows, test, guess, measured, leak, off_stock)
+    if recorded is not None:  # on another number of processes, say
+        settled = plan.as_json()
+        same = {"resolved": ("per_step", "steps"), "packing": ("windows", "empty")}
+        now = {part: {name: settled[part][name] for name in names} for part, names in same.items()}
+        refuse_other(recorded, now, folder.path)
+    return plan
 
 
 @dataclass(frozen=True)

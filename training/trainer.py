@@ -7,7 +7,9 @@ held-out loss (one sum over trained tokens, not a mean of means), and how checkp
 
 from __future__ import annotations
 
+import json
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerFast
 
+COUNTS = "counts.json"  # in a checkpoint, beside what transformers writes
 OPTIMIZERS = {"adamw": "adamw_torch", "paged_adamw_8bit": "paged_adamw_8bit", "paged_adamw_32bit": "paged_adamw_32bit"}
 
 
@@ -95,6 +98,8 @@ class QloraTrainer(SFTTrainer):
         callbacks: list[TrainerCallback],
     ) -> None:
         self.folder, self.config = folder, config
+        self.trained_tokens: Any = 0  # labels of all steps so far, over all processes; counted where they lie
+        self._left: dict[str, float] | None = None
         if test is None:
             args.eval_strategy = "no"
         super().__init__(
@@ -103,13 +108,19 @@ class QloraTrainer(SFTTrainer):
             train_dataset=train,
             eval_dataset=test,
             processing_class=tokenizer,
-            callbacks=callbacks,
+            callbacks=[*callbacks, _GoOn(self)],
         )
         self.data_collator = lay
         self._signature_columns: Any = ["input_ids", "labels", "seq_lengths"]
         in_fp32(model)
         fuse_head(model)
         checkpoint_layers(model, choice.checkpoint_layers)
+
+    def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], Any]:
+        """The micro-batches of a step, and the number of their labels, over all processes."""
+        batches, labels = super().get_batch_samples(*arguments)
+        self.trained_tokens = self.trained_tokens + labels
+        return batches, labels
 
     def compute_loss(
         self,
@@ -150,11 +161,44 @@ class QloraTrainer(SFTTrainer):
                 shutil.rmtree(partial)
             self.accelerator.wait_for_everyone()
             Trainer._save_checkpoint(self, model, trial)
+            left = self._counts()
             self.accelerator.wait_for_everyone()
             if first:
+                (partial / f"checkpoint-{step}" / COUNTS).write_text(json.dumps(left), "utf-8")
                 publish(partial / f"checkpoint-{step}", self.folder.checkpoints / f"step-{step:06d}")
                 shutil.rmtree(partial)
                 rotate(self.folder, self.config.keep)
+
+    def _counts(self) -> dict[str, float]:
+        """What transformers leaves out of a checkpoint: the losses since the last logged step, and the labels so far."""
+        loss: Any = self.accelerator.reduce(self._tr_loss.detach().clone(), "mean")
+        return {
+            "loss": float(loss),
+            "logged": self._globalstep_last_logged,
+            "trained_tokens": int(self.trained_tokens),
+        }
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._left = json.loads((Path(resume_from_checkpoint) / COUNTS).read_text("utf-8"))
+
+    def take_up(self) -> None:
+        """Count on from where the checkpoint left off, if there is one."""
+        if self._left is not None:
+            self._tr_loss += self._left["loss"]
+            self._globalstep_last_logged = int(self._left["logged"])
+            self.trained_tokens = int(self._left["trained_tokens"])
+            self._left = None
+
+
+class _GoOn(TrainerCallback):
+    """Has the trainer take up its counts, once transformers has set them to nothing."""
+
+    def __init__(self, trainer: QloraTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self.trainer.take_up()
 
 
 def fuse_head(model: PeftModel) -> None:

@@ -9,12 +9,15 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from training.errors import Diverged
 from training.folder import writing
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Metrics(TrainerCallback):
@@ -73,11 +76,15 @@ def look_at(loss: float | None, step: int) -> None:
         )
 
 
+TWICE = 1.0  # seconds; launchers pass a signal on to processes that have it from the terminal already: asked once
+
+
 class Stop(TrainerCallback):
-    """SIGTERM and Ctrl-C end the run after the step at hand, with a checkpoint."""
+    """SIGTERM and Ctrl-C end the run after the step at hand, with a checkpoint; one process that is told ends them all."""
 
     def __init__(self) -> None:
-        self.signal: int | None = None
+        self.signal: int | None = None  # that this process got, or another one that it has agreed with
+        self._asked: float | None = None  # when this process got its own
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Stop:
@@ -90,15 +97,29 @@ class Stop(TrainerCallback):
             signal.signal(number, handler)
 
     def _caught(self, number: int, _: FrameType | None) -> None:
-        if self.signal is not None:  # asked twice: at once
-            raise KeyboardInterrupt
-        self.signal = number
+        now = time.monotonic()
+        if self._asked is not None:
+            if now - self._asked > TWICE:
+                raise KeyboardInterrupt
+            return
+        self.signal, self._asked = number, now
         print("Ending after this step, with a checkpoint (once more ends at once).", file=sys.stderr, flush=True)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self.signal is not None:
+        told = self.signal if args.world_size == 1 else self._agreed(args.device)
+        if told is not None:
+            self.signal = told
             control.should_save = True
             control.should_training_stop = True
+
+    def _agreed(self, device: torch.device) -> int | None:
+        """The signal that any of the processes got: each must stop after the same step, or the others wait for it."""
+        import torch
+        from torch.distributed import ReduceOp, all_reduce
+
+        caught = torch.tensor(self.signal or 0, device=device)
+        all_reduce(caught, ReduceOp.MAX)
+        return int(caught) or None
 
 
 class Progress(TrainerCallback):

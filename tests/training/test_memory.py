@@ -94,6 +94,27 @@ def test_the_probe_leaves_no_trace(adapted):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_the_probe_empties_the_list_of_paged_tensors(adapted, monkeypatch):
+    """bitsandbytes keeps every paged tensor alive in a list of its own; on a CPU there are none, so one is put there."""
+    import torch
+    from bitsandbytes.functional import GlobalPageManager
+
+    from training import probe
+
+    model, windows, args = adapted
+    manager = GlobalPageManager.get_instance()
+    monkeypatch.setattr(manager, "paged_tensors", [torch.zeros(1)])
+    passed = probe._pass
+
+    def paging(*arguments):
+        manager.paged_tensors.append(torch.zeros(2))
+        passed(*arguments)
+
+    monkeypatch.setattr(probe, "_pass", paging)
+    probe.measure(model, args, probe.worst_batch(windows, 1), Choice(1, 0, "adamw"), warm=1)
+    assert len(manager.paged_tensors) == 1
+
+
 def gradients(model, inputs, tokens):
     import torch
 
