@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dataprep.history import trained_on
 from tests.training.builds import REAL
 from tests.training.test_run import ROOT, losses, training
 
@@ -23,7 +24,7 @@ def built(store: Path, *options: str) -> Path:
 @pytest.mark.parametrize("template", ["llama2", "chatml"])
 def test_the_bundled_sample_trains(tmp_path, template):
     build = built(tmp_path / "store", "--template", template, "--sample", "150")
-    run = tmp_path / "run"
+    run = tmp_path / "runs" / "first"
     training(
         "run",
         "--data",
@@ -43,6 +44,7 @@ def test_the_bundled_sample_trains(tmp_path, template):
     )
     facts = json.loads((run / "run.json").read_text())
     assert facts["bond"]["version"] == build.name and facts["ledger"]["train"]["rows_untrained"] == 0
+    assert trained_on(tmp_path / "store") == {build.name}  # what `dataprep gc` never takes
     found = [loss for _, loss in losses(run)]
     assert found[-1] < found[0]
     training("generate", "--run", run, "--prompt", "Hello", "--max-new-tokens", "4")
