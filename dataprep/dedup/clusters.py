@@ -15,7 +15,7 @@ from dataprep.dedup.rare import Firsts, Index, firsts, rarity
 
 TOGETHER = 1 << 9  # documents compared with each other before those that stay among them are put into the index
 SOME = 8  # of the documents that share a gram, those that are looked at first
-DENSE = 32  # pairs a document from which its sketch is asked which are worth a proof
+DENSE = 4  # pairs a document from which its sketch is asked which are worth a proof
 
 
 class Proven(NamedTuple):
@@ -65,9 +65,10 @@ def settle(corpus: Corpus, made: Sketches, threshold: float) -> tuple[Settled, P
     candidates, worth = len(left), made.promising(left, right, threshold)
     proven = _proven(corpus, left[worth], right[worth], threshold)
     settled, told_apart = _greedy(len(made.keys), proven), np.zeros(len(made.keys), bool)
+    some = np.union1d(left, right)  # the others, most of all, are alone in their buckets
     while True:
         standing = settled.survivor < 0
-        members = crowded(made.keys, standing, standing & ~told_apart)
+        members = some[crowded(made.keys[some], standing[some], (standing & ~told_apart)[some])]
         if not len(members):
             return settled, proven, candidates
         staying, more = _sift(corpus, made, members, threshold)

@@ -15,6 +15,9 @@ from dataprep.dedup.normal import On, Rows, content_bytes, documents
 Similarities = npt.NDArray[np.float64]
 
 PAIRS = 1 << 12  # pairs whose sets are merged at a time
+OFTEN = (
+    4  # pairs with the same left from which its members are marked once, which is faster than merging them each time
+)
 
 
 class Sets(NamedTuple):
@@ -72,8 +75,20 @@ def _fitting(left: Rows, right: Rows, sizes: Offsets, start: int, most: int) -> 
 
 def similarity(sets: Sets, left: Rows, right: Rows) -> Similarities:
     """Jaccard similarity of the sets `left[i]` and `right[i]`."""
-    common = [_common(sets, left[i : i + PAIRS], right[i : i + PAIRS]) for i in range(0, len(left), PAIRS)]
-    shared, sizes = np.concatenate([np.zeros(0, np.int64), *common]), np.diff(sets.offsets)
+    shared, sizes = np.zeros(len(left), np.int64), np.diff(sets.offsets)
+    order = np.argsort(left, kind="stable")
+    often = np.bincount(left)[left[order]] >= OFTEN
+    few = order[~often]
+    for some in (few[i : i + PAIRS] for i in range(0, len(few), PAIRS)):
+        shared[some] = _common(sets, left[some], right[some])
+    many, marked = order[often], np.zeros(int(sets.members.max(initial=0)) + 1, bool)
+    for of_one in np.split(many, np.flatnonzero(np.diff(left[many])) + 1) if len(many) else ():
+        mine = sets.of(left[of_one[:1]])[1]
+        marked[mine] = True
+        for some in (of_one[i : i + PAIRS] for i in range(0, len(of_one), PAIRS)):
+            pair, member = sets.of(right[some])
+            shared[some] = np.bincount(pair[marked[member]], minlength=len(some))
+        marked[mine] = False
     found: Similarities = shared / np.maximum(sizes[left] + sizes[right] - shared, 1)
     return found
 

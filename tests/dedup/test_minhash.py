@@ -99,7 +99,7 @@ def test_as_datasketch() -> None:
     assert len(alike) > 50 and alike <= ours
 
 
-def test_proof_as_sets_of_strings() -> None:
+def test_proof_as_sets_of_strings(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = Random(4)
     texts = [sentence(rng, rng.randrange(0, 40), 30) for _ in range(30)] + [
         "",
@@ -110,4 +110,8 @@ def test_proof_as_sets_of_strings() -> None:
     ]
     left, right = (side.ravel() for side in np.meshgrid(np.arange(len(texts)), np.arange(len(texts))))
     slow = [slow_jaccard(texts[a], texts[b]) for a, b in zip(left.tolist(), right.tolist(), strict=True)]
+    np.testing.assert_allclose(jaccard(column(texts), left, right), slow, atol=1e-12)
+    some = np.random.default_rng(0).permutation(len(left))[:60]  # most of them with a left of their own, or few with it
+    np.testing.assert_allclose(jaccard(column(texts), left[some], right[some]), np.array(slow)[some], atol=1e-12)
+    monkeypatch.setattr("dataprep.dedup.proof.PAIRS", 7)
     np.testing.assert_allclose(jaccard(column(texts), left, right), slow, atol=1e-12)
