@@ -50,10 +50,10 @@ class RunConfig:
     train_on: Literal["all-answers", "last-answer", "everything"] = "all-answers"
     """What the loss is taken over."""
     held_out: int = 200
-    """Rows, at most, of the test split that the held-out loss is taken over; 0 takes none."""
+    """Rows, at most, that the held-out loss is taken over, of the test split or (without one) in whole trees; 0 takes none."""
 
     epochs: float = 1.0
-    """Passes over the data."""
+    """Passes over the data; `tiny` ends after 60 steps at the latest, and left alone takes as many passes as fit into them."""
     max_steps: int | None = None
     """Steps of the optimiser after which the run ends, whatever --epochs says."""
     tokens_per_step: int = 16384

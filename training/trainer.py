@@ -111,6 +111,8 @@ class QloraTrainer(SFTTrainer):
             callbacks=[*callbacks, _GoOn(self)],
         )
         self.data_collator = lay
+        # Our loss divides by the labels of the whole step, which are counted for it, whatever the model's own loss does.
+        self.model_accepts_loss_kwargs = True
         self._signature_columns: Any = ["input_ids", "labels", "seq_lengths"]
         in_fp32(model)
         fuse_head(model)
