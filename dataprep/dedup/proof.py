@@ -51,13 +51,16 @@ def jaccard(documents: pl.Series, left: Rows, right: Rows, words: int = PROOF_WO
 def prove(conversations: pl.DataFrame, on: On, left: Rows, right: Rows, size: int = 2 * BATCH) -> Similarities:
     """`jaccard` of conversations, as many pairs at a time as `size` bytes of different texts allow.
 
-    Pairs with the same `left` should lie together, so that few texts are looked at more than once.
+    Taken in the order of `right`: where these are many and on the left are few, as in stars, each is read once.
     """
     sizes, found, start = content_bytes(conversations), np.zeros(len(left)), 0
+    order = np.argsort(right, kind="stable")
+    ordered = left[order], right[order]
     while start < len(left):
-        stop = _fitting(left, right, sizes, start, size)
-        places, pairs = np.unique(np.stack([left[start:stop], right[start:stop]]), return_inverse=True)
-        found[start:stop] = jaccard(documents(conversations[places], on), *pairs.reshape(2, -1))
+        stop = _fitting(*ordered, sizes, start, size)
+        some = order[start:stop]
+        places, pairs = np.unique(np.stack([left[some], right[some]]), return_inverse=True)
+        found[some] = jaccard(documents(conversations[places], on), *pairs.reshape(2, -1))
         start = stop
     return found
 

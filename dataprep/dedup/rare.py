@@ -34,7 +34,8 @@ SAMPLE, PART = 1 << 12, 1 << 9  # documents by which rare is told from common, a
 SLOT = np.uint64(44)  # the upper 20 bits of a gram's hash are what its occurrences are counted by
 SIEVE, LOWER = 22, np.uint64((1 << 22) - 1)
 HITS = 1 << 20  # pairs looked at in one go
-ENTRY = 20  # bytes of a first gram
+TESTED = 1 << 12  # pairs whose first grams are compared in one go; their number and a gram's place fit 64 bits
+ENTRY = 40  # bytes of a first gram in an index
 SLACK = 1e-9  # of products of floating point: one gram more does no harm
 
 
@@ -106,47 +107,58 @@ def firsts(documents: pl.Series, names: Rows, common: Rarity, threshold: float) 
     return Firsts(*(np.concatenate(columns) for columns in zip(*map(tuple, parts), strict=True)))
 
 
+class Run(NamedTuple):
+    """Some documents of an index."""
+
+    by_key: Firsts
+    by_document: Firsts  # the same, in the order of the documents, and of the keys in each
+
+
 class Index:
-    """Documents by their first grams, in sorted runs of which each is more than twice as long as the next one."""
+    """Documents by their first grams, in runs of which each is more than twice as long as the next one."""
 
     def __init__(self, threshold: float, most: int = 1 << 40, full: Exception | None = None) -> None:
         """`most`: entries that there is room for; `full`: what is raised when there are more."""
         self.most, self.full = most, full or MemoryError()
         self.share = threshold / (1 + threshold)
-        self.runs: list[Firsts] = []
+        self.runs: list[Run] = []
         self.sieve = np.zeros(1 << SIEVE, bool)  # which lower bits of a key occur: most that do not are told by them
 
     def add(self, more: Firsts) -> None:
-        """Each entry is merged O(log n) times in all.
+        """Documents that come after those which are there; each entry is merged O(log n) times in all.
 
         Raises:
             what was given as `full`: there is no room for them.
         """
-        if sum(len(run.key) for run in self.runs) + len(more.key) > self.most:
+        if sum(len(run.by_key.key) for run in self.runs) + len(more.key) > self.most:
             raise self.full
         self.sieve[more.key & LOWER] = True
-        more = more.at(np.argsort(more.key, kind="stable"))
-        while self.runs and len(self.runs[-1].key) <= 2 * len(more.key):
-            more = self.runs.pop().joined(more)
-            more = more.at(np.argsort(more.key, kind="stable"))  # two sorted runs: one merge
-        self.runs.append(more)
+        run = Run(more.at(np.argsort(more.key, kind="stable")), more)
+        while self.runs and len(self.runs[-1].by_key.key) <= 2 * len(run.by_key.key):
+            before = self.runs.pop()
+            by_key = before.by_key.joined(run.by_key)
+            by_key = by_key.at(np.argsort(by_key.key, kind="stable"))  # two sorted runs: one merge
+            run = Run(by_key, before.by_document.joined(run.by_document))
+        self.runs.append(run)
 
     def pairs(self, probed: Firsts, most: int | None = None) -> tuple[Rows, Rows]:
         """Documents of the index, and of `probed`, that can be alike; each pair once, in order.
 
         Args:
+            probed: as `firsts` gives them, or those of some of the documents.
             most: look only at so many of all documents that share a gram, spread evenly.
         """
         found = [np.zeros(0, np.uint64)]
         # All first grams are looked up among those needed of the smaller one, and those among the rest.
-        few = probed.key & np.uint64(1) == 0
+        few, sought = probed.key & np.uint64(1) == 0, []
         for key, some in ((probed.key & ~np.uint64(1), probed), (probed.key[few] | np.uint64(1), probed.at(few))):
             there = np.flatnonzero(self.sieve[key & LOWER])
             there = there[np.argsort(key[there])]
-            sought = some.at(there)._replace(key=key[there])
-            found += [self._hits(run, sought, most) for run in self.runs]
-        pairs = _once(np.concatenate(found))
-        return (pairs >> np.uint64(32)).astype(np.intp), (pairs & np.uint64(0xFFFFFFFF)).astype(np.intp)
+            sought.append(some.at(there)._replace(key=key[there]))
+        for run in self.runs:
+            pairs = _once(np.concatenate([self._hits(run.by_key, some, most) for some in sought]))
+            found += [self._enough(run, probed, pairs[i : i + TESTED]) for i in range(0, len(pairs), TESTED)]
+        return _sides(_once(np.concatenate(found)))
 
     def _hits(self, run: Firsts, probed: Firsts, most: int | None) -> Pairs:
         """Pairs that share a first gram so early that enough others can follow it in both."""
@@ -161,11 +173,44 @@ class Index:
         for begin, stop in blocks(ends, HITS):
             of = np.repeat(np.arange(begin, stop), looked[begin:stop])
             at = (np.arange(ends[begin], ends[stop]) - ends[of]) * step[of] + start[of]
-            shared = np.ceil(self.share * (run.size[at] + probed.size[of]) - SLACK)
+            shared = self._shared(run.size[at], probed.size[of])
             fits = (run.place[at] + shared <= run.size[at]) & (probed.place[of] + shared <= probed.size[of])
             one, other = run.document[at[fits]], probed.document[of[fits]]
             found.append(_once(one.astype(np.uint64) << np.uint64(32) | other.astype(np.uint64)))
         return _once(np.concatenate(found))
+
+    def _enough(self, run: Run, probed: Firsts, pairs: Pairs) -> Pairs:
+        """Those that can share enough, given how many first grams they do.
+
+        Up to where the first grams of one of them end, all that they share is known; of what comes later, no more can be
+        shared than either has left.
+        """
+        sides = []
+        for firsts_of, documents in zip((run.by_document, probed), _sides(pairs), strict=True):
+            start, stop = (np.searchsorted(firsts_of.document, documents, side) for side in ("left", "right"))
+            pair = np.repeat(np.arange(len(pairs)), stop - start)
+            at = np.arange(len(pair)) - offsets_of(stop - start)[pair] + start[pair]
+            key, last = (firsts_of.key[places] >> np.uint64(1) for places in (at, stop - 1))
+            sides.append((pair, key, last, firsts_of.size[start]))
+        (pair, key, last, size), (other_pair, other_key, other_last, other_size) = sides
+        known = np.minimum(last, other_last)
+        left = size - np.bincount(pair[key <= known[pair]], minlength=len(pairs))
+        other_left = other_size - np.bincount(other_pair[other_key <= known[other_pair]], minlength=len(pairs))
+        marked = [p.astype(np.uint64) << LEVEL + GRAM | k for p, k in ((pair, key), (other_pair, other_key))]
+        both = np.sort(np.concatenate(marked), kind="stable")
+        common = (both[1:][both[1:] == both[:-1]] >> LEVEL + GRAM).astype(np.intp)
+        shared = np.bincount(common, minlength=len(pairs)) + np.minimum(left, other_left)
+        enough: Pairs = pairs[shared >= self._shared(size, other_size)]
+        return enough
+
+    def _shared(self, size: Column, other: Column) -> npt.NDArray[np.float64]:
+        """How many grams documents of these sizes share at least, if they are alike."""
+        least: npt.NDArray[np.float64] = np.ceil(self.share * (size + other) - SLACK)
+        return least
+
+
+def _sides(pairs: Pairs) -> tuple[Rows, Rows]:
+    return (pairs >> np.uint64(32)).astype(np.intp), (pairs & np.uint64(0xFFFFFFFF)).astype(np.intp)
 
 
 def _once(values: Pairs) -> Pairs:
