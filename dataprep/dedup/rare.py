@@ -103,8 +103,9 @@ def firsts(documents: pl.Series, names: Rows, common: Rarity, threshold: float) 
         parts.append(Firsts(key, *(column.astype(np.int32) for column in (name, place, size))))
 
     each_form(documents, work)
-    parts.sort(key=lambda part: tuple(part.document[:1]))  # as threads may not
-    return Firsts(*(np.concatenate(columns) for columns in zip(*map(tuple, parts), strict=True)))
+    found = Firsts(*(np.concatenate(columns) for columns in zip(*map(tuple, parts), strict=True)))
+    # Each document is in one part, but parts come as threads do, and those with hard characters lie between the others.
+    return found.at(np.argsort(found.document, kind="stable"))
 
 
 class Run(NamedTuple):
