@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 # Bound of the attention self-test: bit-equal on SDPA; a flash kernel may split a longer window's work otherwise.
 LEAK_BOUND = {attention.SEGMENTS: 1e-4, attention.VARLEN: 0.05}
-# Bound of what transformers' own attention may give else: rounding, which grows over the layers in 16 bits.
-STOCK_BOUND = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.1}
+# Bound of what transformers' own attention may give else: rounding, 5 % on the 32 layers of a random 7B model in bf16.
+STOCK_BOUND = {"fp32": 1e-3, "bf16": 0.2, "fp16": 0.2}
 
 
 @dataclass(frozen=True)
