@@ -175,9 +175,10 @@ def build(
 
 
 def _keep_memory() -> None:
-    """Use jemalloc for Arrow's buffers where it is there: it gives pages back late, which saves a build a second of faults."""
+    """Use jemalloc for Arrow's buffers where it is there, and give pages back late: that saves a build a second of faults."""
     with suppress(NotImplementedError):
         pa.set_memory_pool(pa.jemalloc_memory_pool())
+        pa.jemalloc_set_decay_ms(10_000)
 
 
 def _refuse_system(recipe: Recipe, template: Template) -> None:
