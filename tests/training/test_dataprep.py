@@ -22,7 +22,7 @@ def built(store: Path, *options: str) -> Path:
 
 
 @pytest.mark.parametrize("template", ["llama2", "chatml"])
-def test_the_bundled_sample_trains(tmp_path, template):
+def test_the_bundled_sample_trains(tmp_path, template, monkeypatch):
     build = built(tmp_path / "store", "--template", template, "--sample", "150")
     run = tmp_path / "runs" / "first"
     training(
@@ -44,6 +44,7 @@ def test_the_bundled_sample_trains(tmp_path, template):
     )
     facts = json.loads((run / "run.json").read_text())
     assert facts["bond"]["version"] == build.name and facts["ledger"]["train"]["rows_untrained"] == 0
+    monkeypatch.chdir(tmp_path)  # which has no ./runs of somebody's own
     assert trained_on(tmp_path / "store") == {build.name}  # what `dataprep gc` never takes
     found = [loss for _, loss in losses(run)]
     assert found[-1] < found[0]
