@@ -21,7 +21,7 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 
 readme: $(VENV)/.core
-	$(BIN)/python -m tests.readme
+	$(BIN)/python -m tests.support.readme
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("dataprep needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'

@@ -8,7 +8,7 @@ def main() -> None:
     """Run `dataprep.cli.main`; interrupted at any moment, end with 130 and one sentence."""
     gc.set_threshold(100_000)  # modules make much and drop little: looking for garbage took a tenth of a small build
     try:
-        from dataprep.cli import main as run
+        from dataprep.cli.main import main as run
 
         run()
     except KeyboardInterrupt:

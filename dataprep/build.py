@@ -12,25 +12,30 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from dataprep import card, report, rules, selection, shards, store
-from dataprep.bundled import sample_file
-from dataprep.config import Recipe
+from dataprep import report
+from dataprep.common.bundled import sample_file
+from dataprep.common.errors import InputError, RecipeError
+from dataprep.common.progress import Progress
 from dataprep.contract import SHARD_SCHEMA, read_manifest
-from dataprep.conversations import dropped, no_fates
-from dataprep.croissant import CROISSANT_FILE, croissant
-from dataprep.dedup.decontaminate import drop_contaminated, read_benchmark
+from dataprep.curate import rules
+from dataprep.curate import sampling as selection
+from dataprep.curate.ledger import Ledger, all_fates, check_lines, check_messages, facts_of
+from dataprep.curate.threads import choose_threads
+from dataprep.dedup.contamination import drop_contaminated, read_benchmark
 from dataprep.dedup.exact import drop_exact_duplicates
 from dataprep.dedup.leaks import LEAK, alike_groups, find_leaks
 from dataprep.dedup.near import drop_near_duplicates
-from dataprep.errors import InputError, RecipeError
-from dataprep.facts import FactsOf
-from dataprep.ledger import Ledger, all_fates, check_lines, check_messages, facts_of
-from dataprep.progress import Progress
 from dataprep.quality import Gate, See
+from dataprep.quality.facts import FactsOf
+from dataprep.recipe import Recipe
 from dataprep.rendering import Renderer, Template, load_template
-from dataprep.sources import Reading, find_files, hash_files, pin, read
-from dataprep.threads import choose_threads
-from dataprep.version import provenance, version_of
+from dataprep.report import card
+from dataprep.report.croissant import CROISSANT_FILE, croissant
+from dataprep.sources.reader import Reading, find_files, hash_files, pin, read
+from dataprep.store import builds as store
+from dataprep.store import shards
+from dataprep.store.version import provenance, version_of
+from dataprep.tables import dropped, no_fates
 
 MENDED = 8  # times that leaks of a split are mended before it is given up: each time but few are left
 

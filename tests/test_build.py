@@ -19,14 +19,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dataprep.build import Outcome, build, write_splits
-from dataprep.config import Recipe
+from dataprep.common.errors import DamagedBuild, InputError
+from dataprep.common.progress import Progress
 from dataprep.contract import SHARD_SCHEMA, open_build
-from dataprep.errors import DamagedBuild, InputError
-from dataprep.progress import Progress
+from dataprep.recipe import Recipe
 from dataprep.rendering import Renderer, load_template
-from dataprep.shards import read_fates
-from dataprep.sources import find_files, read
-from dataprep.verification import verify_build
+from dataprep.sources.reader import find_files, read
+from dataprep.store.shards import read_fates
+from dataprep.store.verification import verify_build
 
 
 def guanaco(folder: Path, texts: list[str], name: str = "rows.jsonl") -> str:

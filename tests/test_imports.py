@@ -69,7 +69,7 @@ def test_the_contract_needs_nothing_but_pyarrow() -> None:
 @pytest.mark.parametrize("asked", [["--help"], ["build", "--help"], ["templates", "check", "--help"]])
 def test_help_loads_no_heavy_library(asked: list[str]) -> None:
     code = (
-        "import sys; from dataprep.cli import main; sys.argv = ['dataprep', *sys.argv[1:]]\n"
+        "import sys; from dataprep.cli.main import main; sys.argv = ['dataprep', *sys.argv[1:]]\n"
         "try: main()\nexcept SystemExit: pass\nprint('loaded:', *sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, *asked], capture_output=True, text=True, cwd=ROOT, check=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.readme import README, with_table
+from tests.support.readme import README, with_table
 
 
 def test_the_table_of_options_is_the_codes() -> None:

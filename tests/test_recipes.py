@@ -14,7 +14,7 @@ import pytest
 
 from dataprep.contract import open_build
 from tests.conftest import ROOT
-from tests.hub import Hub
+from tests.support.hub import Hub
 from tests.test_build import said
 
 ROWS = 1200

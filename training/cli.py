@@ -77,7 +77,7 @@ def plan(
     as_json: Annotated[bool, Parameter(name="--json", help="As one JSON object.")] = False,
 ) -> None:
     """Tell what a run will take: memory by part, tokens, steps and time."""
-    from training.plan import plan as planned
+    from training.memory.plan import plan as planned
 
     facts, lines = planned(options, gpu)
     print(json.dumps(facts) if as_json else "\n".join(lines))
@@ -92,7 +92,7 @@ def inspect(
     as_json: Annotated[bool, Parameter(name="--json", help="One JSON line a row: id, input_ids, labels.")] = False,
 ) -> None:
     """Show the tokens of a row as they are trained: trained, masked, control; needs a tokenizer only."""
-    from training import show
+    from training.data import inspect as show
 
     if as_json:
         for line in show.json_lines(options, rows or (str(row) if row is not None else "all")):
@@ -112,7 +112,7 @@ def evaluate(
     as_json: Annotated[bool, Parameter(name="--json", help="As one JSON object.")] = False,
 ) -> None:
     """Held-out loss and perplexity before and after, and the share of answers that end by themselves."""
-    from training.evaluate import evaluate as measured
+    from training.after.evaluate import evaluate as measured
 
     facts = measured(run, prompts, max_new_tokens)
     if as_json:
@@ -134,7 +134,7 @@ def generate(
     seed: Annotated[int, Parameter(help="Seed, where the temperature is above 0.")] = 0,
 ) -> None:
     """Answer a prompt with a trained adapter, through the build's own template."""
-    from training.evaluate import generate as answered
+    from training.after.evaluate import generate as answered
 
     answer = answered(run, prompt, system, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     print(answer.text)
@@ -150,7 +150,7 @@ def merge(
     check: Annotated[bool, Parameter(help="Compare the merged model's logits with the adapter's.")] = True,
 ) -> None:
     """Merge an adapter into its base model, shard by shard, into a folder that stock transformers opens."""
-    from training.merge import merge as merged
+    from training.after.merge import merge as merged
 
     facts = merged(run, to, check=check)
     print(f"{to}: {facts['merged']} layers merged, {facts['shards']} shards.")

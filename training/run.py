@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataprep.contract import Build
-from training import attention, data, model
 from training.config import NOTEBOOK_FAULTS, OPERATIONAL, TINY, RunConfig, as_json, check
+from training.data import holdout as data
 from training.errors import DataError, MemoryShort, Stopped
-from training.folder import RUN, Folder, cut_back, library_versions, prepare_folder, refuse_other
-from training.model import Place
-from training.settling import Plan, settle
-from training.vocabulary import Vocabulary, load_vocabulary
+from training.memory.choose import Plan, settle
+from training.model import base as model
+from training.model.base import Place, attention
+from training.model.tokenizer import Vocabulary, load_vocabulary
+from training.run_folder import RUN, Folder, cut_back, library_versions, prepare_folder, refuse_other
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -127,7 +128,7 @@ def base_model(config: RunConfig, build: Build, folder: Folder, *, make: bool = 
     if config.model != TINY:
         return config.model
     if make and not (folder.path / RUN).exists():
-        from training import tiny
+        from training.model import tiny
 
         shutil.rmtree(folder.base, ignore_errors=True)  # perhaps half of one
         tiny.make(folder.base, build, config.seed)
@@ -138,8 +139,8 @@ def adapt(name: str, config: RunConfig, place: Place) -> PeftModel:
     """The base model with fresh adapters, seeded, ready for a pass."""
     from transformers import set_seed
 
-    from training.fused import fuse_adapters
-    from training.trainer import fuse_head
+    from training.loop.trainer import fuse_head
+    from training.model.fused_lora import fuse_adapters
 
     set_seed(config.seed)
     adapted = model.in_fp32(model.add_adapters(model.load_base(name, config.revision, config, place), config))
@@ -164,9 +165,9 @@ def _train(
     import torch
     from transformers.trainer_callback import PrinterCallback
 
-    from training.export import export
-    from training.trainer import QloraTrainer, arguments
-    from training.watch import Metrics, Progress, Stop, tensorboard
+    from training.after.adapter import export
+    from training.loop.callbacks import Metrics, Progress, Stop, tensorboard
+    from training.loop.trainer import QloraTrainer, arguments
 
     template = build.manifest.template
     tokenizer = vocabulary.for_transformers(template["end_token"], (build.path / "template.jinja").read_text("utf-8"))
@@ -265,7 +266,7 @@ def warn_of_other_template(build: Build, vocabulary: Vocabulary) -> str | None:
     """Say when the build was rendered with another template than the model's own, and show both; returns what was said."""
     if vocabulary.chat_template is None:
         return None
-    from training.prompts import render
+    from training.after.prompts import render
 
     told = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hi."}]
     marks = {key: vocabulary.named(key) for key in ("bos_token", "eos_token")}

@@ -14,11 +14,11 @@ from dataprep.audit.comparing import found_in, leaks, repeats, shared_words
 from dataprep.audit.reading import Message
 from dataprep.audit.rows import Rows, rows_of, told
 from dataprep.audit.signs import CERTAIN, differences, signs
-from dataprep.dedup.decontaminate import read_benchmark
-from dataprep.errors import InputError
+from dataprep.common.errors import InputError
+from dataprep.dedup.contamination import read_benchmark
 from dataprep.rendering import Template, load_template
 from dataprep.report import audit_report
-from dataprep.sources import AUTO, SourceFile, find_files
+from dataprep.sources.reader import AUTO, SourceFile, find_files
 
 KINDS = (
     "unparsable",

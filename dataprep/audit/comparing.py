@@ -12,10 +12,10 @@ import xxhash
 from dataprep.audit.reading import Message, without_system
 from dataprep.audit.rows import Rows, told
 from dataprep.audit.signs import CERTAIN, LIKELY
-from dataprep.conversations import ASSISTANT, CONVERSATIONS, USER, conform
-from dataprep.dedup.decontaminate import drop_contaminated
+from dataprep.dedup.contamination import drop_contaminated
 from dataprep.dedup.exact import exact_form
-from dataprep.dedup.normal import Part, each_form
+from dataprep.dedup.normal_form import Part, each_form
+from dataprep.tables import ASSISTANT, CONVERSATIONS, USER, conform
 
 _START = 40  # characters of a question by which a conversation is looked up in its source
 

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from dataprep.conversations import ASSISTANT, SYSTEM, USER
-from dataprep.errors import TemplateError
+from dataprep.common.errors import TemplateError
 from dataprep.rendering import Template, render
+from dataprep.tables import ASSISTANT, SYSTEM, USER
 
 Message = dict[str, str]
 _Q, _A, _S = "\ue000question\ue000", "\ue000answer\ue000", "\ue000system\ue000"  # stand-ins that no template writes

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 from dataprep.audit.audit import FRAME, Audit
 from dataprep.audit.reading import Message, without_system
 from dataprep.audit.rows import records
-from dataprep.conversations import ASSISTANT
-from dataprep.errors import InputError
+from dataprep.common.errors import InputError
 from dataprep.rendering import render
+from dataprep.tables import ASSISTANT
 
 _SPOKEN = (
     "conversations",

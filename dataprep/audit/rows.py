@@ -8,12 +8,12 @@ from itertools import groupby
 from typing import Any
 
 from dataprep.audit.reading import Message, ReadRow, TextReader
-from dataprep.errors import InputError
+from dataprep.common.errors import InputError
 from dataprep.rendering import Template
-from dataprep.sources import AUTO, SourceFile, hash_files, read
 from dataprep.sources.containers import Unit, units
 from dataprep.sources.formats import recognised
 from dataprep.sources.jsonlines import Block, decoded, lines
+from dataprep.sources.reader import AUTO, SourceFile, hash_files, read
 
 Place = tuple[int, int]  # number of the file, from 0, and of the line or the row in it, from 1
 Record = tuple[Place, dict[str, Any] | None, str]  # None: it cannot be read, and why

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from dataprep.audit.reading import Message, roles_fault, without_system
-from dataprep.conversations import ASSISTANT, USER
+from dataprep.tables import ASSISTANT, USER
 
 Sign = tuple[str, str, str]  # kind, detail, how sure: certain or likely
 

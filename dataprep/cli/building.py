@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from dataprep.cli.common import DEFAULT_STORE, Json, Store, Switch, app, print_json
-from dataprep.config import Recipe, parse_size
+from dataprep.recipe import Recipe, parse_size
 
 if TYPE_CHECKING:
     from dataprep.build import Outcome
@@ -44,9 +44,9 @@ def build(
         Show what would become of the input, and write nothing.
     """
     from dataprep.build import build as run
-    from dataprep.bundled import default_name
-    from dataprep.progress import Progress
-    from dataprep.terminal import ProgressDisplay, stderr_console
+    from dataprep.common.bundled import default_name
+    from dataprep.common.progress import Progress
+    from dataprep.common.terminal import ProgressDisplay, stderr_console
 
     chosen = options or Recipe()
     console = stderr_console()
@@ -86,7 +86,7 @@ def _summary(outcome: Outcome) -> dict[str, Any]:
 
 
 def _tell_build(outcome: Outcome, dry_run: bool) -> None:
-    from dataprep.terminal import funnel, stderr_console, stdout_console
+    from dataprep.common.terminal import funnel, stderr_console, stdout_console
 
     console = stderr_console()
     console.print(funnel(outcome.facts))

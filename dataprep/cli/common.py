@@ -11,8 +11,8 @@ from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.config import Dict
 
 from dataprep import __version__
-from dataprep.config import read_recipe
-from dataprep.errors import StoreError
+from dataprep.common.errors import StoreError
+from dataprep.recipe import read_recipe
 
 if TYPE_CHECKING:
     from dataprep.contract import Build
@@ -50,15 +50,15 @@ app = App(
 
 
 def locate_build(store: Path, reference: str) -> Path:
-    from dataprep.store import locate
+    from dataprep.store.builds import locate
 
     return locate(store, reference)
 
 
 def open_named(store: Path, reference: str, *, check: bool = False) -> Build:
     """The build that `reference` names; its sizes and columns are looked at, its checksums only by `verify`."""
+    from dataprep.common.errors import DamagedBuild
     from dataprep.contract import BuildError, DamagedFile, open_build
-    from dataprep.errors import DamagedBuild
 
     try:
         return open_build(locate_build(store, reference), check=check)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from dataprep.cli.common import DEFAULT_STORE, Json, Store, Switch, app, open_named, print_json
 
 if TYPE_CHECKING:
-    from dataprep.history import Difference
+    from dataprep.store.history import Difference
 
 _SHOWN = 5  # rows of a kind that `diff` shows to a person; --json has them all
 
@@ -18,8 +18,8 @@ def list_builds(*, store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
     """List builds and their versions: rows, size, template, gate, when, and which is latest."""
     from rich.table import Table
 
-    from dataprep.history import listing
-    from dataprep.terminal import stderr_console, stdout_console
+    from dataprep.common.terminal import stderr_console, stdout_console
+    from dataprep.store.history import listing
 
     found = listing(store)
     if as_json:
@@ -66,7 +66,7 @@ def diff(before: str, after: str, *, store: Store = DEFAULT_STORE, as_json: Json
     after
         Another one, of the same or of another name.
     """
-    from dataprep.history import diff as compared
+    from dataprep.store.history import diff as compared
 
     old, new = (open_named(store, reference, check=True) for reference in (before, after))
     found = compared(old, new)
@@ -80,8 +80,8 @@ def diff(before: str, after: str, *, store: Store = DEFAULT_STORE, as_json: Json
 def _tell_difference(found: Difference) -> None:
     from rich.table import Table
 
-    from dataprep.history import by_rule
-    from dataprep.terminal import stdout_console
+    from dataprep.common.terminal import stdout_console
+    from dataprep.store.history import by_rule
 
     out = stdout_console()
     for key, (old, new) in found.recipe.items():
@@ -127,8 +127,8 @@ def gc(
     dry_run
         Show what would go, and remove nothing.
     """
-    from dataprep.history import gc as collect
-    from dataprep.terminal import stderr_console, stdout_console
+    from dataprep.common.terminal import stderr_console, stdout_console
+    from dataprep.store.history import gc as collect
 
     gone = collect(store, keep, dry_run=dry_run)
     total = sum(count for _, count in gone)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from dataprep.cli.common import DEFAULT_STORE, BuildName, Json, Store, Switch, app, locate_build, open_named, print_json
 from dataprep.cli.history import size
-from dataprep.errors import PublishError
+from dataprep.common.errors import PublishError
 
 if TYPE_CHECKING:
-    from dataprep.publish import Published
+    from dataprep.publish.publishing import Published
 
 Layout = Literal["text", "messages", "sharegpt", "full"]  # as in dataprep.export, which is heavy to import
 
@@ -36,8 +36,8 @@ def export(
     layout
         text: the rendered conversation alone; messages: role and content; sharegpt: from and value; full: all columns.
     """
-    from dataprep.export import export as run
-    from dataprep.terminal import stdout_console
+    from dataprep.common.terminal import stdout_console
+    from dataprep.publish.export import export as run
 
     files = run(open_named(store, reference, check=True), to, layout, format)
     if as_json:
@@ -71,8 +71,8 @@ def publish(
     dry_run
         List what would be sent, with sizes, and send nothing; what a publication would be refused for is told.
     """
-    from dataprep import publish as publishing
-    from dataprep.verification import verify_build
+    from dataprep.publish import publishing
+    from dataprep.store.verification import verify_build
 
     if private and publishing.is_folder(to):
         raise PublishError(f"--private is for a data set on the Hub, and {to} is a folder.")
@@ -92,7 +92,7 @@ def publish(
 
 
 def _tell(done: Published, dry_run: bool) -> None:
-    from dataprep.terminal import stderr_console, stdout_console
+    from dataprep.common.terminal import stderr_console, stdout_console
 
     out, told = stdout_console(), stderr_console()
     if done.there_already:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from dataprep.cli.common import DEFAULT_STORE, BuildName, Json, Store, Switch, app, open_named, print_json
-from dataprep.errors import InputError
+from dataprep.common.errors import InputError
 
 if TYPE_CHECKING:
     from dataprep.audit import Audit
@@ -45,8 +45,8 @@ def report(
         import json
 
         from dataprep.report import Shown, build_report
-        from dataprep.shards import read_duplicates, read_fates
-        from dataprep.store import telling_os_errors
+        from dataprep.store.builds import telling_os_errors
+        from dataprep.store.shards import read_duplicates, read_fates
 
         fates, pairs = read_fates(opened.path), read_duplicates(opened.path)
         quality = json.loads((opened.path / "quality.json").read_text(encoding="utf-8"))
@@ -64,7 +64,7 @@ def report(
     if as_json:
         print_json({"path": str(path)})
     else:
-        from dataprep.terminal import visible
+        from dataprep.common.terminal import visible
 
         print(visible(str(path)))
 
@@ -104,7 +104,7 @@ def audit(
     from rich.text import Text
 
     from dataprep.audit import audit_file, write_page, write_repaired
-    from dataprep.terminal import stdout_console, visible
+    from dataprep.common.terminal import stdout_console, visible
 
     found = audit_file(file, template, format, against, source_format)
     mended = write_repaired(found, repaired) if repaired else None
@@ -138,7 +138,7 @@ def _table(found: Audit) -> object:
     from rich.table import Table
     from rich.text import Text
 
-    from dataprep.terminal import visible
+    from dataprep.common.terminal import visible
 
     several = len(found.rows.files) > 1
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from cyclopts import App
 
 from dataprep.cli.common import Json, Switch, app, print_json
-from dataprep.errors import InputError
+from dataprep.common.errors import InputError
 
 templates = App(name="templates", help="List the chat templates, check one, or render a conversation with one.")
 app.command(templates)
@@ -21,9 +21,9 @@ def list_templates(*, as_json: Json = False) -> None:
     """List the templates that come with dataprep."""
     from rich.table import Table
 
+    from dataprep.common.terminal import stdout_console
     from dataprep.rendering import list_templates as bundled
     from dataprep.rendering import load_template
-    from dataprep.terminal import stdout_console
 
     found = [load_template(name) for name in bundled()]
     if as_json:
@@ -46,8 +46,8 @@ def check(template: str, *, as_json: Json = False) -> None:
     template
         A bundled name, a .jinja file, a tokenizer_config.json, or a folder that holds one.
     """
+    from dataprep.common.terminal import stdout_console, visible
     from dataprep.rendering import check_template, load_template
-    from dataprep.terminal import stdout_console, visible
 
     found = check_template(load_template(template))
     if as_json:

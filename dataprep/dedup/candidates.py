@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dataprep.dedup.normal import Rows
+from dataprep.dedup.normal_form import Rows
 
 Keys = npt.NDArray[np.uint32]
 

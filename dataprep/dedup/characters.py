@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dataprep.arrays import replaced
+from dataprep.common.arrow import replaced
 
 Points = npt.NDArray[np.uint32]
 

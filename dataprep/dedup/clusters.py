@@ -10,8 +10,8 @@ import numpy.typing as npt
 from dataprep.dedup.candidates import crowded, star_pairs
 from dataprep.dedup.corpus import Corpus
 from dataprep.dedup.minhash import Sketches
-from dataprep.dedup.normal import Rows
-from dataprep.dedup.rare import Firsts, Index, firsts, rarity
+from dataprep.dedup.normal_form import Rows
+from dataprep.dedup.prefix_filter import Firsts, Index, firsts, rarity
 
 TOGETHER = 1 << 9  # documents compared with each other before those that stay among them are put into the index
 SOME = 8  # of the documents that share a gram, those that are looked at first

@@ -17,10 +17,10 @@ import numpy.typing as npt
 import polars as pl
 import xxhash
 
-from dataprep import conversations as words
+from dataprep import tables as words
 from dataprep.dedup.buffers import blocks, offsets_of, texts_of
 from dataprep.dedup.characters import TEXT, folded, where_needed
-from dataprep.dedup.normal import content_bytes
+from dataprep.dedup.normal_form import content_bytes
 
 RULE = "exact_duplicate"
 BATCH = 1 << 22  # bytes of text normalised at a time

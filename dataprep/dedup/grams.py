@@ -14,7 +14,7 @@ import polars as pl
 import xxhash
 
 from dataprep.dedup.buffers import Texts
-from dataprep.dedup.normal import SPACE, Part, Rows, each_form
+from dataprep.dedup.normal_form import SPACE, Part, Rows, each_form
 
 Hashes = npt.NDArray[np.uint64]
 

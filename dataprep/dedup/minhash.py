@@ -18,7 +18,7 @@ import numpy.typing as npt
 import polars as pl
 
 from dataprep.dedup.buffers import Texts
-from dataprep.dedup.normal import Part, Rows, each_form
+from dataprep.dedup.normal_form import Part, Rows, each_form
 
 SHINGLE = 9  # bytes
 BINS = 128  # the last three only lend

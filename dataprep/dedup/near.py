@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from dataprep import conversations as words
+from dataprep import tables as words
+from dataprep.common.errors import RecipeError
 from dataprep.dedup.clusters import Settled, settle
 from dataprep.dedup.corpus import Corpus, best_first, half_of_memory, merits
 from dataprep.dedup.minhash import ALGORITHM
-from dataprep.dedup.normal import On, content_bytes
-from dataprep.dedup.plant import Budget, budget, plant
-from dataprep.errors import RecipeError
+from dataprep.dedup.normal_form import On, content_bytes
+from dataprep.dedup.recall import Budget, budget, plant
 
 RULE = "near_duplicate"
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from dataprep.common.errors import PublishError
+from dataprep.common.hub import BUSY, WAITS, cause, reason, retried, token
 from dataprep.contract import MANIFEST, Build, BuildError, Manifest, read_manifest
-from dataprep.errors import PublishError
-from dataprep.export import DATA, Layout
-from dataprep.hub import BUSY, WAITS, cause, reason, retried, token
-from dataprep.publish.files import CARD, Published, refuse_failed_gate, sizes, staged, tag_of
+from dataprep.publish.export import DATA, Layout
+from dataprep.publish.folder import CARD, Published, refuse_failed_gate, sizes, staged, tag_of
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi

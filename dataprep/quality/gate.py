@@ -16,10 +16,10 @@ from typing import IO, Any
 import polars as pl
 import pyarrow as pa
 
-from dataprep.config import Recipe
-from dataprep.errors import GateError, RecipeError
-from dataprep.facts import SCHEMA, FactsOf
+from dataprep.common.errors import GateError, RecipeError
+from dataprep.quality.facts import SCHEMA, FactsOf
 from dataprep.quality.suite import CRITICAL, SEVERITIES, Suite, read_suite
+from dataprep.recipe import Recipe
 
 OFF, PASSED, FAILED = "off", "passed", "failed"
 QUALITY_FILE = "quality.json"

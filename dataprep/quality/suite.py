@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dataprep.config import Recipe, flag
-from dataprep.errors import RecipeError, nearest
-from dataprep.facts import FACTS
+from dataprep.common.errors import RecipeError, nearest
+from dataprep.quality.facts import FACTS
+from dataprep.recipe import Recipe, flag
 
 CRITICAL, WARNING, INFO = SEVERITIES = ("critical", "warning", "info")
 

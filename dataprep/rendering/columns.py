@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from dataprep.arrays import numbers, numpied
+from dataprep.common.arrow import numbers, numpied
 from dataprep.rendering.layout import LEFT, RIGHT, Kind, Slot
 from dataprep.rendering.places import Span
 from dataprep.rendering.plan import Plan

@@ -8,8 +8,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from dataprep.bundled import templates_folder
-from dataprep.errors import TemplateError, nearest
+from dataprep.common.bundled import templates_folder
+from dataprep.common.errors import TemplateError, nearest
 from dataprep.rendering.probe import with_end_token
 from dataprep.rendering.template import Template, compiled
 

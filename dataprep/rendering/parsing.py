@@ -16,7 +16,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from dataprep.arrays import numbers
+from dataprep.common.arrow import numbers
 from dataprep.rendering.columns import Turns, shapes_of
 from dataprep.rendering.layout import Slot
 from dataprep.rendering.plan import Plan, Planner

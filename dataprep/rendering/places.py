@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from dataprep.conversations import ASSISTANT, SYSTEM
-from dataprep.errors import TemplateError
+from dataprep.common.errors import TemplateError
 from dataprep.rendering.layout import Layout, Mark, Position
 from dataprep.rendering.template import Template
+from dataprep.tables import ASSISTANT, SYSTEM
 
 Span = tuple[Position, Position]
 Run = Callable[[Sequence[int], bool], Layout]  # the messages of those places, with or without the generation prompt

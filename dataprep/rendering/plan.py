@@ -13,7 +13,7 @@ from itertools import islice
 
 import jinja2
 
-from dataprep.errors import TemplateError
+from dataprep.common.errors import TemplateError
 from dataprep.rendering.layout import LEFT, RIGHT, Kind, Layout, Slot
 from dataprep.rendering.places import Places, find_places
 from dataprep.rendering.rows import render_row

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from dataprep.conversations import ASSISTANT, SYSTEM, USER
-from dataprep.errors import TemplateError
+from dataprep.common.errors import TemplateError
 from dataprep.rendering.layout import Kind
 from dataprep.rendering.places import end_in, first_token
 from dataprep.rendering.plan import Planner, Refusal, RowByRow
 from dataprep.rendering.rows import render_row, trace
 from dataprep.rendering.sandbox import asks_for_the_date
 from dataprep.rendering.symbols import Shape
+from dataprep.rendering.taint import run_traced
 from dataprep.rendering.template import Template, context, refusal, render
-from dataprep.rendering.tracing import run_traced
+from dataprep.tables import ASSISTANT, SYSTEM, USER
 
 _WORDS = {SYSTEM: "a system text", USER: "a question", ASSISTANT: "an answer"}
 _PLAIN = ((USER, ASSISTANT), (USER, ASSISTANT, USER, ASSISTANT))

@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from dataprep.errors import TemplateError
+from dataprep.common.errors import TemplateError
 from dataprep.rendering.columns import SPANS, TooLong, Turns, assemble, flat, shapes_of
 from dataprep.rendering.plan import Plan, Planner, Refusal, RowByRow, Way
 from dataprep.rendering.probe import require_sound, warnings

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from dataprep.errors import TemplateError
+from dataprep.common.errors import TemplateError
 from dataprep.rendering.layout import Layout, Position
 from dataprep.rendering.places import Places, Span, find_places
+from dataprep.rendering.taint import run_traced
 from dataprep.rendering.template import Template, context, refusal, render
-from dataprep.rendering.tracing import run_traced
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 import jinja2
 
-from dataprep.errors import TemplateError
+from dataprep.common.errors import TemplateError
 from dataprep.rendering.sandbox import ChatEnvironment, Endless, has_generation_tags, uses_autoescape
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from dataprep.terminal import visible
+from dataprep.common.terminal import visible
 
 _HERE = Path(__file__).parent
 

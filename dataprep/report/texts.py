@@ -8,8 +8,8 @@ from typing import Any
 
 from markupsafe import escape
 
-from dataprep.personal import masked
-from dataprep.terminal import visible
+from dataprep.common.personal_data import masked
+from dataprep.common.terminal import visible
 
 PAGE_BYTES = 4_300_000  # of all texts, escaped: with what is around them the page stays below 5 MB
 AROUND = 80  # bytes of markup around a text

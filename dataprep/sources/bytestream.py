@@ -6,7 +6,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-from dataprep.errors import EmptyFile, InputError
+from dataprep.common.errors import EmptyFile, InputError
 
 BLOCK = 4 << 20  # bytes: small enough to stay in cache between the passes over it, large enough to hide Python
 

@@ -13,10 +13,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataprep.arrays import numbers, numpied, strings
-from dataprep.conversations import ASSISTANT, USER
+from dataprep.common.arrow import numbers, numpied, strings
 from dataprep.sources.rows import CONTENT, Rows, reject
 from dataprep.sources.turns import FACTS, Turns, conversations, standard_roles
+from dataprep.tables import ASSISTANT, USER
 
 _TURN = pa.struct([(name, pa.string()) for name in ("role", "content", "from", "value")])
 

@@ -15,7 +15,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dataprep.errors import InputError
+from dataprep.common.errors import InputError
 from dataprep.sources import jsonlines
 from dataprep.sources.bytestream import BLOCK, ByteStream
 from dataprep.sources.jsonlines import Block, count_lines, decoded

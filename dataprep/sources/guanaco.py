@@ -16,10 +16,10 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from dataprep.arrays import numbers, strings
-from dataprep.conversations import ASSISTANT, USER
+from dataprep.common.arrow import numbers, strings
 from dataprep.sources.rows import Bools, Lines, Rows, reject
 from dataprep.sources.turns import FACTS, Offsets, Turns, conversations, string_buffers
+from dataprep.tables import ASSISTANT, USER
 
 SCHEMA = pa.schema([*FACTS, pa.field("text", pa.string(), nullable=False)])
 

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dataprep.errors import InputError
-from dataprep.hub import BUSY, WAITS, cause, reason, retried, token
+from dataprep.common.errors import InputError
+from dataprep.common.hub import BUSY, WAITS, cause, reason, retried, token
 from dataprep.sources.containers import EXTENSIONS, JSON_EXTENSIONS
 
 _ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?(?::(?P<split>\w+))?")

@@ -15,10 +15,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataprep.arrays import numbers
-from dataprep.conversations import LABELS
+from dataprep.common.arrow import numbers
 from dataprep.sources.rows import Rows
 from dataprep.sources.turns import standard_roles
+from dataprep.tables import LABELS
 
 _VALUE = pa.struct([("value", pa.float64())])
 _LABELS = pa.struct(

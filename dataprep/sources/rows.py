@@ -18,7 +18,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataprep.arrays import numbers, numpied
+from dataprep.common.arrow import numbers, numpied
 
 Lines = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]

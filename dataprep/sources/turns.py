@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from dataprep.arrays import numbers, numpied, replaced, strings
-from dataprep.conversations import ASSISTANT, REPAIRS, SYSTEM, USER
+from dataprep.common.arrow import numbers, numpied, replaced, strings
 from dataprep.sources.rows import Rows
+from dataprep.tables import ASSISTANT, REPAIRS, SYSTEM, USER
 
 Offsets = npt.NDArray[np.int32]
 

@@ -81,10 +81,10 @@ def main() -> None:
 def bench_rendering(corpus: Path, rounds: int) -> None:
     """Rows a second of both ways of rendering, in turn."""
     from dataprep.build import shard_batches
-    from dataprep.config import Recipe
+    from dataprep.curate.rules import apply_rules
+    from dataprep.recipe import Recipe
     from dataprep.rendering import Renderer, load_template
-    from dataprep.rules import apply_rules
-    from dataprep.sources import find_files, read
+    from dataprep.sources.reader import find_files, read
 
     template = load_template("llama2")
     frame, _ = apply_rules(read(find_files([str(corpus)])).conversations, Recipe(), ())
@@ -122,8 +122,8 @@ def bench_long(rounds: int) -> None:
     """Conversations of 2 to 400 turns, ten of each length: plans are found in time by the turns, not by their square."""
     import polars as pl
 
-    from dataprep.conversations import TURNS
     from dataprep.rendering import Renderer, load_template
+    from dataprep.tables import TURNS
 
     template = load_template("llama2")
     tokenizer = tokenizer_with(template.source)

@@ -33,20 +33,20 @@ import polars as pl
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from dataprep.config import Recipe  # noqa: E402
-from dataprep.conversations import CONVERSATIONS, conform  # noqa: E402
+from dataprep.curate.sampling import split  # noqa: E402
 from dataprep.dedup import buffers  # noqa: E402
 from dataprep.dedup.exact import drop_exact_duplicates  # noqa: E402
 from dataprep.dedup.grams import grams  # noqa: E402
 from dataprep.dedup.leaks import alike_groups, find_leaks  # noqa: E402
 from dataprep.dedup.minhash import _band_keys, signatures  # noqa: E402
 from dataprep.dedup.near import drop_near_duplicates  # noqa: E402
-from dataprep.dedup.normal import Part, documents, each_form  # noqa: E402
+from dataprep.dedup.normal_form import Part, documents, each_form  # noqa: E402
 from dataprep.dedup.proof import jaccard  # noqa: E402
-from dataprep.selection import split  # noqa: E402
-from dataprep.sources import find_files, read  # noqa: E402
+from dataprep.recipe import Recipe  # noqa: E402
+from dataprep.sources.reader import find_files, read  # noqa: E402
+from dataprep.tables import CONVERSATIONS, conform  # noqa: E402
 from tests.bench.corpus import cached_corpus  # noqa: E402
-from tests.dedup.talks import slow_jaccard  # noqa: E402
+from tests.support.talks import slow_jaccard  # noqa: E402
 
 
 def main() -> None:

@@ -17,9 +17,9 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.training.builds import REAL, guanaco_rows, table  # noqa: E402
-from training.encode import encode  # noqa: E402
-from training.vocabulary import load_vocabulary  # noqa: E402
+from tests.support.training_builds import REAL, guanaco_rows, table  # noqa: E402
+from training.data.encode import encode  # noqa: E402
+from training.model.tokenizer import load_vocabulary  # noqa: E402
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
     checked, bare = [], []
     for _ in range(rounds):
         checked.append(seconds())
-        with mock.patch("training.encode._check"):
+        with mock.patch("training.data.encode._check"):
             bare.append(seconds())
     whole, alone = statistics.median(checked), statistics.median(bare)
     print(f"encode {alone:.3f} s, with its check {whole:.3f} s: the check costs {whole / alone - 1:.2f} of it")

@@ -92,7 +92,7 @@ def bench_export(path: Path, folder: Path, rounds: int) -> None:
     import pyarrow.parquet as pq
 
     from dataprep.contract import open_build
-    from dataprep.export import PARQUET, SCHEMAS, export
+    from dataprep.publish.export import PARQUET, SCHEMAS, export
 
     opened = open_build(path)
     for layout in ("text", "messages"):

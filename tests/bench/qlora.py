@@ -29,7 +29,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.training.builds import REAL, guanaco_rows, write_build  # noqa: E402
+from tests.support.training_builds import REAL, guanaco_rows, write_build  # noqa: E402
 
 SHAPE = {
     "hidden_size": 4096,
@@ -179,7 +179,7 @@ def our_way(name: str, model: str, build: str, options: dict[str, Any]) -> dict[
     began = time.perf_counter()
     import torch
 
-    import training.model as models
+    import training.model.base as models
     from training.config import RunConfig
     from training.run import run
 
@@ -194,7 +194,7 @@ def our_way(name: str, model: str, build: str, options: dict[str, Any]) -> dict[
         return found
 
     models.load_base = timed  # type: ignore[assignment]
-    from training import trainer as trainers
+    from training.loop import trainer as trainers
 
     steps: list[float] = []
     step = trainers.QloraTrainer.training_step
@@ -249,7 +249,7 @@ def child(name: str, model: str, build: str, **settings: Any) -> dict[str, Any] 
 
 
 def versions() -> str:
-    from training.folder import library_versions
+    from training.run_folder import library_versions
 
     return ", ".join(f"{name} {number}" for name, number in library_versions().items())
 

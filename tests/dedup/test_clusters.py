@@ -15,10 +15,10 @@ from dataprep.dedup.corpus import Corpus, best_first
 from dataprep.dedup.grams import grams
 from dataprep.dedup.minhash import BANDS
 from dataprep.dedup.near import drop_near_duplicates
-from dataprep.dedup.normal import Rows, documents
+from dataprep.dedup.normal_form import Rows, documents
+from dataprep.dedup.prefix_filter import Index, firsts, rarity
 from dataprep.dedup.proof import gram_sets, similarity
-from dataprep.dedup.rare import Index, firsts, rarity
-from tests.dedup.talks import edited, said, sentence
+from tests.support.talks import edited, said, sentence
 
 
 def alike(frame: pl.DataFrame, threshold: float) -> tuple[Rows, Rows]:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataprep.conversations import CONVERSATIONS, FATES, conform
 from dataprep.dedup.exact import drop_exact_duplicates, exact_form
+from dataprep.tables import CONVERSATIONS, FATES, conform
 
 Turn = dict[str, str]
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataprep.dedup.leaks import alike_groups, find_leaks
-from tests.dedup.talks import edited, said, sentence, slow_jaccard
-from tests.frames import conversation, conversations
+from tests.support.frames import conversation, conversations
+from tests.support.talks import edited, said, sentence, slow_jaccard
 
 
 def groups(frame: pl.DataFrame, threshold: float = 0.7) -> list[list[str]]:

@@ -14,7 +14,7 @@ from dataprep.dedup.candidates import crowded, star_pairs
 from dataprep.dedup.grams import grams
 from dataprep.dedup.minhash import BINS, SHINGLE, Sketches, signatures, sketches
 from dataprep.dedup.proof import jaccard
-from tests.dedup.talks import edited, sentence, slow_jaccard
+from tests.support.talks import edited, sentence, slow_jaccard
 
 
 def column(texts: list[str]) -> pl.Series:

@@ -11,18 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataprep.conversations import CONVERSATIONS, FATES
+from dataprep.common.errors import RecipeError
+from dataprep.curate.threads import choose_threads
 from dataprep.dedup.clusters import components
 from dataprep.dedup.corpus import SKETCH, Corpus, half_of_memory
 from dataprep.dedup.near import drop_near_duplicates
-from dataprep.dedup.normal import documents
-from dataprep.dedup.plant import COPIES
-from dataprep.dedup.rare import firsts
-from dataprep.errors import RecipeError
-from dataprep.sources import find_files, read
-from dataprep.threads import choose_threads
-from tests.dedup.talks import edited, said, sentence, slow_jaccard
-from tests.frames import conversation, conversations
+from dataprep.dedup.normal_form import documents
+from dataprep.dedup.prefix_filter import firsts
+from dataprep.dedup.recall import COPIES
+from dataprep.sources.reader import find_files, read
+from dataprep.tables import CONVERSATIONS, FATES
+from tests.support.frames import conversation, conversations
+from tests.support.talks import edited, said, sentence, slow_jaccard
 
 TEXT = sentence(Random(0), 60)
 

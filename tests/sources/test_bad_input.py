@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dataprep.conversations import CONVERSATIONS, FATES
-from dataprep.errors import InputError
-from dataprep.sources import bytestream, jsonlines, read
-from tests.sources.reading import fates, json_lines, read_bytes, read_path, turns, write
+from dataprep.common.errors import InputError
+from dataprep.sources import bytestream, jsonlines
+from dataprep.sources.reader import read
+from dataprep.tables import CONVERSATIONS, FATES
+from tests.support.reading import fates, json_lines, read_bytes, read_path, turns, write
 
 GOOD = b'{"text": "### Human: hi### Assistant: yo"}'
 HI = [("user", "hi"), ("assistant", "yo")]

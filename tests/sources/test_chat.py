@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sources.reading import fates, json_lines, read_bytes, read_path, turns
+from tests.support.reading import fates, json_lines, read_bytes, read_path, turns
 
 HI = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dataprep.errors import InputError
-from dataprep.sources import find_files, hash_files, read
-from tests.sources.reading import json_lines, read_path, turns
+from dataprep.common.errors import InputError
+from dataprep.sources.reader import find_files, hash_files, read
+from tests.support.reading import json_lines, read_path, turns
 
 ROW = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]}
 

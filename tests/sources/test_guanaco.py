@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dataprep.sources import Reading
-from tests.sources.reading import Turn, fates, json_lines, read_bytes, read_path, turns
+from dataprep.sources.reader import Reading
+from tests.support.reading import Turn, fates, json_lines, read_bytes, read_path, turns
 
 
 def by_hand(text: str) -> list[Turn]:

@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 
 from dataprep.sources import hub as reader
-from tests.hub import Hub
-from tests.hub_writing import Fault
-from tests.sources.reading import json_lines
+from tests.support.hub import Hub
+from tests.support.hub_writing import Fault
+from tests.support.reading import json_lines
 
 ROOT = Path(__file__).parents[2]
 ROW = {"text": "### Human: hi### Assistant: yo"}
 PROGRAM = """
 import json, sys
-from dataprep import sources
-from dataprep.errors import InputError
+from dataprep.sources import reader as sources
+from dataprep.common.errors import InputError
 try:
     reading = sources.read(sources.hash_files(sources.find_files(sys.argv[1:])))
     rows = len(reading.conversations) + len(reading.messages)

@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from dataprep.conversations import LABELS, MESSAGES
-from dataprep.threads import choose_threads
-from tests.sources.reading import CONTAINERS, fates, json_lines, read_bytes, read_path, write
+from dataprep.curate.threads import choose_threads
+from dataprep.tables import LABELS, MESSAGES
+from tests.support.reading import CONTAINERS, fates, json_lines, read_bytes, read_path, write
 
 
 def nested(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

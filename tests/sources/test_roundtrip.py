@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.sources.reading import CONTAINERS, Turn, read_path, turns, write
+from tests.support.reading import CONTAINERS, Turn, read_path, turns, write
 
 # Every character but surrogates, and what formats and containers use as their own marks.
 PIECES = st.sampled_from(

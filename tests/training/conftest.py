@@ -11,13 +11,13 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores are shared: more threads only wait for each other
 
-from tests.training.builds import REAL, chatter, guanaco_rows, write_build  # noqa: E402
+from tests.support.training_builds import REAL, chatter, guanaco_rows, write_build  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def llama2():
     """The real Llama 2 vocabulary."""
-    from training.vocabulary import load_vocabulary
+    from training.model.tokenizer import load_vocabulary
 
     if not (REAL / "llama2" / "tokenizer.json").exists():
         pytest.skip(f"{REAL} is not there: the Llama 2 tokenizer cannot be redistributed")

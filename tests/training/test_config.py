@@ -10,20 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.builds import chatter, row, write_build
-from training import data, model
+from tests.support.training_builds import chatter, row, write_build
 from training.config import PRESETS, TINY_DEFAULTS, RunConfig, as_json, check, from_json, names, read_toml
+from training.data import holdout as data
 from training.errors import DataError, OptionError, RunError, TrainingError
-from training.folder import Folder, prepare_folder
-from training.memory import Choice
-from training.settling import pace_of
+from training.memory.choose import pace_of
+from training.memory.estimate import Choice
+from training.model import base as model
+from training.run_folder import Folder, prepare_folder
 
 BASE = RunConfig(data=Path("."), model="tiny")
 
 
 def sft(config: RunConfig, **over):
     """trl's configuration for these options."""
-    from training.trainer import arguments
+    from training.loop.trainer import arguments
 
     place = over.pop("place", model.Place("cpu", "fp32", "dataprep_segments", liger=False))
     choice = over.pop("choice", Choice(1, 0, config.optimizer or "adamw"))
@@ -36,7 +37,7 @@ def build(tmp_path_factory):
 
 
 def loaded(config, build):
-    from training.show import vocabulary_of
+    from training.data.inspect import vocabulary_of
 
     opened = data.open_data(replace(config, data=build, allow_failed_gate=True))
     vocabulary = vocabulary_of(config, opened.splits["train"], dict(opened.manifest.template))
@@ -44,7 +45,7 @@ def loaded(config, build):
 
 
 def possible(config):
-    from training.settling import possible
+    from training.memory.choose import possible
 
     shape = {"hidden_size": 64, "num_hidden_layers": 8, "num_attention_heads": 4, "vocab_size": 99}
     place = model.Place("cpu", "fp32", "dataprep_segments", liger=False)
@@ -193,8 +194,8 @@ def test_kernels():
 def test_memory_gb(monkeypatch):
     import torch
 
-    from training.memory import GIB
-    from training.settling import room
+    from training.memory.choose import room
+    from training.memory.estimate import GIB
 
     asked = []
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (80 * GIB, 80 * GIB))

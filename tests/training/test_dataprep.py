@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dataprep.history import trained_on
-from tests.training.builds import REAL
+from dataprep.store.history import trained_on
+from tests.support.training_builds import REAL
 from tests.training.test_run import ROOT, losses, training
 
 
@@ -55,7 +55,7 @@ def test_the_bundled_sample_trains(tmp_path, template, monkeypatch):
 def test_real_rows_have_metas_ids(tmp_path, llama2):
     """Every pair of every row of the real guanaco test split, through both programs, against Meta's rule."""
     from dataprep.contract import open_build
-    from training.encode import encode
+    from training.data.encode import encode
 
     build = built(
         tmp_path / "store",

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from tests.training.builds import chatter, write_build
+from tests.support.training_builds import chatter, write_build
 from tests.training.test_run import losses, training
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is visible to PyTorch")

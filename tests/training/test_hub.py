@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.hub import Hub
+from tests.support.hub import Hub
 from tests.training.test_run import training
 
 SHAPE = {
@@ -17,7 +17,7 @@ SHAPE = {
 
 
 def test_a_model_of_the_hub_with_and_without_it(small_build, tmp_path):
-    from training.tiny import learn_vocabulary
+    from training.model.tiny import learn_vocabulary
 
     tokenizer = learn_vocabulary(["text"], ["<s>", "</s>"]).backend.to_str().encode()
     plan = ["plan", "--data", small_build, "--model", "org/model", "--gpu", "t4"]

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from dataprep.contract import BuildError
-from tests.training.builds import chatter, row, write_build
+from tests.support.training_builds import chatter, row, write_build
 from training.config import RunConfig
 from training.errors import DataError, ModelError, OptionError, RunError
 
@@ -212,8 +212,8 @@ def copied(whole, tmp_path):
 
 def test_what_comes_after_keeps_the_runs_arithmetic(copied, whole):
     """A run of a GPU is evaluated and merged here in its own type: NF4 keeps another value of the same weight in fp32."""
-    from training.evaluate import open_run
-    from training.merge import Deltas
+    from training.after.evaluate import open_run
+    from training.after.merge import Deltas
 
     path = copied(
         place__precision="bf16", options__device="cuda", options__attention="varlen", options__kernels="liger"
@@ -225,7 +225,7 @@ def test_what_comes_after_keeps_the_runs_arithmetic(copied, whole):
 
 
 def test_what_comes_after_keeps_the_runs_model(copied, monkeypatch):
-    from training import evaluate
+    from training.after import evaluate
 
     path = copied(options__model="org/name", model__revision="abc")
     monkeypatch.setattr(evaluate, "load_vocabulary", lambda name, revision: (name, revision))
@@ -234,7 +234,7 @@ def test_what_comes_after_keeps_the_runs_model(copied, monkeypatch):
 
 
 def test_another_model_in_the_runs_folder_is_refused(copied):
-    from training.evaluate import open_run
+    from training.after.evaluate import open_run
 
     path = copied()
     config = path / "base" / "config.json"
@@ -244,7 +244,7 @@ def test_another_model_in_the_runs_folder_is_refused(copied):
 
 
 def test_nothing_is_merged_that_cannot_be_checked(copied, tmp_path):
-    from training.merge import merge
+    from training.after.merge import merge
 
     path = copied(operational__data=str(tmp_path / "gone"))
     with pytest.raises(BuildError):
@@ -256,8 +256,8 @@ def test_nothing_is_merged_that_cannot_be_checked(copied, tmp_path):
 
 
 def test_damaged_weights(whole, tmp_path):
-    from training import model
-    from training.merge import read_weights
+    from training.after.merge import read_weights
+    from training.model import base as model
 
     folder = shutil.copytree(whole / "base", tmp_path / "base")
     weights = folder / "model.safetensors"
@@ -273,7 +273,7 @@ def test_damaged_weights(whole, tmp_path):
     ({"max_new_tokens": 0}, "--max-new-tokens"), ({"temperature": -1.0}, "--temperature"), ({"seed": -1}, "--seed"),
 ])  # fmt: skip
 def test_answers_to_values_that_make_no_sense(values, told):
-    from training.evaluate import evaluate, generate
+    from training.after.evaluate import evaluate, generate
 
     with pytest.raises(OptionError, match=told):
         generate(Path("none"), "Hi", None, **{"max_new_tokens": 1, "temperature": 0.0, "seed": 0} | values)
@@ -307,7 +307,7 @@ def test_a_damaged_build_leaves_with_4(tmp_path):
 
 
 def test_a_large_model_without_a_gpu_points_to_tiny(small_build, tmp_path):
-    from training.tiny import learn_vocabulary
+    from training.model.tiny import learn_vocabulary
 
     folder = tmp_path / "llama"
     folder.mkdir()
@@ -357,8 +357,8 @@ def test_help_loads_nothing_heavy():
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
 def test_broken_facts_of_a_model(whole, tmp_path, file):
-    from training import model
-    from training.vocabulary import load_vocabulary
+    from training.model import base as model
+    from training.model.tokenizer import load_vocabulary
 
     folder = shutil.copytree(whole / "base", tmp_path / "base")
     (folder / file).write_text('{"hidden_size": ')
@@ -400,7 +400,7 @@ def test_a_failed_run_says_so_in_out(small_build, tmp_path, monkeypatch):
 
 
 def vocabulary_with(template):
-    from training.tiny import learn_vocabulary
+    from training.model.tiny import learn_vocabulary
 
     vocabulary = learn_vocabulary(["text"], ["<s>", "</s>"])
     marks = {"bos_token": "<s>", "eos_token": "</s>"}
@@ -409,7 +409,7 @@ def vocabulary_with(template):
 
 def test_another_template_is_a_warning_that_shows_both(small_build, capsys):
     from dataprep.contract import open_build
-    from tests.training.builds import CHATML, LLAMA2
+    from tests.support.training_builds import CHATML, LLAMA2
     from training.run import warn_of_other_template
 
     build = open_build(small_build)
@@ -422,9 +422,9 @@ def test_another_template_is_a_warning_that_shows_both(small_build, capsys):
 
 
 def test_the_presets_faults_are_told(small_build, capsys):
-    from training import data
     from training.config import NOTEBOOK_FAULTS
-    from training.model import choose_place
+    from training.data import holdout as data
+    from training.model.base import choose_place
     from training.run import _tell
 
     config = RunConfig(data=small_build, model="tiny", device="cpu", preset="notebook")
@@ -437,7 +437,7 @@ def test_the_presets_faults_are_told(small_build, capsys):
 
 
 def test_the_loss_page_escapes():
-    from training.export import loss_page
+    from training.after.adapter import loss_page
 
     page = loss_page([{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}], "<script>a & b</script>")
     assert "<script>" not in page and page.count("&lt;script&gt;a &amp; b") == 2
@@ -445,7 +445,7 @@ def test_the_loss_page_escapes():
 
 
 def test_what_a_kill_left_of_an_old_checkpoint_goes(tmp_path):
-    from training.folder import Folder, rotate
+    from training.run_folder import Folder, rotate
 
     for name in ("step-000004", "step-000008", "step-000012", ".partial-step-000002"):
         (tmp_path / "checkpoints" / name).mkdir(parents=True)
@@ -455,7 +455,7 @@ def test_what_a_kill_left_of_an_old_checkpoint_goes(tmp_path):
 
 def test_a_full_disk_at_a_checkpoint(tmp_path):
     from training.errors import RunError
-    from training.folder import explain
+    from training.run_folder import explain
 
     told = explain(OSError(28, "No space left on device"), "The checkpoint")
     assert isinstance(told, RunError) and "disk is full" in str(told)
@@ -465,7 +465,7 @@ def test_a_full_disk_at_a_checkpoint(tmp_path):
 
 def test_a_loss_that_is_no_number_or_zero_ends_the_run():
     from training.errors import Diverged
-    from training.watch import look_at
+    from training.loop.callbacks import look_at
 
     for loss in (float("nan"), float("inf"), 0.0):
         with pytest.raises(Diverged, match="training inspect"):

@@ -1,0 +1,92 @@
+"""The sums notice what is lost on purpose, wherever a stage loses it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from dataprep import build as building
+from dataprep.curate.ledger import Ledger, all_fates
+from dataprep.curate.threads import choose_threads
+from dataprep.sources import jsonlines, trees
+from dataprep.tables import no_fates
+from tests.test_build import TEXTS, guanaco, make
+
+
+@pytest.mark.parametrize("name", ["_by_columns", "_by_lines"])
+def test_a_line_that_reading_loses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    real = getattr(jsonlines, name)
+
+    def lossy(*arguments: Any) -> Any:
+        rows = real(*arguments)
+        return rows and rows._replace(batch=rows.batch[:-1], line=rows.line[:-1])
+
+    texts = [*TEXTS, *TEXTS]
+    source = guanaco(tmp_path, texts)
+    if name == "_by_lines":
+        Path(source).write_bytes(Path(source).read_bytes() + b"no JSON\n")
+    make(tmp_path / "store", source=(source,), near_dup="off", dry_run=True, max_bad=1.0)
+    monkeypatch.setattr(jsonlines, name, lossy)
+    with pytest.raises(AssertionError, match=r"rows.jsonl has \d+ records, and \d+ of them"):
+        make(tmp_path / "store", source=(source,), near_dup="off", dry_run=True, max_bad=1.0)
+
+
+def test_a_tree_that_reading_loses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = trees.lines
+    monkeypatch.setattr(trees, "lines", lambda block: list(whole(block))[1:])
+    with pytest.raises(AssertionError, match=r"oasst_sample.trees.jsonl.gz has \d+ records"):
+        make(tmp_path / "store", near_dup="off", dry_run=True)
+
+
+@pytest.mark.parametrize("policy", ["reviewed", "guanaco", "all"])
+@pytest.mark.parametrize("lost", ["message", "conversation", "fate"])
+@pytest.mark.parametrize("shape", ["nested", "flat"])
+def test_a_message_that_the_threads_lose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str, lost: str, shape: str
+) -> None:
+    def lossy(messages: pl.DataFrame, policy: Any) -> tuple[pl.DataFrame, pl.DataFrame]:
+        taken, aside = choose_threads(messages[:-1] if lost == "message" else messages, policy)
+        return taken[: -1 if lost == "conversation" else None], aside[: -1 if lost == "fate" else None]
+
+    source = trees_file(tmp_path, shape)
+    options = {"source": (source,), "paths": policy, "near_dup": "off", "dry_run": True}
+    make(tmp_path / "store", **options)
+    monkeypatch.setattr(building, "choose_threads", lossy)
+    with pytest.raises(AssertionError, match=r"threads: \d+ (messages came|lines have no fate)"):
+        make(tmp_path / "store", **options)
+
+
+def trees_file(folder: Path, shape: str) -> str:
+    """Three trees with two answers each, and an orphan."""
+    rows = []
+    for n in range(3):
+        rows.append({"message_id": f"q{n}", "text": f"question {n}", "role": "prompter"})
+        rows += [
+            {"message_id": f"a{n}{k}", "parent_id": f"q{n}", "text": f"{n} {k}", "role": "assistant"} for k in "xy"
+        ]
+    rows.append({"message_id": "o", "parent_id": "gone", "text": "orphan", "role": "assistant"})
+    if shape == "nested":
+        orphan = rows[-1]
+        rows = [
+            {"message_tree_id": f"q{n}", "prompt": {**rows[3 * n], "replies": rows[3 * n + 1 : 3 * n + 3]}}
+            for n in range(3)
+        ]
+        rows[2]["prompt"]["replies"].append(orphan)  # it names a parent that is not there
+    file = folder / "trees.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(file)
+
+
+def test_a_stage_that_does_not_add_up() -> None:
+    ledger = Ledger()
+    ledger.close("read", 5, 5, no_fates())
+    with pytest.raises(AssertionError, match="rules: 5 records came, 0 have a fate, and 4 went on"):
+        ledger.close("rules", 5, 4, no_fates())
+    with pytest.raises(AssertionError, match="rules: 4 records came"):
+        ledger.close("rules", 4, 4, no_fates())
+    with pytest.raises(AssertionError, match="5 records were left for the splits, which have 1"):
+        all_fates(ledger, {"train": pl.DataFrame({"id": ["a"]})})

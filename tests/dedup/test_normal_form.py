@@ -1,0 +1,78 @@
+"""The normal form: examples a person can judge, and the fast way against the slow one."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataprep.dedup.characters import folded
+from dataprep.dedup.normal_form import SPACELESS, WORD, Part, documents, each_form, normal_form
+from tests.support.frames import conversation, conversations
+
+EXAMPLES = [
+    ("Hello,  World! x_1", "hello world x_1"),
+    ("Straße É ﬁne ½", "strasse é fine 1 2"),
+    ("ＡＢＣ，１２", "abc 12"),
+    ("中文abc。テスト", "中 文 abc テ ス ト"),
+    ("สวัสดี", "ส ว ั ส ด ี"),
+    ("e\u0301té", "été"),
+    ("ΟΔΟΣ οδος", "οδοσ οδοσ"),
+    ("don't — “stop”…", "don t stop"),
+    ("👍🏽 ok 👩\u200d💻❤\ufe0f", "ok"),
+    ("𠀀a𠀁", "𠀀 a 𠀁"),
+    ("שלום, עולם", "שלום עולם"),
+    ("♜♞♝ ♛", "♜♞♝ ♛"),
+    ("  +--+\n  |  |", "+--+\n  |  |"),
+    ("", ""),
+    (" \n\u3000", ""),
+]
+
+
+@pytest.mark.parametrize(("text", "form"), EXAMPLES)
+def test_examples(text: str, form: str) -> None:
+    assert normal_form(text) == form
+
+
+def slow_form(text: str) -> str:
+    """Folded, then by one regular expression."""
+    whole = pl.Series([text])
+    one = f"[{SPACELESS}&&{WORD}]|[{WORD}--{SPACELESS}]+"
+    words = folded(whole).str.extract_all(one).list.join(" ")[0]
+    return str(words or whole.str.strip_chars()[0])
+
+
+LETTERS = st.sampled_from(
+    "aZ09_ ,.\n-ßéÉ\u0301\u0327İſΣςЖж中の。，テ½ﬁ…“😀\ufe0f\u200dק\u05bcกั한\u1112\u1161\u11ab\U00020000ŉ"
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.text(LETTERS | st.characters(max_codepoint=0x2FFF, exclude_categories=["Cn", "Cs"])), max_size=8))
+def test_as_the_slow_way(texts: list[str]) -> None:
+    found = [""] * len(texts)
+
+    def work(part: Part) -> None:
+        forms = part.texts
+        for i, row in enumerate(part.rows.tolist()):
+            found[row] = bytes(forms.data[forms.offsets[i] : forms.offsets[i + 1]]).decode()[:-1]
+
+    each_form(pl.Series([text + "\n" for text in texts], dtype=pl.String), work)
+    assert found == [slow_form(text) for text in texts]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(LETTERS))
+def test_done_twice_is_done_once(text: str) -> None:
+    once = normal_form(text)
+    assert normal_form(once) == once
+
+
+def test_documents_by_role() -> None:
+    frame = conversations(
+        conversation("be kind", "a?", "b.", "c?", roles=("system", "user", "assistant", "user")), conversation()
+    )
+    assert documents(frame).to_list() == ["be kind\na?\nb.\nc?\n", "\n"]
+    assert documents(frame, "prompt").to_list() == ["a?\nc?\n", "\n"]
+    assert documents(frame, "answer").to_list() == ["b.\n", "\n"]

@@ -1,0 +1,227 @@
+"""Exports are what other programs read, and what a build reads back."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+from datasets import Features, load_dataset, load_from_disk
+
+from dataprep.common.errors import StoreError
+from dataprep.contract import Build, open_build
+from dataprep.publish import export
+from dataprep.publish import publishing as publish
+from tests.cli.test_cli import dataprep, refused
+from tests.conftest import ROOT
+from tests.test_build import TEXTS, guanaco, make, said
+
+QUICK = {"gate": "off", "near_dup": "off"}
+ROLES = ("user", "assistant")
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Build:
+    path = make(
+        tmp_path / "store", source=(guanaco(tmp_path, TEXTS),), split="test=5", system="Be brief.", **QUICK
+    ).path
+    assert path is not None
+    return open_build(path)
+
+
+def sorted_split(build: Build, split: str, column: str) -> list[Any]:
+    return pl.DataFrame(build.splits[split]).sort("id")[column].to_list()
+
+
+def loaded(folder: Path, cache: Path) -> Any:
+    return load_dataset(str(folder), cache_dir=str(cache))
+
+
+@pytest.mark.parametrize("form", ["parquet", "jsonl"])
+@pytest.mark.parametrize("layout", ["text", "messages", "sharegpt", "full"])
+def test_every_layout_is_loaded_by_datasets_and_holds_every_row(
+    built: Build, tmp_path: Path, layout: export.Layout, form: export.Format
+) -> None:
+    sizes = export.export(built, tmp_path / "out", layout, form)
+    assert sizes == {name: (tmp_path / "out" / name).stat().st_size for name in sizes}
+    data = loaded(tmp_path / "out", tmp_path / "cache")
+    assert {split: rows.num_rows for split, rows in data.items()} == {"train": 28, "test": 5}
+    for split in ("train", "test"):
+        rows = data[split]
+        if layout == "sharegpt":
+            back = {"human": "user", "gpt": "assistant", "system": "system"}
+            told = [[{"role": back[t["from"]], "content": t["value"]} for t in row] for row in rows["conversations"]]
+            assert told == sorted_split(built, split, "messages")
+        for column in export.SCHEMAS[layout].names:
+            if column != "conversations":
+                assert list(rows[column]) == sorted_split(built, split, column), column
+        assert set(rows.column_names) == set(export.SCHEMAS[layout].names)
+        if form == "parquet":
+            assert rows.features.arrow_schema.remove_metadata().equals(export.SCHEMAS[layout])
+    assert not list(tmp_path.glob(".out-*"))
+
+
+@pytest.mark.parametrize("form", ["parquet", "jsonl"])
+@pytest.mark.parametrize("layout", ["messages", "sharegpt", "full"])
+def test_fed_back_it_gives_the_same_conversations(
+    built: Build, tmp_path: Path, layout: export.Layout, form: export.Format
+) -> None:
+    export.export(built, tmp_path / "out", layout, form)
+    again = make(tmp_path / "again", source=(str(tmp_path / "out"),), **QUICK).path
+    assert again is not None
+    columns = ["id", "tree_id", "lang", "messages", "message_ids", "text"]
+    before = pl.concat(pl.DataFrame(table.select(columns)) for table in built.splits.values()).sort("id")
+    after = pl.DataFrame(open_build(again).splits["train"].select(columns)).sort("id")
+    assert after.equals(before)
+
+
+def test_features_on_a_card_are_what_datasets_calls_them(built: Build) -> None:
+    for layout, schema in export.SCHEMAS.items():
+        info = export.dataset_info(built, layout, {"a": 5})  # type: ignore[arg-type]
+        told = Features._from_yaml_list(info["features"])
+        assert told == Features.from_arrow_schema(schema)
+        assert (info["download_size"], [split["num_examples"] for split in info["splits"]]) == (5, [28, 5])
+
+
+def test_shards_are_bounded_and_hold_all_rows_in_order(built: Build, tmp_path: Path) -> None:
+    sizes = export.write_data(built, tmp_path, "messages", shard_bytes=2000)
+    train = [name for name in sizes if "train" in name]
+    assert len(train) > 2 and train[0] == f"data/train-00000-of-{len(train):05d}.parquet"
+    ids = [i for name in train for i in pq.read_table(tmp_path / name)["id"].to_pylist()]
+    assert ids == sorted_split(built, "train", "id")
+
+
+@pytest.mark.parametrize("layout", ["text", "messages", "sharegpt", "full"])
+def test_shards_and_row_groups_are_bounded_where_long_rows_lie_together(
+    layout: export.Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ids are the user's: those of long rows may be neighbours."""
+    rows = [
+        {
+            "id": f"{n:04d}",
+            "messages": [{"role": r, "content": f"{n:04d}" + "x" * (5000 if n < 20 else 5)} for r in ROLES],
+        }
+        for n in range(400)
+    ]
+    file = tmp_path / "c.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = make(tmp_path / "store", source=(str(file),), **QUICK).path
+    assert path is not None
+    monkeypatch.setattr(export, "ROW_GROUP_BYTES", 35_000)
+    sizes = export.write_data(open_build(path), tmp_path, layout, shard_bytes=70_000)
+    files = [pq.ParquetFile(tmp_path / name) for name in sizes]
+    assert all(file.read().nbytes <= 75_000 for file in files)
+    groups = [file.read_row_group(n) for file in files for n in range(file.num_row_groups)]
+    assert all(group.nbytes <= 38_000 for group in groups) and len(groups) > len(files) > 3
+    assert sum(group.num_rows for group in groups) == 400
+
+
+def test_parquet_is_compressed_and_cut_where_the_content_says(tmp_path: Path) -> None:
+    """One row more changes a few pages, not all that come after it."""
+    rng = random.Random(5)
+    words = ["".join(rng.choices("abcdefghij", k=8)) for _ in range(3000)]
+    texts = [" ".join(rng.choices(words, k=120)) for _ in range(6000)]
+    rows = [
+        {"id": f"{n:016x}", "messages": [{"role": r, "content": f"{n} {t}"} for r in ("user", "assistant")]}
+        for n, t in enumerate(texts)
+    ]
+    pieces = []
+    for number, some in enumerate((rows, rows[:1000] + rows[1001:])):
+        file = tmp_path / f"{number}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in some))
+        path = make(tmp_path / "store", source=(str(file),), **QUICK).path
+        [name] = export.export(open_build(path), tmp_path / str(number), "text")
+        data = (tmp_path / str(number) / name).read_bytes()
+        group = pq.ParquetFile(tmp_path / str(number) / name).metadata.row_group(0)
+        assert group.column(0).compression == "ZSTD"
+        pieces.append(data)
+    probes = [pieces[1][at : at + 64] for at in range(1000, len(pieces[1]) - 10_000, len(pieces[1]) // 50)]
+    known = sum(probe in pieces[0] for probe in probes) / len(probes)
+    assert known > 0.6, f"{known:.0%} of the bytes were there before"
+
+
+def test_the_command_and_its_mistakes(built: Build, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = dataprep("export", built.path, "--to", out, "--layout", "sharegpt", "--format", "jsonl", "--json")
+    assert list(json.loads(done.stdout)["files"]) == [
+        "data/train-00000-of-00001.jsonl",
+        "data/test-00000-of-00001.jsonl",
+    ]
+    assert "is no empty folder" in refused(1, "export", built.path, "--to", out)
+    (tmp_path / "empty").mkdir()
+    assert dataprep("export", built.path, "--to", tmp_path / "empty").stdout.count("parquet") == 2
+    (tmp_path / "file").write_text("")
+    assert "File exists" in refused(1, "export", built.path, "--to", tmp_path / "file" / "out")
+    refused(2, "export", built.path, "--to", tmp_path / "x", "--layout", "chatty")
+    assert "Available: n." in refused(1, "export", "m", "--to", tmp_path / "x", "--store", tmp_path / "store")
+    shard = next(built.path.glob("train/*.arrow"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    assert shard.name in refused(4, "export", built.path, "--to", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+# Runs a command as on a disk that takes no file of more than so many bytes.
+SMALL_DISK = """
+import resource, runpy, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+runpy.run_module("dataprep", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("command", [("export",), ("export", "--format", "jsonl"), ("publish",)])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(command: tuple[str, ...], tmp_path: Path) -> None:
+    """With pyarrow as it is: it ends the program where it cannot write chunks that are cut by content."""
+    rng = random.Random(7)
+    texts = [said(f"question {n}", rng.randbytes(900).hex()) for n in range(60)]
+    path = make(tmp_path / "store", source=(guanaco(tmp_path, texts),), **QUICK).path
+    out = tmp_path / "out"
+    told = subprocess.run(
+        [sys.executable, "-c", SMALL_DISK, command[0], str(path), "--to", str(out), *command[1:]],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert told.returncode == 1, told.stderr
+    assert "File too large" in told.stderr and told.stderr.count("\n") == 1
+    assert not out.exists() and not list(tmp_path.glob(".out-*"))
+
+
+def test_what_a_killed_export_left_is_removed_and_a_live_one_left_alone(built: Build, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with export.new_folder(out) as folder:
+        (folder / "half").write_text("x")
+        with pytest.raises(StoreError, match="Another process is writing"):
+            export.export(built, out)
+        assert (folder / "half").exists()
+        left = tmp_path / "left"
+        shutil.copytree(folder, left)
+    shutil.rmtree(out)
+    left.rename(folder)
+    assert [path.name for path in out.parent.glob(".out-*")] == [folder.name]
+    export.export(built, out)
+    assert sorted(path.name for path in out.iterdir()) == ["data"] and not list(tmp_path.glob(".out-*"))
+
+
+def test_an_empty_split_has_no_file_and_the_rest_is_loaded(tmp_path: Path) -> None:
+    path = make(
+        tmp_path / "store",
+        source=(guanaco(tmp_path, [said(f"q{n}", "a") for n in range(6)]),),
+        split="test=0.0001",
+        **QUICK,
+    ).path
+    assert path is not None
+    assert {split: rows.num_rows for split, rows in load_from_disk(path).items()} == {"train": 6, "test": 0}
+    build = open_build(path)
+    assert list(export.export(build, tmp_path / "out")) == ["data/train-00000-of-00001.parquet"]
+    publish.to_folder(build, str(tmp_path / "published"), "text")
+    for folder in ("out", "published"):
+        data = loaded(tmp_path / folder, tmp_path / "cache")
+        assert {split: rows.num_rows for split, rows in data.items()} == {"train": 6}

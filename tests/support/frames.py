@@ -1,0 +1,51 @@
+"""Small frames for tests: messages of trees, and conversations, from the fewest words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from dataprep.tables import CONVERSATIONS, MESSAGES, conform
+
+
+def tree_messages(*rows: dict[str, Any]) -> pl.DataFrame:
+    """A messages frame; each row needs `id` and may give `parent`, `role`, `text` and any column of MESSAGES."""
+    full = []
+    for line, row in enumerate(rows, start=1):
+        parent = row.get("parent")
+        known = {key: value for key, value in row.items() if key in MESSAGES}
+        full.append(
+            {
+                "file": 0,
+                "source": "trees.jsonl",
+                "line": line,
+                "tree_id": row.get("tree", "t"),
+                "message_id": row["id"],
+                "parent_id": parent,
+                "role": row.get("role", "user" if parent is None else "assistant"),
+                "content": row.get("text", f"text of {row['id']}"),
+                **known,
+            }
+        )
+    return conform(pl.DataFrame(full, infer_schema_length=None), MESSAGES)
+
+
+def conversation(*turns: str | None, roles: Sequence[str] | None = None, **more: Any) -> dict[str, Any]:
+    """One row of a conversations frame: user and assistant in turn, unless `roles` says otherwise."""
+    roles = roles or [("user", "assistant")[place % 2] for place in range(len(turns))]
+    return {
+        "messages": [{"role": role, "content": text} for role, text in zip(roles, turns, strict=True)],
+        "message_ids": [],
+        **more,
+    }
+
+
+def conversations(*rows: dict[str, Any]) -> pl.DataFrame:
+    """A conversations frame of `conversation(…)` rows, numbered: `row` 0, 1, …, ids c0, c1, … unless they say others."""
+    numbered = [
+        {"row": n, "id": f"c{n}", "tree_id": f"t{n}", "file": 0, "source": "chat.jsonl", "line": n + 1, **row}
+        for n, row in enumerate(rows)
+    ]
+    return conform(pl.DataFrame(numbered, schema_overrides=CONVERSATIONS, infer_schema_length=None), CONVERSATIONS)

@@ -1,0 +1,85 @@
+"""`--model tiny`: a small random Llama and a tokenizer learnt from the build, for the whole path without a download."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from dataprep.contract import Build
+from training.model.tokenizer import Vocabulary
+from training.run_folder import writing
+
+VOCABULARY = 1024
+SHAPE = {
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 8192,
+}
+LEARNT_FROM = 2000  # rows
+
+
+def learn_vocabulary(texts: Iterable[str], special: Iterable[str], size: int = VOCABULARY) -> Vocabulary:
+    """A byte-level BPE vocabulary: it holds any text."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokens = [AddedToken(token, special=True, normalized=False) for token in dict.fromkeys(["<pad>", *special])]
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=tokens,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.encode_special_tokens = True
+    return Vocabulary(tokenizer, {"pad_token": "<pad>"}, None)
+
+
+def learn(table: pa.Table, template: dict[str, Any]) -> Vocabulary:
+    """A vocabulary learnt from the first rows of a build, with the special tokens of its template."""
+    special = [token for token in (template.get("bos_token"), template["end_token"]) if token]
+    texts = table.slice(0, LEARNT_FROM)["text"].to_pylist()
+    return learn_vocabulary(texts, [*special, *template["special_tokens"]])
+
+
+def make(folder: Path, build: Build, seed: int) -> None:
+    """Write a random model and its tokenizer into `folder`; the same build and seed give the same bytes.
+
+    The output layer is made larger than usual at the start: a fresh model is otherwise so unsure that adapters alone
+    could teach it little in the few steps of such a run.
+    """
+    template = dict(build.manifest.template)
+    vocabulary = learn(build.splits["train"], template)
+    with writing(f"The base model in {folder}", folder, "begin again"):
+        _write(folder, vocabulary, template, seed)
+
+
+def _write(folder: Path, vocabulary: Vocabulary, template: dict[str, Any], seed: int) -> None:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder.mkdir(parents=True)
+    vocabulary.backend.save(str(folder / "tokenizer.json"))
+    facts = {"pad_token": "<pad>", "eos_token": template["end_token"], "bos_token": template.get("bos_token")}
+    marks = {key: value for key, value in facts.items() if value}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **marks}))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = LlamaConfig(
+            vocab_size=vocabulary.size,
+            pad_token_id=vocabulary.id_of("<pad>"),
+            bos_token_id=vocabulary.id_of(template.get("bos_token") or template["end_token"]),
+            eos_token_id=vocabulary.id_of(template["end_token"]),
+            initializer_range=0.08,
+            **SHAPE,  # type: ignore[arg-type]
+        )
+        LlamaForCausalLM(config).save_pretrained(folder)
