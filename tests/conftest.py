@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.support.paths import REAL
 
 
 @pytest.fixture(scope="session")
 def real() -> Path:
     """The folder of real data beside the checkout; tests that need it are skipped where it is not."""
-    folder = ROOT.parent / "shared" / "real"
+    folder = REAL
     if not folder.is_dir():
         pytest.skip(f"there is no real data in {folder}")
     return folder

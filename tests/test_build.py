@@ -18,53 +18,24 @@ from datasets import load_from_disk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dataprep.build import Outcome, build, write_splits
+from dataprep.build import write_splits
 from dataprep.common.errors import DamagedBuild, InputError
-from dataprep.common.progress import Progress
 from dataprep.contract import SHARD_SCHEMA, open_build
 from dataprep.recipe import Recipe
 from dataprep.rendering import Renderer, load_template
 from dataprep.sources.reader import find_files, read
 from dataprep.store.shards import read_fates
 from dataprep.store.verification import verify_build
-
-
-def guanaco(folder: Path, texts: list[str], name: str = "rows.jsonl") -> str:
-    file = folder / name
-    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    return str(file)
-
-
-def said(*turns: str) -> str:
-    return "".join(f"### {('Human', 'Assistant')[n % 2]}: {turn}" for n, turn in enumerate(turns))
-
-
-def make(store: Path, **options: Any) -> Outcome:
-    extra = {key: options.pop(key) for key in ("force", "dry_run") if key in options}
-    name = options.pop("name", "n")
-    options.setdefault("gate", "off")  # it has tests of its own, and takes seconds to load
-    return build(Recipe(**options), store, name, progress=Progress(), **extra)
-
-
-TEXTS = [
-    said("Hello", "Hi there"),
-    said("Multi", "one", "more", "two ### Step 1"),
-    said("Dangling", "answered", "and then?"),
-    said("Only asked"),
-    said("hello ", "HI  there"),  # an exact duplicate but for case and white space
-    said("typed", "a </s> token"),
-    "no marker at all",
-    *(said(f"question {n}", f"answer {n} é 漢字 🙂") for n in range(30)),
-]
+from tests.support.builds import GUANACO_TEXTS, guanaco_file, guanaco_text, make_build
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> str:
-    return guanaco(tmp_path, TEXTS)
+    return guanaco_file(tmp_path, GUANACO_TEXTS)
 
 
 def test_a_build_holds_what_its_contract_says(tmp_path: Path, source: str) -> None:
-    outcome = make(tmp_path / "store", source=(source,), split="test=5")
+    outcome = make_build(tmp_path / "store", source=(source,), split="test=5")
     assert outcome.path is not None
     opened = open_build(outcome.path)
     assert {name: table.num_rows for name, table in opened.splits.items()} == {"train": 28, "test": 5}
@@ -78,9 +49,9 @@ def test_a_build_holds_what_its_contract_says(tmp_path: Path, source: str) -> No
 
 
 def test_every_line_has_a_fate_and_the_sums_hold(tmp_path: Path, source: str) -> None:
-    outcome = make(tmp_path / "store", source=(source,), sample=10)
+    outcome = make_build(tmp_path / "store", source=(source,), sample=10)
     fates = read_fates(outcome.path)
-    assert sorted(fates["line"].unique()) == list(range(1, len(TEXTS) + 1))
+    assert sorted(fates["line"].unique()) == list(range(1, len(GUANACO_TEXTS) + 1))
     assert fates["row"].is_unique().all()
     assert outcome.facts["fates"] == {
         "kept": 10,
@@ -96,7 +67,7 @@ def test_every_line_has_a_fate_and_the_sums_hold(tmp_path: Path, source: str) ->
 
 
 def test_datasets_opens_it_without_copying(tmp_path: Path, source: str) -> None:
-    outcome = make(tmp_path / "store", source=(source,), split="test=5")
+    outcome = make_build(tmp_path / "store", source=(source,), split="test=5")
     before = pa.total_allocated_bytes()
     whole = load_from_disk(str(outcome.path))
     train = load_from_disk(f"{outcome.path}/train")
@@ -107,36 +78,36 @@ def test_datasets_opens_it_without_copying(tmp_path: Path, source: str) -> None:
 
 
 def test_a_version_that_is_there_is_found_and_not_built_again(tmp_path: Path, source: str) -> None:
-    first = make(tmp_path / "store", source=(source,))
+    first = make_build(tmp_path / "store", source=(source,))
     stamp = (first.path / "manifest.json").stat().st_mtime_ns
-    again = make(tmp_path / "store", source=(source,))
+    again = make_build(tmp_path / "store", source=(source,))
     assert (again.version, again.built) == (first.version, False)
     assert (first.path / "manifest.json").stat().st_mtime_ns == stamp
     assert "read" not in again.seconds
-    other = make(tmp_path / "store", source=(source,), seed=1)
+    other = make_build(tmp_path / "store", source=(source,), seed=1)
     assert other.version != first.version
-    make(tmp_path / "store", source=(source,))
+    make_build(tmp_path / "store", source=(source,))
     assert os.readlink(tmp_path / "store/n/latest") == first.version
     assert json.loads((other.path / "manifest.json").read_text())["parent"] == first.version
 
 
 def test_the_version_depends_on_bytes_and_recipe_alone(tmp_path: Path, source: str) -> None:
-    first = make(tmp_path / "one", source=(source,))
+    first = make_build(tmp_path / "one", source=(source,))
     (tmp_path / "elsewhere").mkdir()
     moved = shutil.copy(source, tmp_path / "elsewhere")
-    assert make(tmp_path / "two", source=(moved,), name="other").version == first.version
-    changed = guanaco(tmp_path / "elsewhere", [*TEXTS, said("new", "one")])
-    assert make(tmp_path / "two", source=(changed,)).version != first.version
+    assert make_build(tmp_path / "two", source=(moved,), name="other").version == first.version
+    changed = guanaco_file(tmp_path / "elsewhere", [*GUANACO_TEXTS, guanaco_text("new", "one")])
+    assert make_build(tmp_path / "two", source=(changed,)).version != first.version
     template = tmp_path / "llama2.jinja"
     template.write_text((Path(__file__).parents[1] / "templates/llama2.jinja").read_text())
-    assert make(tmp_path / "three", source=(source,), template=str(template)).version == first.version
+    assert make_build(tmp_path / "three", source=(source,), template=str(template)).version == first.version
     template.write_text(template.read_text() + "\n{# changed #}")
-    assert make(tmp_path / "three", source=(source,), template=str(template)).version != first.version
+    assert make_build(tmp_path / "three", source=(source,), template=str(template)).version != first.version
 
 
 @pytest.mark.parametrize("threads", ["1", "4"])
 def test_shards_are_the_same_bytes_on_any_number_of_threads(tmp_path: Path, source: str, threads: str) -> None:
-    here = make(tmp_path / "here", source=(source,), split="test=0.2", sample=25)
+    here = make_build(tmp_path / "here", source=(source,), split="test=0.2", sample=25)
     command = [
         sys.executable,
         "-m",
@@ -165,32 +136,32 @@ def test_shards_are_the_same_bytes_on_any_number_of_threads(tmp_path: Path, sour
 
 
 def test_a_manifest_is_a_recipe(tmp_path: Path, source: str) -> None:
-    first = make(tmp_path / "store", source=(source,), split="test=0.2", lang=(), max_chars=500)
+    first = make_build(tmp_path / "store", source=(source,), split="test=0.2", lang=(), max_chars=500)
     command = [sys.executable, "-m", "dataprep", "build", "--recipe", str(first.path / "manifest.json"), "--json"]
     done = subprocess.run([*command, "--store", str(tmp_path / "other")], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["version"] == first.version
 
 
 def test_force_builds_again_and_gives_the_same(tmp_path: Path, source: str) -> None:
-    first = make(tmp_path / "store", source=(source,))
+    first = make_build(tmp_path / "store", source=(source,))
     shard = next(first.path.glob("train/*.arrow"))
     sound = shard.read_bytes()
     shard.write_bytes(sound[:-1] + b"x")
     with pytest.raises(DamagedBuild, match=shard.name):
-        make(tmp_path / "store", source=(source,))
-    assert make(tmp_path / "store", source=(source,), force=True).built
+        make_build(tmp_path / "store", source=(source,))
+    assert make_build(tmp_path / "store", source=(source,), force=True).built
     assert shard.read_bytes() == sound
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, source: str) -> None:
-    outcome = make(tmp_path / "store", source=(source,), dry_run=True)
+    outcome = make_build(tmp_path / "store", source=(source,), dry_run=True)
     assert outcome.path is None
     assert outcome.facts["rows"] == 33
     assert not (tmp_path / "store").exists()
 
 
 def test_a_sample_larger_than_what_is_left_is_noted(tmp_path: Path, source: str) -> None:
-    outcome = make(tmp_path / "store", source=(source,), sample=1000)
+    outcome = make_build(tmp_path / "store", source=(source,), sample=1000)
     assert outcome.facts["rows"] == 33
     assert "--sample 1000 asked for more than there is" in outcome.facts["notes"][-1]
 
@@ -198,28 +169,30 @@ def test_a_sample_larger_than_what_is_left_is_noted(tmp_path: Path, source: str)
 def test_shuffle_takes_the_rows_of_the_public_thousand_in_their_order(tmp_path: Path) -> None:
     import numpy as np
 
-    source = guanaco(tmp_path, [said(f"q{n}", f"a{n}") for n in range(300)])
-    outcome = make(tmp_path / "store", source=(source,), sample=50, sample_method="shuffle")
+    source = guanaco_file(tmp_path, [guanaco_text(f"q{n}", f"a{n}") for n in range(300)])
+    outcome = make_build(tmp_path / "store", source=(source,), sample=50, sample_method="shuffle")
     texts = open_build(outcome.path).splits["train"]["text"].to_pylist()
     assert texts == [f"<s>[INST] q{n} [/INST] a{n} </s>" for n in np.random.default_rng(42).permutation(300)[:50]]
 
 
 def test_nothing_left_is_an_error_that_names_the_rules(tmp_path: Path) -> None:
-    source = guanaco(tmp_path, [said("only asked"), said("again")])
+    source = guanaco_file(tmp_path, [guanaco_text("only asked"), guanaco_text("again")])
     with pytest.raises(InputError, match="Nothing would be left.*2 no_answer"):
-        make(tmp_path / "store", source=(source,))
+        make_build(tmp_path / "store", source=(source,))
 
 
 def test_too_many_bad_records_are_an_error(tmp_path: Path) -> None:
-    source = guanaco(tmp_path, TEXTS)
+    source = guanaco_file(tmp_path, GUANACO_TEXTS)
     with Path(source).open("a") as file:
         file.write('{"text": "### Human: cut of\n' * 5)
     with pytest.raises(InputError, match="above --max-bad 0.05"):
-        make(tmp_path / "store", source=(source,))
-    outcome = make(tmp_path / "store", source=(source,), max_bad=0.5)
+        make_build(tmp_path / "store", source=(source,))
+    outcome = make_build(tmp_path / "store", source=(source,), max_bad=0.5)
     assert outcome.facts["rows"] == 33
     assert outcome.facts["fates"]["rules"]["bad_json"] == 5
-    assert f"6 of {len(TEXTS) + 5} records cannot be read; the first is in line 7 of" in outcome.facts["notes"][0]
+    assert (
+        f"6 of {len(GUANACO_TEXTS) + 5} records cannot be read; the first is in line 7 of" in outcome.facts["notes"][0]
+    )
 
 
 def test_a_bad_message_in_a_tree_is_told_like_a_bad_line(tmp_path: Path) -> None:
@@ -230,7 +203,7 @@ def test_a_bad_message_in_a_tree_is_told_like_a_bad_line(tmp_path: Path) -> None
 
     path = tmp_path / "trees.jsonl"
     path.write_text("".join(json.dumps(tree(n, **({"text": "yes"} if n else {}))) + "\n" for n in range(5)))
-    outcome = make(tmp_path / "store", source=(str(path),), max_bad=0.5)
+    outcome = make_build(tmp_path / "store", source=(str(path),), max_bad=0.5)
     assert "1 of 5 records cannot be read; the first is in line 1 of trees.jsonl" in outcome.facts["notes"][0]
 
 
@@ -243,7 +216,7 @@ def test_a_tree_of_many_bad_messages_is_one_bad_record(tmp_path: Path) -> None:
 
     path = tmp_path / "trees.jsonl"
     path.write_text("".join(json.dumps(tree(n)) + "\n" for n in range(40)))
-    outcome = make(tmp_path / "store", source=(str(path),), near_dup="off")
+    outcome = make_build(tmp_path / "store", source=(str(path),), near_dup="off")
     assert outcome.facts["fates"]["rules"]["wrong_schema"] == 45 and outcome.facts["rows"] == 40
     assert outcome.facts["notes"][0].startswith("1 of 40 records cannot be read")
 
@@ -267,7 +240,7 @@ def test_a_template_that_refuses_a_conversation_gives_it_its_fate(tmp_path: Path
     template = tmp_path / "strict.jinja"
     text = (Path(__file__).parents[1] / "templates/chatml.jinja").read_text()
     template.write_text(text + "{% if messages | length > 2 %}{{ raise_exception('one turn only') }}{% endif %}")
-    outcome = make(tmp_path / "store", source=(source,), template=str(template), sample=33)
+    outcome = make_build(tmp_path / "store", source=(source,), template=str(template), sample=33)
     fates = read_fates(outcome.path).filter(rule="template_refused")
     assert fates.select("stage", "line").rows() == [("render", 2)]
     assert "one turn only" in fates["detail"][0]
@@ -276,7 +249,7 @@ def test_a_template_that_refuses_a_conversation_gives_it_its_fate(tmp_path: Path
 
 rows = st.lists(
     st.lists(st.text(alphabet="ab é\n#", min_size=0, max_size=8), min_size=1, max_size=5).map(
-        lambda turns: said(*turns)
+        lambda turns: guanaco_text(*turns)
     )
     | st.text(max_size=10),
     min_size=1,
@@ -290,9 +263,11 @@ def test_whatever_comes_in_is_accounted_for(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str], sample: Any, split: Any
 ) -> None:
     folder = tmp_path_factory.mktemp("any")
-    source = guanaco(folder, texts)
+    source = guanaco_file(folder, texts)
     try:
-        outcome = make(folder / "store", source=(source,), format="guanaco", sample=sample, split=split, max_bad=1.0)
+        outcome = make_build(
+            folder / "store", source=(source,), format="guanaco", sample=sample, split=split, max_bad=1.0
+        )
     except InputError as fault:
         assert "Nothing would be left" in str(fault)
         return

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 STAGES = ("threads", "rules", "dedup", "selection", "rendering", "sources", "quality", "report", "store", "publish")
 HOMES = {

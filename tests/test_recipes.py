@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from dataprep.contract import open_build
-from tests.conftest import ROOT
+from tests.support.builds import guanaco_text
 from tests.support.hub import Hub
-from tests.test_build import said
+from tests.support.paths import ROOT
 
 ROWS = 1200
 NAMES = ("openassistant_best_replies_train.jsonl", "openassistant_best_replies_eval.jsonl")
@@ -30,7 +30,7 @@ def rows() -> list[str]:
             turns.append(f"and then, {n}?")
         if n % 100 == 7:
             turns[1] += " <s>old</s>"
-        texts.append(said(*turns))
+        texts.append(guanaco_text(*turns))
     return texts
 
 

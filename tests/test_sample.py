@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 FOLDER = ROOT / "data" / "sample"
 FILE = FOLDER / "oasst_sample.trees.jsonl.gz"

@@ -15,7 +15,7 @@ from dataprep.audit.audit import KINDS
 from dataprep.common.errors import InputError
 from dataprep.rendering import load_template, render
 from dataprep.sources.reader import find_files, read
-from tests.cli.test_cli import dataprep, refused
+from tests.support.commands import dataprep, dataprep_error
 
 SOUND = "<s>[INST] {} [/INST] {} </s>"
 
@@ -206,12 +206,12 @@ def test_what_is_written_takes_no_input_along(tmp_path: Path) -> None:
     (tmp_path / "link.jsonl").symlink_to(file)
     before = file.read_text()
     for out in (file, held, tmp_path / "link.jsonl"):
-        assert "would be lost" in refused(1, "audit", file, "--against", held, "--repaired", out)
-        assert "would be lost" in refused(1, "audit", file, "--against", held, "--report", out)
-    assert "ends in .jsonl or .parquet" in refused(1, "audit", file, "--repaired", tmp_path / "out.csv")
-    assert "cannot be written" in refused(1, "audit", file, "--repaired", tmp_path / "none/out.jsonl")
-    assert "cannot be written" in refused(1, "audit", file, "--report", tmp_path / "none/r.html")
-    assert "cannot be written" in refused(1, "audit", file, "--report", tmp_path)
+        assert "would be lost" in dataprep_error(1, "audit", file, "--against", held, "--repaired", out)
+        assert "would be lost" in dataprep_error(1, "audit", file, "--against", held, "--report", out)
+    assert "ends in .jsonl or .parquet" in dataprep_error(1, "audit", file, "--repaired", tmp_path / "out.csv")
+    assert "cannot be written" in dataprep_error(1, "audit", file, "--repaired", tmp_path / "none/out.jsonl")
+    assert "cannot be written" in dataprep_error(1, "audit", file, "--report", tmp_path / "none/r.html")
+    assert "cannot be written" in dataprep_error(1, "audit", file, "--report", tmp_path)
     assert file.read_text() == held.read_text() == before
     assert {path.name for path in tmp_path.iterdir()} == {"set.jsonl", "held.jsonl", "link.jsonl"}
 
@@ -261,9 +261,9 @@ def test_a_row_that_cannot_be_read_is_a_fault_of_that_row(tmp_path: Path) -> Non
 
 
 def test_bad_input(tmp_path: Path) -> None:
-    assert "of no known format" in refused(1, "audit", rows(tmp_path, ["x"], "words"))
-    assert "Unknown template" in refused(1, "audit", rows(tmp_path, ["x"]), "--template", "lama2")
-    assert "none.jsonl" in refused(1, "audit", tmp_path / "none.jsonl")
+    assert "of no known format" in dataprep_error(1, "audit", rows(tmp_path, ["x"], "words"))
+    assert "Unknown template" in dataprep_error(1, "audit", rows(tmp_path, ["x"]), "--template", "lama2")
+    assert "none.jsonl" in dataprep_error(1, "audit", tmp_path / "none.jsonl")
     done = dataprep("audit", rows(tmp_path, ["evil \x1b[31m \u202e text [INST] x"]))
     assert "\x1b[31m" not in done.stdout and "<U+001B>" in done.stdout.replace("\n", "")
 

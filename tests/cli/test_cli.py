@@ -20,29 +20,13 @@ from dataprep.common.bundled import default_name
 from dataprep.common.errors import DamagedBuild
 from dataprep.contract import open_build
 from dataprep.store.verification import verify_build
-from tests.test_build import TEXTS, guanaco, said
-
-
-def dataprep(*arguments: str | Path, cwd: Path | None = None, **more: object) -> subprocess.CompletedProcess[str]:
-    if arguments[:1] == ("build",) and "--gate" not in arguments:
-        arguments = (*arguments, "--gate", "off")  # it has tests of its own, and takes seconds to load
-    command = [sys.executable, "-m", "dataprep", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300, **more)  # type: ignore[call-overload, no-any-return]
-
-
-def refused(code: int, *arguments: str | Path, cwd: Path | None = None) -> str:
-    """The one sentence on stderr of a command that must end with `code`."""
-    done = dataprep(*arguments, cwd=cwd)
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    *_, sentence = done.stderr.strip().splitlines()
-    assert sentence.startswith("dataprep: ")
-    return sentence
+from tests.support.builds import GUANACO_TEXTS, guanaco_file, guanaco_text
+from tests.support.commands import dataprep, dataprep_error
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> str:
-    return guanaco(tmp_path, TEXTS)
+    return guanaco_file(tmp_path, GUANACO_TEXTS)
 
 
 @pytest.fixture
@@ -71,7 +55,7 @@ def test_json_is_one_object_and_the_rest_goes_to_stderr(tmp_path: Path, source: 
     assert {"name", "version", "path", "rows", "splits", "fates", "seconds"} <= summary.keys()
     assert (summary["name"], summary["rows"], summary["splits"]["train"]["rows"]) == ("rows", 33, 33)
     assert re.fullmatch("[0-9a-f]{12}", summary["version"])
-    assert sum(summary["fates"][fate] for fate in ("kept", "dropped", "not_sampled")) == len(TEXTS)
+    assert sum(summary["fates"][fate] for fate in ("kept", "dropped", "not_sampled")) == len(GUANACO_TEXTS)
 
 
 def test_a_dry_run_shows_the_funnel_and_writes_nothing(tmp_path: Path, source: str) -> None:
@@ -87,12 +71,12 @@ def test_show_marks_what_is_trained(built: Path) -> None:
     assert re.search(r"<s>\[INST\] .* \[/INST\]⟦ .* </s>⟧", done.stdout)
     record = json.loads(dataprep("show", built, "--split", "test", "--row", "2", "--json").stdout)
     assert record["text"].startswith("<s>[INST]")
-    assert "its rows are 0 to 4" in refused(1, "show", built, "--split", "test", "--row", "5")
-    assert "Available: train, test" in refused(1, "show", built, "--split", "dev")
+    assert "its rows are 0 to 4" in dataprep_error(1, "show", built, "--split", "test", "--row", "5")
+    assert "Available: train, test" in dataprep_error(1, "show", built, "--split", "dev")
 
 
 def test_show_is_in_colour_on_a_terminal_and_sends_no_strangers_escapes(tmp_path: Path) -> None:
-    source = guanaco(tmp_path, [said("clear \x1b[2J me [bold]x[/bold]", "right \u202e to left \x07")])
+    source = guanaco_file(tmp_path, [guanaco_text("clear \x1b[2J me [bold]x[/bold]", "right \u202e to left \x07")])
     path = json.loads(dataprep("build", "--source", source, "--store", tmp_path / "s", "--json").stdout)["path"]
     plain = dataprep("show", path).stdout
     coloured = dataprep(
@@ -123,7 +107,7 @@ def test_why_tells_each_fate(built: Path, tmp_path: Path) -> None:
     assert "dangling_question: and then?" in told
     assert "kept" in told
     assert json.loads(dataprep("why", built, cut, "--json").stdout)["fates"][0]["fate"] == "kept"
-    assert "No record 'nobody'" in refused(1, "why", built, "nobody")
+    assert "No record 'nobody'" in dataprep_error(1, "why", built, "nobody")
     place = fates.filter(rule="no_answer").select("source", "line").row(0)
     assert "no_answer" in dataprep("why", built, f"{place[0]}:{place[1]}").stdout
 
@@ -142,12 +126,15 @@ def test_why_tells_the_stages_that_a_record_passed(built: Path) -> None:
 
 def test_names_of_strangers_are_no_markup_and_steer_no_terminal(tmp_path: Path) -> None:
     name = "a\x1b[31m[bold].jsonl"
-    source = guanaco(tmp_path, TEXTS, name)
+    source = guanaco_file(tmp_path, GUANACO_TEXTS, name)
     done = dataprep("build", "--source", source, "--store", tmp_path / "store", "--name", "n")
     assert done.returncode == 0, done.stderr
     assert "cannot be read; the first is in line 7 of a<U+001B>[31m[bold].jsonl" in done.stderr
     unknown = _file(tmp_path, "u.jsonl", json.dumps({"\x9b2J\u202e": 1}).encode())
-    for sentence in (refused(1, "build", "--source", unknown), refused(1, "build", "--source", f"{source}.gz")):
+    for sentence in (
+        dataprep_error(1, "build", "--source", unknown),
+        dataprep_error(1, "build", "--source", f"{source}.gz"),
+    ):
         assert "<U+" in sentence
         assert not {"\x1b", "\x9b", "\u202e"} & set(done.stderr + sentence)
 
@@ -159,7 +146,7 @@ def test_verify_names_the_damaged_file(built: Path, tmp_path: Path) -> None:
         file = built / damaged
         sound = file.read_bytes()
         file.write_bytes(sound[: len(sound) // 2])
-        assert damaged in refused(4, "verify", built)
+        assert damaged in dataprep_error(4, "verify", built)
         file.write_bytes(sound)
     shard = built / "train/data-00000-of-00001.arrow"
     sound = shard.read_bytes()
@@ -169,10 +156,10 @@ def test_verify_names_the_damaged_file(built: Path, tmp_path: Path) -> None:
             verify_build(built)
     shard.write_bytes(sound)
     (built / "fates").rename(tmp_path / "fates")
-    assert "fates-00000.parquet cannot be read" in refused(4, "why", built, "x")
+    assert "fates-00000.parquet cannot be read" in dataprep_error(4, "why", built, "x")
     (tmp_path / "fates").rename(built / "fates")
     (built / "template.jinja").rename(tmp_path / "away")
-    assert "template.jinja is missing" in refused(4, "verify", built)
+    assert "template.jinja is missing" in dataprep_error(4, "verify", built)
 
 
 @pytest.mark.parametrize(
@@ -243,24 +230,28 @@ def test_templates_are_listed_checked_and_render(tmp_path: Path) -> None:
 
 def test_mistakes_are_one_sentence(tmp_path: Path, source: str) -> None:
     store = ("--store", tmp_path / "store")
-    assert "Did you mean 'llama2'?" in refused(1, "build", "--source", source, "--template", "lama2", *store)
-    assert "cannot be a build's name" in refused(1, "build", "--source", source, "--name", "../../x", *store)
-    assert "--source is empty" in refused(1, "build", "--source", "", *store)
-    assert "--system is blank" in refused(1, "build", "--source", source, "--system", " ", *store)
-    assert "--system holds [INST]" in refused(1, "build", "--source", source, "--system", "a [INST] b", *store)
+    assert "Did you mean 'llama2'?" in dataprep_error(1, "build", "--source", source, "--template", "lama2", *store)
+    assert "cannot be a build's name" in dataprep_error(1, "build", "--source", source, "--name", "../../x", *store)
+    assert "--source is empty" in dataprep_error(1, "build", "--source", "", *store)
+    assert "--system is blank" in dataprep_error(1, "build", "--source", source, "--system", " ", *store)
+    assert "--system holds [INST]" in dataprep_error(1, "build", "--source", source, "--system", "a [INST] b", *store)
     several = _file(tmp_path, "tokenizer_config.json", b'{"chat_template": [{"a": "1", "b": "2"}]}')
-    assert "none named 'default'" in refused(1, "templates", "check", several)
-    assert "holds no options" in refused(1, "build", "--recipe", _file(tmp_path, "m.json", b'{"recipe": []}'), *store)
-    assert "--sample is 0" in refused(1, "build", "--source", source, "--sample", "0", *store)
-    assert "There is no file or folder none.jsonl" in refused(1, "build", "--source", "none.jsonl", *store)
-    assert "There is no build 'n'" in refused(1, "show", "n", *store)
-    assert "unknown key" in refused(1, "build", "--recipe", _file(tmp_path, "r.toml", b"x = 1"), *store)
+    assert "none named 'default'" in dataprep_error(1, "templates", "check", several)
+    assert "holds no options" in dataprep_error(
+        1, "build", "--recipe", _file(tmp_path, "m.json", b'{"recipe": []}'), *store
+    )
+    assert "--sample is 0" in dataprep_error(1, "build", "--source", source, "--sample", "0", *store)
+    assert "There is no file or folder none.jsonl" in dataprep_error(1, "build", "--source", "none.jsonl", *store)
+    assert "There is no build 'n'" in dataprep_error(1, "show", "n", *store)
+    assert "unknown key" in dataprep_error(1, "build", "--recipe", _file(tmp_path, "r.toml", b"x = 1"), *store)
     empty = _file(tmp_path, "empty.jsonl", b"")
-    assert "empty.jsonl" in refused(1, "build", "--source", empty, *store)
+    assert "empty.jsonl" in dataprep_error(1, "build", "--source", empty, *store)
     broken = _file(tmp_path, "broken.jinja", b"line\n{% if %}")
-    assert re.search(r"broken\.jinja.*line 2", refused(1, "build", "--source", source, "--template", broken, *store))
+    assert re.search(
+        r"broken\.jinja.*line 2", dataprep_error(1, "build", "--source", source, "--template", broken, *store)
+    )
     escape = _file(tmp_path, "escape.jinja", b"{{ messages.__class__.__mro__ }}")
-    assert "escape" in refused(1, "build", "--source", source, "--template", escape, *store)
+    assert "escape" in dataprep_error(1, "build", "--source", source, "--template", escape, *store)
     assert not list((tmp_path / "store").glob("*/*")) if (tmp_path / "store").exists() else True
 
 
@@ -274,11 +265,11 @@ def _file(folder: Path, name: str, data: bytes) -> Path:
     [("build", "--sample", "many"), ("build", "--paths", "best"), ("build", "--nonsense"), ("bild",), ("show",)],
 )
 def test_wrong_usage_ends_with_2(arguments: tuple[str, ...]) -> None:
-    assert refused(2, *arguments)
+    assert dataprep_error(2, *arguments)
 
 
 def test_a_source_may_be_several_files_as_a_shell_gives_them(tmp_path: Path) -> None:
-    files = [guanaco(tmp_path, [said(f"question {n}", f"answer {n}")], f"{n}.jsonl") for n in range(3)]
+    files = [guanaco_file(tmp_path, [guanaco_text(f"question {n}", f"answer {n}")], f"{n}.jsonl") for n in range(3)]
     done = dataprep("build", "--source", *files, "--lang", "en", "de", "--dry-run", "--json", "--near-dup", "off")
     assert "Nothing would be left" in done.stderr and "3 language" in done.stderr
     done = dataprep("build", "--source", files[0], files[1], "--source", files[2], "--dry-run", "--json")
@@ -311,7 +302,7 @@ def test_a_failure_under_json_is_an_object_too(tmp_path: Path) -> None:
 
 
 def test_bad_lines_become_fates_and_nothing_else_is_lost(tmp_path: Path) -> None:
-    good = [json.dumps({"text": said(f"q{n}", f"a{n}")}).encode() for n in range(100)]
+    good = [json.dumps({"text": guanaco_text(f"q{n}", f"a{n}")}).encode() for n in range(100)]
     bad = [b'{"text": "### Human: cut', b'{"text": "\xff### Human: x### Assistant: y"}', b'{"other": 1}', b"[1, 2]"]
     file = _file(tmp_path, "mixed.jsonl", b"\n".join([*good[:50], *bad, *good[50:]]))
     done = dataprep("build", "--source", file, "--store", tmp_path / "store", "--json")
@@ -326,7 +317,7 @@ def test_a_truncated_gz_keeps_what_was_whole(tmp_path: Path) -> None:
     random.seed(3)
     noise = ["".join(random.choices("abcdefghij ", k=400)) for _ in range(400)]
     packed = gzip.compress(
-        "".join(json.dumps({"text": said(f"q{n}", text)}) + "\n" for n, text in enumerate(noise)).encode()
+        "".join(json.dumps({"text": guanaco_text(f"q{n}", text)}) + "\n" for n, text in enumerate(noise)).encode()
     )
     file = _file(tmp_path, "cut.jsonl.gz", packed[: len(packed) * 3 // 4])
     done = dataprep("build", "--source", file, "--store", tmp_path / "store", "--json")
@@ -339,7 +330,7 @@ def test_a_truncated_gz_keeps_what_was_whole(tmp_path: Path) -> None:
 
 def test_a_store_that_cannot_be_written(tmp_path: Path, source: str) -> None:
     blocked = _file(tmp_path, "blocked", b"")
-    assert "blocked" in refused(1, "build", "--source", source, "--store", blocked / "store")
+    assert "blocked" in dataprep_error(1, "build", "--source", source, "--store", blocked / "store")
 
 
 def test_a_disk_that_fills_up_half_way(tmp_path: Path, source: str) -> None:
@@ -355,8 +346,10 @@ def test_a_disk_that_fills_up_half_way(tmp_path: Path, source: str) -> None:
 
 
 def large(folder: Path) -> str:
-    return guanaco(
-        folder, [said(f"question {n} " + "x" * 300, f"answer {n} " + "y" * 300) for n in range(60_000)], "large.jsonl"
+    return guanaco_file(
+        folder,
+        [guanaco_text(f"question {n} " + "x" * 300, f"answer {n} " + "y" * 300) for n in range(60_000)],
+        "large.jsonl",
     )
 
 

@@ -14,7 +14,7 @@ from dataprep.curate.ledger import Ledger, all_fates
 from dataprep.curate.threads import choose_threads
 from dataprep.sources import jsonlines, trees
 from dataprep.tables import no_fates
-from tests.test_build import TEXTS, guanaco, make
+from tests.support.builds import GUANACO_TEXTS, guanaco_file, make_build
 
 
 @pytest.mark.parametrize("name", ["_by_columns", "_by_lines"])
@@ -25,21 +25,21 @@ def test_a_line_that_reading_loses(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         rows = real(*arguments)
         return rows and rows._replace(batch=rows.batch[:-1], line=rows.line[:-1])
 
-    texts = [*TEXTS, *TEXTS]
-    source = guanaco(tmp_path, texts)
+    texts = [*GUANACO_TEXTS, *GUANACO_TEXTS]
+    source = guanaco_file(tmp_path, texts)
     if name == "_by_lines":
         Path(source).write_bytes(Path(source).read_bytes() + b"no JSON\n")
-    make(tmp_path / "store", source=(source,), near_dup="off", dry_run=True, max_bad=1.0)
+    make_build(tmp_path / "store", source=(source,), near_dup="off", dry_run=True, max_bad=1.0)
     monkeypatch.setattr(jsonlines, name, lossy)
     with pytest.raises(AssertionError, match=r"rows.jsonl has \d+ records, and \d+ of them"):
-        make(tmp_path / "store", source=(source,), near_dup="off", dry_run=True, max_bad=1.0)
+        make_build(tmp_path / "store", source=(source,), near_dup="off", dry_run=True, max_bad=1.0)
 
 
 def test_a_tree_that_reading_loses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = trees.lines
     monkeypatch.setattr(trees, "lines", lambda block: list(whole(block))[1:])
     with pytest.raises(AssertionError, match=r"oasst_sample.trees.jsonl.gz has \d+ records"):
-        make(tmp_path / "store", near_dup="off", dry_run=True)
+        make_build(tmp_path / "store", near_dup="off", dry_run=True)
 
 
 @pytest.mark.parametrize("policy", ["reviewed", "guanaco", "all"])
@@ -54,10 +54,10 @@ def test_a_message_that_the_threads_lose(
 
     source = trees_file(tmp_path, shape)
     options = {"source": (source,), "paths": policy, "near_dup": "off", "dry_run": True}
-    make(tmp_path / "store", **options)
+    make_build(tmp_path / "store", **options)
     monkeypatch.setattr(building, "choose_threads", lossy)
     with pytest.raises(AssertionError, match=r"threads: \d+ (messages came|lines have no fate)"):
-        make(tmp_path / "store", **options)
+        make_build(tmp_path / "store", **options)
 
 
 def trees_file(folder: Path, shape: str) -> str:

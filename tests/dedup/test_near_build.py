@@ -16,8 +16,8 @@ from dataprep.contract import open_build, read_manifest
 from dataprep.dedup.leaks import alike_groups, find_leaks
 from dataprep.dedup.proof import prove
 from dataprep.store.shards import read_fates
-from tests.cli.test_cli import dataprep
-from tests.test_build import guanaco, make, said
+from tests.support.builds import guanaco_file, guanaco_text, make_build
+from tests.support.commands import dataprep
 
 WORDS = [
     "amber",
@@ -52,14 +52,16 @@ def near(words: list[str], changes: int) -> list[str]:
 
 @pytest.fixture
 def source(tmp_path: Path) -> str:
-    rows = [said(f"question {n}", " ".join(text(n))) for n in range(40)]
-    rows += [said(f"question {n}", " ".join(near(text(n), 2))) for n in range(4)]  # 0.93 alike: dropped
-    rows += [said(f"question {n}", " ".join(near(text(n), 8))) for n in range(10, 14)]  # 0.77 alike: on one side
-    return guanaco(tmp_path, rows)
+    rows = [guanaco_text(f"question {n}", " ".join(text(n))) for n in range(40)]
+    rows += [guanaco_text(f"question {n}", " ".join(near(text(n), 2))) for n in range(4)]  # 0.93 alike: dropped
+    rows += [
+        guanaco_text(f"question {n}", " ".join(near(text(n), 8))) for n in range(10, 14)
+    ]  # 0.77 alike: on one side
+    return guanaco_file(tmp_path, rows)
 
 
 def test_near_duplicates_are_dropped_with_survivor_and_exact_similarity(tmp_path: Path, source: str) -> None:
-    outcome = make(tmp_path / "store", source=(source,))
+    outcome = make_build(tmp_path / "store", source=(source,))
     fates = read_fates(outcome.path).filter(rule="near_duplicate")
     assert fates.height == 4
     assert all(0.9 < similarity < 1 for similarity in fates["similarity"])
@@ -68,16 +70,16 @@ def test_near_duplicates_are_dropped_with_survivor_and_exact_similarity(tmp_path
     assert (told["threshold"], told["dropped"]) == (0.8, 4)
     assert told["error_budget"]["recall"]
     assert told["algorithm"]
-    off = make(tmp_path / "store", source=(source,), near_dup="off")
+    off = make_build(tmp_path / "store", source=(source,), near_dup="off")
     assert (off.facts["rows"], off.facts["near_dup"]) == (48, None)
-    assert make(tmp_path / "store", source=(source,), near_dup="0.75").facts["rows"] == 40
+    assert make_build(tmp_path / "store", source=(source,), near_dup="0.75").facts["rows"] == 40
     assert off.version != outcome.version
 
 
 @pytest.mark.parametrize("near_dup", ["0.8", "off"])
 def test_what_is_alike_is_on_one_side_and_test_is_proved_clean(tmp_path: Path, source: str, near_dup: str) -> None:
     for seed in range(4):
-        outcome = make(tmp_path / "store", source=(source,), split="test=0.4", seed=seed, near_dup=near_dup)
+        outcome = make_build(tmp_path / "store", source=(source,), split="test=0.4", seed=seed, near_dup=near_dup)
         told = outcome.facts["split"]
         splits = {name: pl.DataFrame(table) for name, table in open_build(outcome.path).splits.items()}
         assert told["tested"] == splits["test"].height > 0
@@ -95,9 +97,11 @@ def test_what_sketches_miss_is_moved_to_train_and_told(
     def blind(frame: pl.DataFrame, *more: object) -> object:
         return frame.select("row", group="row"), alike_groups(frame)[1]
 
-    clean = make(tmp_path / "store", source=(source,), split="test=0.4", near_dup="off")
+    clean = make_build(tmp_path / "store", source=(source,), split="test=0.4", near_dup="off")
     monkeypatch.setattr("dataprep.build.alike_groups", blind)
-    outcome = make(tmp_path / "store", source=(source,), split="test=0.4", near_dup="off", force=True, name="blind")
+    outcome = make_build(
+        tmp_path / "store", source=(source,), split="test=0.4", near_dup="off", force=True, name="blind"
+    )
     told = outcome.facts["split"]
     assert told["moved_to_train"] > 0 and clean.facts["split"]["moved_to_train"] == 0
     assert any(note.startswith(f"{told['moved_to_train']} rows meant for test") for note in outcome.facts["notes"])
@@ -113,7 +117,7 @@ def test_a_leak_that_is_left_fails_the_build(tmp_path: Path, source: str, monkey
 
     monkeypatch.setattr("dataprep.build.find_leaks", leak)
     with pytest.raises(InputError, match=r"--split leaks: '.*' of test and '.*' of train are alike \(0.900\)"):
-        make(tmp_path / "store", source=(source,), split="test=20")
+        make_build(tmp_path / "store", source=(source,), split="test=20")
     assert not list((tmp_path / "store").glob("n/*/manifest.json"))
 
 
@@ -121,25 +125,25 @@ def test_benchmarks_are_kept_out(tmp_path: Path, source: str) -> None:
     bench = tmp_path / "bench.jsonl.gz"
     item = {"turns": [{"prompt": " ".join(text(20, 60))}]}
     bench.write_bytes(gzip.compress(json.dumps(item).encode() + b"\n"))
-    outcome = make(tmp_path / "store", source=(source,), decontaminate=(str(bench),))
+    outcome = make_build(tmp_path / "store", source=(source,), decontaminate=(str(bench),))
     fates = read_fates(outcome.path).filter(rule="contaminated")
     assert fates["line"].to_list() == [21]
     assert "bench.jsonl.gz" in fates["detail"][0]
-    assert outcome.version != make(tmp_path / "store", source=(source,)).version
+    assert outcome.version != make_build(tmp_path / "store", source=(source,)).version
     bench.write_bytes(gzip.compress(b'{"x": "another"}\n'))
-    assert outcome.version != make(tmp_path / "store", source=(source,), decontaminate=(str(bench),)).version
+    assert outcome.version != make_build(tmp_path / "store", source=(source,), decontaminate=(str(bench),)).version
     with pytest.raises(InputError, match="no benchmark file"):
-        make(tmp_path / "store", source=(source,), decontaminate=("none.jsonl",))
+        make_build(tmp_path / "store", source=(source,), decontaminate=("none.jsonl",))
 
 
 def test_a_threshold_that_is_none_is_refused(tmp_path: Path, source: str) -> None:
     for wrong in ("0", "1.5", "on", "nan"):
         with pytest.raises(RecipeError, match="--near-dup is"):
-            make(tmp_path / "store", source=(source,), near_dup=wrong)
+            make_build(tmp_path / "store", source=(source,), near_dup=wrong)
 
 
 def test_clusters_and_both_texts_are_shown(tmp_path: Path, source: str) -> None:
-    outcome = make(tmp_path / "store", source=(source,))
+    outcome = make_build(tmp_path / "store", source=(source,))
     listed = json.loads(dataprep("duplicates", outcome.path, "--json").stdout)
     assert listed["clusters"] == 4
     gone = listed["largest"][0]["members"][0]["id"]
@@ -153,17 +157,19 @@ def test_clusters_and_both_texts_are_shown(tmp_path: Path, source: str) -> None:
     assert listed["largest"][0]["survivor"] in told
     assert listed["largest"][0]["why"].startswith("stays for its ")
     assert dataprep("duplicates", outcome.path, "--limit", "-1").returncode == 2
-    none = make(tmp_path / "store", source=(source,), near_dup="off")
+    none = make_build(tmp_path / "store", source=(source,), near_dup="off")
     assert "0 near-duplicates" in dataprep("duplicates", none.path).stdout
 
 
 def test_survivors_are_followed_to_the_end(tmp_path: Path) -> None:
     """An exact duplicate of a near-duplicate of what was not sampled: each is told, and both texts are in the JSON."""
     words = text(0)
-    rows = [said("a question", " ".join([*words, *more])) for more in ([], ["and"], ["and", "more"])]
-    rows.insert(1, said("A  question", " ".join(words)))
-    outcome = make(
-        tmp_path / "store", source=(guanaco(tmp_path, [*rows, *(said("q", str(n)) for n in range(9))]),), sample=1
+    rows = [guanaco_text("a question", " ".join([*words, *more])) for more in ([], ["and"], ["and", "more"])]
+    rows.insert(1, guanaco_text("A  question", " ".join(words)))
+    outcome = make_build(
+        tmp_path / "store",
+        source=(guanaco_file(tmp_path, [*rows, *(guanaco_text("q", str(n)) for n in range(9))]),),
+        sample=1,
     )
     fates = read_fates(outcome.path)
     gone = fates.filter(rule="exact_duplicate")["id"][0]
@@ -203,7 +209,7 @@ def test_too_little_memory_is_one_sentence(tmp_path: Path, source: str) -> None:
 @pytest.mark.real
 def test_real_threads_that_are_alike_stay_together(tmp_path: Path, real: Path) -> None:
     file = real / "oasst/oasst1_en_validation_messages.jsonl"
-    outcome = make(tmp_path / "store", source=(str(file),), paths="all", split="test=0.2")
+    outcome = make_build(tmp_path / "store", source=(str(file),), paths="all", split="test=0.2")
     splits = {name: pl.DataFrame(table) for name, table in open_build(outcome.path).splits.items()}
     assert splits["test"].height > 20
     assert not set(splits["train"]["tree_id"]) & set(splits["test"]["tree_id"])
@@ -213,5 +219,5 @@ def test_real_threads_that_are_alike_stay_together(tmp_path: Path, real: Path) -
 def test_real_rows_against_a_real_benchmark(tmp_path: Path, real: Path) -> None:
     rows = real / "guanaco/openassistant_best_replies_eval.jsonl"
     bench = str(real / "benchmarks/mt_bench_questions.jsonl")
-    outcome = make(tmp_path / "store", source=(str(rows),), decontaminate=(bench,))
+    outcome = make_build(tmp_path / "store", source=(str(rows),), decontaminate=(bench,))
     assert outcome.facts["fates"]["kept"] > 500  # questions in common are a handful at most

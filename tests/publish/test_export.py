@@ -20,9 +20,9 @@ from dataprep.common.errors import StoreError
 from dataprep.contract import Build, open_build
 from dataprep.publish import export
 from dataprep.publish import publishing as publish
-from tests.cli.test_cli import dataprep, refused
-from tests.conftest import ROOT
-from tests.test_build import TEXTS, guanaco, make, said
+from tests.support.builds import GUANACO_TEXTS, guanaco_file, guanaco_text, make_build
+from tests.support.commands import dataprep, dataprep_error
+from tests.support.paths import ROOT
 
 QUICK = {"gate": "off", "near_dup": "off"}
 ROLES = ("user", "assistant")
@@ -30,8 +30,8 @@ ROLES = ("user", "assistant")
 
 @pytest.fixture
 def built(tmp_path: Path) -> Build:
-    path = make(
-        tmp_path / "store", source=(guanaco(tmp_path, TEXTS),), split="test=5", system="Be brief.", **QUICK
+    path = make_build(
+        tmp_path / "store", source=(guanaco_file(tmp_path, GUANACO_TEXTS),), split="test=5", system="Be brief.", **QUICK
     ).path
     assert path is not None
     return open_build(path)
@@ -75,7 +75,7 @@ def test_fed_back_it_gives_the_same_conversations(
     built: Build, tmp_path: Path, layout: export.Layout, form: export.Format
 ) -> None:
     export.export(built, tmp_path / "out", layout, form)
-    again = make(tmp_path / "again", source=(str(tmp_path / "out"),), **QUICK).path
+    again = make_build(tmp_path / "again", source=(str(tmp_path / "out"),), **QUICK).path
     assert again is not None
     columns = ["id", "tree_id", "lang", "messages", "message_ids", "text"]
     before = pl.concat(pl.DataFrame(table.select(columns)) for table in built.splits.values()).sort("id")
@@ -113,7 +113,7 @@ def test_shards_and_row_groups_are_bounded_where_long_rows_lie_together(
     ]
     file = tmp_path / "c.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    path = make(tmp_path / "store", source=(str(file),), **QUICK).path
+    path = make_build(tmp_path / "store", source=(str(file),), **QUICK).path
     assert path is not None
     monkeypatch.setattr(export, "ROW_GROUP_BYTES", 35_000)
     sizes = export.write_data(open_build(path), tmp_path, layout, shard_bytes=70_000)
@@ -137,7 +137,7 @@ def test_parquet_is_compressed_and_cut_where_the_content_says(tmp_path: Path) ->
     for number, some in enumerate((rows, rows[:1000] + rows[1001:])):
         file = tmp_path / f"{number}.jsonl"
         file.write_text("".join(json.dumps(row) + "\n" for row in some))
-        path = make(tmp_path / "store", source=(str(file),), **QUICK).path
+        path = make_build(tmp_path / "store", source=(str(file),), **QUICK).path
         [name] = export.export(open_build(path), tmp_path / str(number), "text")
         data = (tmp_path / str(number) / name).read_bytes()
         group = pq.ParquetFile(tmp_path / str(number) / name).metadata.row_group(0)
@@ -155,16 +155,16 @@ def test_the_command_and_its_mistakes(built: Build, tmp_path: Path) -> None:
         "data/train-00000-of-00001.jsonl",
         "data/test-00000-of-00001.jsonl",
     ]
-    assert "is no empty folder" in refused(1, "export", built.path, "--to", out)
+    assert "is no empty folder" in dataprep_error(1, "export", built.path, "--to", out)
     (tmp_path / "empty").mkdir()
     assert dataprep("export", built.path, "--to", tmp_path / "empty").stdout.count("parquet") == 2
     (tmp_path / "file").write_text("")
-    assert "File exists" in refused(1, "export", built.path, "--to", tmp_path / "file" / "out")
-    refused(2, "export", built.path, "--to", tmp_path / "x", "--layout", "chatty")
-    assert "Available: n." in refused(1, "export", "m", "--to", tmp_path / "x", "--store", tmp_path / "store")
+    assert "File exists" in dataprep_error(1, "export", built.path, "--to", tmp_path / "file" / "out")
+    dataprep_error(2, "export", built.path, "--to", tmp_path / "x", "--layout", "chatty")
+    assert "Available: n." in dataprep_error(1, "export", "m", "--to", tmp_path / "x", "--store", tmp_path / "store")
     shard = next(built.path.glob("train/*.arrow"))
     shard.write_bytes(shard.read_bytes()[:-1])
-    assert shard.name in refused(4, "export", built.path, "--to", tmp_path / "x")
+    assert shard.name in dataprep_error(4, "export", built.path, "--to", tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
 
@@ -180,8 +180,8 @@ runpy.run_module("dataprep", run_name="__main__")
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(command: tuple[str, ...], tmp_path: Path) -> None:
     """With pyarrow as it is: it ends the program where it cannot write chunks that are cut by content."""
     rng = random.Random(7)
-    texts = [said(f"question {n}", rng.randbytes(900).hex()) for n in range(60)]
-    path = make(tmp_path / "store", source=(guanaco(tmp_path, texts),), **QUICK).path
+    texts = [guanaco_text(f"question {n}", rng.randbytes(900).hex()) for n in range(60)]
+    path = make_build(tmp_path / "store", source=(guanaco_file(tmp_path, texts),), **QUICK).path
     out = tmp_path / "out"
     told = subprocess.run(
         [sys.executable, "-c", SMALL_DISK, command[0], str(path), "--to", str(out), *command[1:]],
@@ -211,9 +211,9 @@ def test_what_a_killed_export_left_is_removed_and_a_live_one_left_alone(built: B
 
 
 def test_an_empty_split_has_no_file_and_the_rest_is_loaded(tmp_path: Path) -> None:
-    path = make(
+    path = make_build(
         tmp_path / "store",
-        source=(guanaco(tmp_path, [said(f"q{n}", "a") for n in range(6)]),),
+        source=(guanaco_file(tmp_path, [guanaco_text(f"q{n}", "a") for n in range(6)]),),
         split="test=0.0001",
         **QUICK,
     ).path

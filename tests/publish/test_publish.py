@@ -22,10 +22,10 @@ from dataprep.publish import folder as files
 from dataprep.publish.publishing import to_folder
 from dataprep.store import builds as store
 from dataprep.store import history, verification
-from tests.conftest import ROOT
+from tests.support.builds import GUANACO_TEXTS, guanaco_file, guanaco_text, make_build
 from tests.support.hub import Hub
 from tests.support.hub_writing import Fault
-from tests.test_build import TEXTS, guanaco, make, said
+from tests.support.paths import ROOT
 
 NAME = "org/guanaco-llama2"
 
@@ -40,8 +40,8 @@ def hub() -> Iterator[Hub]:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("built")
-    source = guanaco(place, TEXTS)
-    path = make(place / "store", source=(source,), split="test=5", gate="off", near_dup="off").path
+    source = guanaco_file(place, GUANACO_TEXTS)
+    path = make_build(place / "store", source=(source,), split="test=5", gate="off", near_dup="off").path
     assert path is not None
     return path
 
@@ -132,7 +132,9 @@ def test_layouts_have_tags_of_their_own_and_go_back_into_a_build(hub: Hub, tmp_p
 
 def test_a_new_version_replaces_the_files_of_the_old_one(hub: Hub, tmp_path: Path, built: Path) -> None:
     publish(hub, tmp_path, built)
-    smaller = make(tmp_path / "s", source=(guanaco(tmp_path, TEXTS),), sample=7, gate="off", near_dup="off").path
+    smaller = make_build(
+        tmp_path / "s", source=(guanaco_file(tmp_path, GUANACO_TEXTS),), sample=7, gate="off", near_dup="off"
+    ).path
     sent = json.loads(publish(hub, tmp_path, smaller, "--json")[0])
     assert sent["removed"] == ["data/test-00000-of-00001.parquet"]
     assert list(loaded(hub, tmp_path, "main")) == ["train"]
@@ -145,10 +147,16 @@ def head(hub: Hub, name: str = NAME) -> dict[str, bytes]:
 
 
 def test_papers_of_the_old_version_go_and_what_somebody_added_stays(hub: Hub, tmp_path: Path) -> None:
-    texts = [*TEXTS, said("how do I bake a simple loaf of bread at home", "flour, water, salt and yeast " * 20)]
-    near = [*texts, said("how do I bake a simple loaf of bread at home", "flour, water, salt and yeast " * 20 + "now")]
+    texts = [
+        *GUANACO_TEXTS,
+        guanaco_text("how do I bake a simple loaf of bread at home", "flour, water, salt and yeast " * 20),
+    ]
+    near = [
+        *texts,
+        guanaco_text("how do I bake a simple loaf of bread at home", "flour, water, salt and yeast " * 20 + "now"),
+    ]
     with_pairs, without = (
-        make(tmp_path / str(n), source=(guanaco(tmp_path, some),), gate="off").path
+        make_build(tmp_path / str(n), source=(guanaco_file(tmp_path, some),), gate="off").path
         for n, some in enumerate((near, texts))
     )
     assert with_pairs and without and (with_pairs / "duplicates.parquet").exists()
@@ -235,13 +243,13 @@ def test_what_is_published_is_what_was_verified(
 ) -> None:
     """`latest` moves, and a version goes, while it is published."""
     place = tmp_path / "store"
-    first, second = (make(place, source=(guanaco(tmp_path, TEXTS),), sample=n).path for n in (5, 7))
+    first, second = (make_build(place, source=(guanaco_file(tmp_path, GUANACO_TEXTS),), sample=n).path for n in (5, 7))
     assert first and second
     checked = verification.verify_build
 
     def moving(folder: Path) -> dict[str, Any]:
         facts = checked(folder)
-        make(place, source=(guanaco(tmp_path, TEXTS),), sample=5)
+        make_build(place, source=(guanaco_file(tmp_path, GUANACO_TEXTS),), sample=5)
         return facts
 
     monkeypatch.setattr(verification, "verify_build", moving)
@@ -371,7 +379,9 @@ def test_killed_while_sending_the_data_set_is_as_it_was(hub: Hub, tmp_path: Path
 
 
 def test_two_at_once_end_well_or_say_so(hub: Hub, tmp_path: Path, built: Path) -> None:
-    other = make(tmp_path / "s", source=(guanaco(tmp_path, TEXTS),), sample=7, gate="off", near_dup="off").path
+    other = make_build(
+        tmp_path / "s", source=(guanaco_file(tmp_path, GUANACO_TEXTS),), sample=7, gate="off", near_dup="off"
+    ).path
     hub.commit(NAME, {"notes.txt": b"mine"})
     hub.faults.append(Fault("POST .*/commit/", None, seconds=0.5))
     running = [start(hub, tmp_path, "publish", path, "--to", NAME) for path in (built, built, other)]
@@ -389,13 +399,16 @@ def test_two_at_once_end_well_or_say_so(hub: Hub, tmp_path: Path, built: Path) -
 
 def test_a_published_folder_can_be_built_from(tmp_path: Path) -> None:
     """Its manifest, fates and near-duplicates are no conversations."""
-    near = [*TEXTS, *(said("how do I bake bread", "flour, water, salt and yeast " * 20 + end) for end in ("", "now"))]
-    first = make(tmp_path / "s", source=(guanaco(tmp_path, near),), split="test=5").path
+    near = [
+        *GUANACO_TEXTS,
+        *(guanaco_text("how do I bake bread", "flour, water, salt and yeast " * 20 + end) for end in ("", "now")),
+    ]
+    first = make_build(tmp_path / "s", source=(guanaco_file(tmp_path, near),), split="test=5").path
     assert first and (first / "duplicates.parquet").exists()
     to_folder(open_build(first), str(tmp_path / "sets" / "out"), "messages")
     quick = {"gate": "off", "near_dup": "off"}
     for source in ("sets/out", "sets"):
-        again = make(tmp_path / "s", source=(str(tmp_path / source),), name="again", **quick).path
+        again = make_build(tmp_path / "s", source=(str(tmp_path / source),), name="again", **quick).path
         assert again
         before = [text for split in ("train", "test") for text in rows_of(first, split, "text")]
         assert sorted(rows_of(again, "train", "text")) == sorted(before)

@@ -20,8 +20,8 @@ from dataprep.quality.gate import QUALITY_FILE
 from dataprep.quality.worker import __file__ as WORKER
 from dataprep.recipe import Recipe
 from dataprep.store.history import gc
-from tests.cli.test_cli import dataprep
-from tests.test_build import TEXTS, guanaco, make, said
+from tests.support.builds import GUANACO_TEXTS, guanaco_file, guanaco_text, make_build
+from tests.support.commands import dataprep
 
 GOOD: dict[str, Any] = {
     **{name: 0 for name, kind in SCHEMA.items() if kind.is_integer()},
@@ -93,7 +93,7 @@ def test_of_many_failing_ids_the_first_are_named_and_all_are_counted() -> None:
 @pytest.fixture(scope="module")
 def typed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("typed")
-    return folder / "store", guanaco(folder, TEXTS)  # one of them holds </s>
+    return folder / "store", guanaco_file(folder, GUANACO_TEXTS)  # one of them holds </s>
 
 
 def test_a_critical_fault_stops_the_build_and_keeps_what_was_found(typed: tuple[Path, str]) -> None:
@@ -109,30 +109,30 @@ def test_a_critical_fault_stops_the_build_and_keeps_what_was_found(typed: tuple[
     assert sorted(path.name for path in (store / "rows/failed").iterdir()) == ["quality.json", "report.html"]
     assert "Quality gate failed" in (store / "rows/failed/report.html").read_text()
 
-    passed = make(store, source=(source,), name="rows", gate="on")
+    passed = make_build(store, source=(source,), name="rows", gate="on")
     assert not (store / "rows/failed").exists()
     assert passed.path and json.loads((passed.path / "manifest.json").read_text())["gate"] == "passed"
 
 
 def test_what_a_failed_build_left_goes_with_the_next_build_found_or_made_and_with_gc(tmp_path: Path) -> None:
-    store, source = tmp_path / "s", guanaco(tmp_path, TEXTS)
+    store, source = tmp_path / "s", guanaco_file(tmp_path, GUANACO_TEXTS)
     failed = store / "n/failed"
 
     def leave() -> None:
         failed.mkdir()
         (failed / QUALITY_FILE).write_text("{}")
 
-    assert make(store, source=(source,), gate="off").built
+    assert make_build(store, source=(source,), gate="off").built
     leave()
-    assert not make(store, source=(source,), gate="off").built and not failed.exists()
+    assert not make_build(store, source=(source,), gate="off").built and not failed.exists()
     leave()
     assert gc(store, dry_run=True) == [(failed, 2)] and failed.exists()
     assert gc(store) == [(failed, 2)] and not failed.exists()
-    assert make(store, source=(source,), gate="off").path
+    assert make_build(store, source=(source,), gate="off").path
 
 
 def test_warn_lets_it_through_and_marks_it(typed: tuple[Path, str]) -> None:
-    outcome = make(typed[0], source=(typed[1],), name="warned", gate="warn", control_tokens="keep")
+    outcome = make_build(typed[0], source=(typed[1],), name="warned", gate="warn", control_tokens="keep")
     assert outcome.path
     assert json.loads((outcome.path / "manifest.json").read_text())["gate"] == "failed"
     assert "The quality gate failed" in (outcome.path / "README.md").read_text()
@@ -144,7 +144,7 @@ def test_warn_lets_it_through_and_marks_it(typed: tuple[Path, str]) -> None:
 
 def test_off_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
-    outcome = make(tmp_path / "s", source=(guanaco(tmp_path, TEXTS),), gate="off")
+    outcome = make_build(tmp_path / "s", source=(guanaco_file(tmp_path, GUANACO_TEXTS),), gate="off")
     assert outcome.path and json.loads((outcome.path / QUALITY_FILE).read_text())["gate"] == "off"
 
 
@@ -152,17 +152,17 @@ ONE = '[[expect]]\nname = "x"\nsays = "y"\nseverity = "critical"\ntype = "expect
 
 
 def test_a_file_of_ones_own_replaces_it_and_is_in_the_version(tmp_path: Path) -> None:
-    source, mine, moved = guanaco(tmp_path, TEXTS), tmp_path / "mine.toml", tmp_path / "moved.toml"
+    source, mine, moved = guanaco_file(tmp_path, GUANACO_TEXTS), tmp_path / "mine.toml", tmp_path / "moved.toml"
     mine.write_text(ONE)
-    first = make(tmp_path / "s", source=(source,), gate="on", expectations=str(mine))
+    first = make_build(tmp_path / "s", source=(source,), gate="on", expectations=str(mine))
     assert first.path and [
         check["name"] for check in json.loads((first.path / QUALITY_FILE).read_text())["checks"]
     ] == ["x"]
     moved.write_text(ONE)
-    assert make(tmp_path / "s", source=(source,), gate="on", expectations=str(moved)).built is False
+    assert make_build(tmp_path / "s", source=(source,), gate="on", expectations=str(moved)).built is False
     moved.write_text(ONE.replace("100000", "2"))
     with pytest.raises(GateError, match="x: 33 of 33 rows"):
-        make(tmp_path / "s", source=(source,), gate="on", expectations=str(moved))
+        make_build(tmp_path / "s", source=(source,), gate="on", expectations=str(moved))
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,12 @@ def test_what_great_expectations_does_not_know_is_told(tmp_path: Path, old: str,
     file = tmp_path / "odd.toml"
     file.write_text(ONE.replace(old, new))
     with pytest.raises(RecipeError, match=told):
-        make(tmp_path / "s", source=(guanaco(tmp_path, [said("a", "b")]),), gate="on", expectations=str(file))
+        make_build(
+            tmp_path / "s",
+            source=(guanaco_file(tmp_path, [guanaco_text("a", "b")]),),
+            gate="on",
+            expectations=str(file),
+        )
     assert not list((tmp_path / "s").glob("n/[!.]*"))
 
 

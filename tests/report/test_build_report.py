@@ -15,9 +15,9 @@ from dataprep.build import Outcome
 from dataprep.contract import open_build
 from dataprep.report import Shown, audit_report, build_report, charts
 from dataprep.store.shards import read_duplicates, read_fates
-from tests.cli.test_cli import dataprep, refused
-from tests.conftest import ROOT
-from tests.test_build import make
+from tests.support.builds import make_build
+from tests.support.commands import dataprep, dataprep_error
+from tests.support.paths import ROOT
 
 RECIPE = [f"step{n}" for n in range(100)]
 NODE = ROOT / "tests/node"
@@ -55,7 +55,7 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     rows += [chat("How do I cook this?", " ".join([*RECIPE[:-n], "changed"]), id=f"c{n}") for n in (1, 2)]
     source = folder / "<i>evil & co.jsonl"
     source.write_text("".join(rows))
-    return make(folder / "store", source=(str(source),), split="test=0.2", near_dup="0.8")
+    return make_build(folder / "store", source=(str(source),), split="test=0.2", near_dup="0.8")
 
 
 def written(outcome: Outcome) -> str:
@@ -99,8 +99,8 @@ def test_the_command_tells_where_it_is_and_writes_another(attacked: Outcome, tmp
     assert Path(done.stdout.strip()) == (attacked.path or tmp_path) / "report.html"
     done = dataprep("report", "n", "--store", store, "--show-personal-data", "--out", tmp_path / "r.html", "--json")
     assert SECRET in Path(json.loads(done.stdout)["path"]).read_text()
-    assert "--out FILE" in refused(1, "report", "n", "--store", store, "--show-personal-data")
-    assert "There is no build 'm'" in refused(1, "report", "m", "--store", store)
+    assert "--out FILE" in dataprep_error(1, "report", "n", "--store", store, "--show-personal-data")
+    assert "There is no build 'm'" in dataprep_error(1, "report", "m", "--store", store)
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,7 @@ def hostile(folder: Path, kind: str) -> Path:
 @pytest.mark.parametrize("kind", ["quotes", "controls", "ids", "languages", "turns"])
 def test_it_stays_below_five_megabytes(tmp_path: Path, kind: str) -> None:
     file = hostile(tmp_path, kind)
-    outcome = make(tmp_path / "store", source=(str(file),), near_dup="off", control_tokens="keep")
+    outcome = make_build(tmp_path / "store", source=(str(file),), near_dup="off", control_tokens="keep")
     assert len(written(outcome).encode()) < 5_000_000
     assert len(audit_file(file, format="messages").page().encode()) < 5_000_000
 
@@ -224,14 +224,14 @@ def test_secrets_are_hidden_wherever_a_text_is_cut_and_in_ids(tmp_path: Path) ->
     rows += [chat("twice", "the same", id="t1"), chat("twice", "the same", id=SECRET), chat(f"no answer, {SECRET}")]
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(rows))
-    text = written(make(tmp_path / "store", source=(str(file),), near_dup="off"))
+    text = written(make_build(tmp_path / "store", source=(str(file),), near_dup="off"))
     assert "jane" not in text and "SECRETBODY" not in text
     page = audit_file(file, format="messages").page()
     assert "jane" not in page and "SECRETBODY" not in page
 
 
 def test_a_build_of_the_sample_says_that_it_is_synthetic(tmp_path: Path) -> None:
-    outcome = make(tmp_path, limit=100)
+    outcome = make_build(tmp_path, limit=100)
     assert "are <strong>synthetic</strong>" in written(outcome)
     card = ((outcome.path or tmp_path) / "README.md").read_text()
     assert "the bundled sample, which is synthetic" in card and "The texts are synthetic" in card
@@ -242,7 +242,7 @@ def test_many_sources_are_counted_not_listed(tmp_path: Path) -> None:
     folder.mkdir()
     for n in range(40):
         (folder / f"part-{n:02}.jsonl").write_text(chat(f"question {n}", f"answer {n}"))
-    outcome = make(tmp_path / "store", source=(str(folder),), near_dup="off")
+    outcome = make_build(tmp_path / "store", source=(str(folder),), near_dup="off")
     for text in (written(outcome), ((outcome.path or tmp_path) / "README.md").read_text()):
         assert "part-04.jsonl and 35 more" in text and "part-05.jsonl and" not in text
 

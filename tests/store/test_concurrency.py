@@ -21,7 +21,7 @@ from dataprep.common.errors import StoreError
 from dataprep.store import builds as store
 from dataprep.store import history
 from dataprep.store.verification import verify_build
-from tests.test_build import guanaco, make, said
+from tests.support.builds import guanaco_file, guanaco_text, make_build
 
 KILLS = 60
 
@@ -42,7 +42,7 @@ def work(place: Path, source: str, seed: int, steps: int, log: Path) -> None:
                 else:
                     sample = 100 + rng.randrange(6)
                     quick = {"gate": "off", "near_dup": "off", "shard_size": "10kB"}
-                    make(place, source=(source,), sample=sample, force=rng.random() < 0.5, **quick)
+                    make_build(place, source=(source,), sample=sample, force=rng.random() < 0.5, **quick)
                 print("done", file=out, flush=True)
             except DataprepError as fault:
                 print("refused:", fault, file=out, flush=True)
@@ -57,7 +57,7 @@ def start(place: Path, source: str, seed: int, steps: int = 10**6) -> tuple[Base
 
 
 def rows(folder: Path, count: int = 300) -> str:
-    return guanaco(folder, [said(f"question {n}", f"answer {n} " + "x" * 300) for n in range(count)])
+    return guanaco_file(folder, [guanaco_text(f"question {n}", f"answer {n} " + "x" * 300) for n in range(count)])
 
 
 def check_all(place: Path) -> int:
@@ -130,7 +130,7 @@ def test_a_version_that_goes_while_it_is_looked_for_is_built_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "store"
-    version = make(place, source=(rows(tmp_path, 50),), gate="off", near_dup="off").version
+    version = make_build(place, source=(rows(tmp_path, 50),), gate="off", near_dup="off").version
     (place / "n" / "latest").unlink()
     checked = store.check_files
 
@@ -147,7 +147,7 @@ def test_a_version_that_goes_while_its_files_are_checked_was_removed_and_not_dam
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "store"
-    made = make(place, source=(rows(tmp_path, 50),), gate="off", near_dup="off")
+    made = make_build(place, source=(rows(tmp_path, 50),), gate="off", near_dup="off")
     (place / "n" / "latest").unlink()
     read = contract.read_manifest
 
@@ -159,6 +159,6 @@ def test_a_version_that_goes_while_its_files_are_checked_was_removed_and_not_dam
     monkeypatch.setattr(store, "read_manifest", gone_meanwhile)
     with pytest.raises(StoreError, match="was removed meanwhile"):
         store.check_files(place / "n" / made.version)
-    make(place, source=(rows(tmp_path, 50),), gate="off", near_dup="off")
+    make_build(place, source=(rows(tmp_path, 50),), gate="off", near_dup="off")
     (place / "n" / "latest").unlink()
     assert store.existing(place, "n", made.version) is None

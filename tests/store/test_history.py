@@ -15,15 +15,15 @@ from dataprep.common.errors import StoreError
 from dataprep.contract import DamagedFile, open_build
 from dataprep.store import builds as store
 from dataprep.store import history
-from tests.cli.test_cli import dataprep, refused
-from tests.test_build import guanaco, make, said
+from tests.support.builds import guanaco_file, guanaco_text, make_build
+from tests.support.commands import dataprep, dataprep_error
 
 QUICK = {"gate": "off", "near_dup": "off"}
-PAIRS = [said(f"question {n}", f"answer {n}") for n in range(30)]
+PAIRS = [guanaco_text(f"question {n}", f"answer {n}") for n in range(30)]
 
 
 def build(place: Path, texts: list[str] = PAIRS, **options: object) -> Path:
-    path = make(place / "store", source=(guanaco(place, texts),), **QUICK | options).path
+    path = make_build(place / "store", source=(guanaco_file(place, texts),), **QUICK | options).path
     assert path is not None
     return path
 
@@ -62,9 +62,9 @@ def test_a_version_that_is_mended_keeps_its_parent(tmp_path: Path) -> None:
 
 
 def test_a_diff_names_the_rule_of_each_row(tmp_path: Path) -> None:
-    texts = [*PAIRS, said("short", "a"), said("asked", "told", "and then?")]
+    texts = [*PAIRS, guanaco_text("short", "a"), guanaco_text("asked", "told", "and then?")]
     old = build(tmp_path, texts)
-    new = build(tmp_path, [*texts[1:], said("brand new", "row")], min_chars=8)
+    new = build(tmp_path, [*texts[1:], guanaco_text("brand new", "row")], min_chars=8)
     found = difference(old, new)
     assert found.rows == (32, 31)
     assert history.by_rule(found.removed) == {history.NOT_IN_INPUT: 1, "too_short": 1}
@@ -87,7 +87,7 @@ def test_a_diff_tells_samples_templates_splits_and_repairs_apart(tmp_path: Path)
 
 
 def test_a_diff_names_the_repair_that_changed_a_row(tmp_path: Path) -> None:
-    texts = [*PAIRS, said("what is [INST] here", "a marker")]
+    texts = [*PAIRS, guanaco_text("what is [INST] here", "a marker")]
     kept, escaped = (build(tmp_path, texts, control_tokens=how) for how in ("keep", "escape"))
     found = difference(kept, escaped)
     [(row, rule)] = found.changed.select("id", "rule").rows()
@@ -114,7 +114,7 @@ def chats(place: Path, name: str = "chats.jsonl", **answers: str) -> Path:
 
 def test_a_diff_tells_the_system_option_and_another_file_name_from_other_input(tmp_path: Path) -> None:
     def make_of(source: Path, **options: object) -> Path:
-        path = make(tmp_path / "store", source=(str(source),), **QUICK | options).path
+        path = make_build(tmp_path / "store", source=(str(source),), **QUICK | options).path
         assert path is not None
         return path
 
@@ -140,12 +140,12 @@ def test_the_commands_diff_and_gc(tmp_path: Path) -> None:
     assert "sample: none -> 10" in told and "- 20 removed: not_sampled 20" in told and "15 more" in told
     found = json.loads(dataprep("diff", old, new, "--json").stdout)
     assert len(found["removed"]) == 20 and found["rules"]["removed"] == {"not_sampled": 20}
-    assert "Did you mean" in refused(1, "diff", f"n@{old.name[:-1]}x", "n", *place)
+    assert "Did you mean" in dataprep_error(1, "diff", f"n@{old.name[:-1]}x", "n", *place)
     assert str(old) in dataprep("gc", "--keep", "1", "--dry-run", *place).stdout
     assert old.is_dir()
     assert json.loads(dataprep("gc", "--keep", "1", "--json", *place).stdout)["folders"][0]["path"] == str(old)
     assert (old.exists(), new.is_dir()) == (False, True)
-    assert "--keep is -1" in refused(1, "gc", "--keep", "-1", *place)
+    assert "--keep is -1" in dataprep_error(1, "gc", "--keep", "-1", *place)
 
 
 def test_gc_leaves_latest_the_newest_and_what_was_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

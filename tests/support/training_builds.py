@@ -10,8 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from dataprep.contract import CONTRACT, SHARD_SCHEMA, sha256_of
-
-REAL = Path(__file__).resolve().parents[3] / "shared" / "real"
+from tests.support.paths import REAL
 
 Pairs = Sequence[tuple[str, str]]
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from dataprep.store.history import trained_on
+from tests.support.commands import logged_losses, training
+from tests.support.paths import ROOT
 from tests.support.training_builds import REAL
-from tests.training.test_run import ROOT, losses, training
 
 
 def built(store: Path, *options: str) -> Path:
@@ -46,7 +47,7 @@ def test_the_bundled_sample_trains(tmp_path, template, monkeypatch):
     assert facts["bond"]["version"] == build.name and facts["ledger"]["train"]["rows_untrained"] == 0
     monkeypatch.chdir(tmp_path)  # which has no ./runs of somebody's own
     assert trained_on(tmp_path / "store") == {build.name}  # what `dataprep gc` never takes
-    found = [loss for _, loss in losses(run)]
+    found = [loss for _, loss in logged_losses(run)]
     assert found[-1] < found[0]
     training("generate", "--run", run, "--prompt", "Hello", "--max-new-tokens", "4")
 

@@ -7,8 +7,8 @@ import json
 import pytest
 import torch
 
+from tests.support.commands import logged_losses, training
 from tests.support.training_builds import chatter, write_build
-from tests.training.test_run import losses, training
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is visible to PyTorch")
 
@@ -20,7 +20,7 @@ def build(tmp_path_factory):
 
 def trained(build, out, *options):
     training("run", "--data", build, "--model", "tiny", "--max-steps", "12", "--out", out, *options)
-    return [loss for _, loss in losses(out)], json.loads((out / "run.json").read_text())
+    return [loss for _, loss in logged_losses(out)], json.loads((out / "run.json").read_text())
 
 
 def test_varlen_and_segments_give_the_same_losses(build, tmp_path):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
+from tests.support.commands import training
 from tests.support.hub import Hub
-from tests.training.test_run import training
 
 SHAPE = {
     "hidden_size": 64,

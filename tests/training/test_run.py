@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -16,37 +15,15 @@ from pathlib import Path
 import pytest
 
 from dataprep.contract import BuildError
+from tests.support.commands import logged_losses, start_training, training
+from tests.support.paths import ROOT
 from tests.support.training_builds import chatter, row, write_build
 from training.config import RunConfig
 from training.errors import DataError, ModelError, OptionError, RunError
 
 TENSORBOARD = find_spec("tensorboard") is not None
-ROOT = Path(__file__).resolve().parents[2]
 STEPS = 16
 COMMON = ["--model", "tiny", "--max-steps", str(STEPS), "--save-every", "4", "--eval-every", "8", "--device", "cpu"]
-
-
-def training(
-    *arguments: str | Path, check: int | None = 0, cwd: Path = ROOT, **environment: str
-) -> subprocess.CompletedProcess:
-    done = subprocess.run(
-        [sys.executable, "-m", "training.cli", *map(str, arguments)],
-        cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, capture_output=True, text=True,
-    )  # fmt: skip
-    if check is not None:
-        assert done.returncode == check, done.stderr[-3000:]
-    return done
-
-
-def started(*arguments: str | Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "training.cli", *map(str, arguments)], cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
-
-
-def losses(run: Path) -> list[tuple[int, float]]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [(line["step"], line.get("loss", line.get("eval_loss"))) for line in lines]
 
 
 def wait_for(run: Path, step: int, process: subprocess.Popen) -> None:
@@ -80,7 +57,7 @@ def test_a_run_learns_and_tells(whole):
     ledger = facts["ledger"]["train"]
     assert ledger["tokens_read"] == ledger["tokens_trained"] + ledger["tokens_masked"]
     assert facts["bond"]["version"] and facts["versions"]["trl"] and facts["resolved"]["steps"] == STEPS
-    assert [step for step, _ in losses(whole)][-2:] == [STEPS, STEPS]
+    assert [step for step, _ in logged_losses(whole)][-2:] == [STEPS, STEPS]
     assert "<svg" in (whole / "loss.html").read_text()
 
 
@@ -132,19 +109,19 @@ def test_the_adapter_opens_with_stock_libraries(whole):
 @pytest.mark.parametrize("step", [6, 11])
 def test_kill_and_resume_is_the_same_run(small_build, tmp_path, whole, step):
     run = tmp_path / "run"
-    process = started("run", "--data", small_build, *COMMON, "--out", run)
+    process = start_training("run", "--data", small_build, *COMMON, "--out", run)
     wait_for(run, step, process)
     process.kill()
     process.wait()
     (run / "checkpoints" / ".partial").mkdir(exist_ok=True)  # as a kill in the middle of a checkpoint leaves it
     training("run", "--data", small_build, *COMMON, "--out", run, "--resume", "auto")
-    assert losses(run) == losses(whole)  # bit-equal
+    assert logged_losses(run) == logged_losses(whole)  # bit-equal
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_ends(small_build, tmp_path, whole, number, code):
     run = tmp_path / "run"
-    process = started("run", "--data", small_build, *COMMON, "--out", run)
+    process = start_training("run", "--data", small_build, *COMMON, "--out", run)
     wait_for(run, 5, process)
     process.send_signal(number)
     told = process.communicate()[1]
@@ -154,7 +131,7 @@ def test_a_signal_saves_and_ends(small_build, tmp_path, whole, number, code):
     assert facts["status"] == f"stopped at step {int(saved[5:])}"
     if number == signal.SIGTERM:
         training("run", "--data", small_build, *COMMON, "--out", run, "--resume", "auto")
-        assert losses(run) == losses(whole)
+        assert logged_losses(run) == logged_losses(whole)
 
 
 def test_going_on_otherwise_is_refused(small_build, tmp_path, whole):
@@ -342,7 +319,7 @@ def test_two_processes_equal_one(tmp_path):
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    one, two = logged_losses(tmp_path / "one"), logged_losses(tmp_path / "two")
     assert [step for step, _ in one] == [step for step, _ in two]
     assert [loss for _, loss in two] == pytest.approx([loss for _, loss in one], rel=1e-4)
 

@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.support.disk import limited_file_size
 from tests.support.training_builds import chatter, write_build
 from training.errors import ModelError, RunError
 from training.run_folder import Folder, explain, write_whole, writing
 
 torch.set_num_threads(1)
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """Every write beyond `size` bytes of a file fails, as it would on a disk that refuses."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture
@@ -82,7 +70,7 @@ def test_a_full_disk_is_one_sentence(small_disk, write):
 @pytest.mark.parametrize("write", WAYS)
 def test_a_disk_that_refuses_is_one_sentence(tmp_path, write):
     with (
-        files_of_at_most(2**16),
+        limited_file_size(2**16),
         pytest.raises(RunError, match=r"^The thing could not be written \(.+\); mend that and merge again\.$"),
         writing("The thing", tmp_path / "not" / "made", "merge again"),
     ):
@@ -115,5 +103,5 @@ def test_a_base_model_that_cannot_be_written(tmp_path):
     from training.model import tiny
 
     build = data.open_data(RunConfig(data=write_build(tmp_path / "b", chatter(20)), model="tiny"))
-    with files_of_at_most(2**18), pytest.raises(RunError, match="base could not be written"):
+    with limited_file_size(2**18), pytest.raises(RunError, match="base could not be written"):
         tiny.make(tmp_path / "base", build, 0)

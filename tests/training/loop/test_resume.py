@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.support.disk import limited_file_size
 from tests.support.training_builds import chatter, write_build
-from tests.training.test_run_folder import files_of_at_most
 from training.config import TINY_DEFAULTS, RunConfig
 from training.errors import RunError, TrainingError
 from training.run_folder import Folder, read_metrics
@@ -161,7 +161,7 @@ def test_a_checkpoint_that_cannot_be_written(config, killed):
     killed(config, 3)
     largest = max(path.stat().st_size for path in Folder(config.out).whole()[0].iterdir())
     with (
-        files_of_at_most(largest // 2),
+        limited_file_size(largest // 2),
         pytest.raises(RunError, match=r"The checkpoint of step 4 in .* could not be written"),
     ):
         run(config)
@@ -174,7 +174,7 @@ def test_a_merge_that_cannot_be_written_leaves_nothing(config, tmp_path):
 
     run(replace(config, max_steps=1))
     to = tmp_path / "merged"
-    with files_of_at_most(2**18), pytest.raises(TrainingError, match=r"merged could not be written .* merge again"):
+    with limited_file_size(2**18), pytest.raises(TrainingError, match=r"merged could not be written .* merge again"):
         merge(config.out, to, check=False)
     assert not list(tmp_path.glob("merged*"))
     merge(config.out, to, check=False)
