@@ -18,13 +18,14 @@ from dataprep.common.errors import InputError, RecipeError
 from dataprep.common.progress import Progress
 from dataprep.contract import SHARD_SCHEMA, read_manifest
 from dataprep.curate import rules
-from dataprep.curate import sampling as selection
 from dataprep.curate.ledger import Ledger, all_fates, check_lines, check_messages, facts_of
+from dataprep.curate.sampling import sample
+from dataprep.curate.splitting import TEST, TRAIN, split
 from dataprep.curate.threads import choose_threads
 from dataprep.dedup.contamination import drop_contaminated, read_benchmark
 from dataprep.dedup.exact import drop_exact_duplicates
-from dataprep.dedup.leaks import LEAK, alike_groups, find_leaks
-from dataprep.dedup.near import drop_near_duplicates
+from dataprep.dedup.leaks import LEAK_THRESHOLD, find_leaks, similar_groups
+from dataprep.dedup.near import duplicate_pairs, remove_near_duplicates
 from dataprep.quality import Gate, See
 from dataprep.quality.facts import FactsOf
 from dataprep.recipe import Recipe
@@ -36,8 +37,6 @@ from dataprep.store import builds as store
 from dataprep.store import shards
 from dataprep.store.version import provenance, version_of
 from dataprep.tables import dropped, no_fates
-
-MENDED = 8  # times that leaks of a split are mended before it is given up: each time but few are left
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ def build(
         single, repeats = drop_exact_duplicates(sound)
         clean, contaminated, spared = drop_contaminated(single, benchmarks) if benchmarks else (single, no_fates(), [])
         notes += spared
-        unique, alike, near = _without_near(clean, recipe, max_memory)
+        unique, alike, near = remove_near_duplicates(clean, recipe, max_memory)
         ledger.close("dedup", sound.height, unique.height, repeats, contaminated, alike)
         pairs = duplicate_pairs(clean, alike)
         del sound, single, clean
@@ -131,7 +130,7 @@ def build(
         ledger.close("render", unique.height, renderable.height, refused)
         del unique
     with progress.stage("select"):
-        sampled, unsampled = selection.sample(renderable, recipe, read_count)
+        sampled, unsampled = sample(renderable, recipe, read_count)
         ledger.close("select", renderable.height, sampled.height, unsampled)
         if recipe.sample is not None and sampled.height < recipe.sample:
             notes.append(
@@ -221,66 +220,23 @@ def _conversations(reading: Reading, recipe: Recipe) -> tuple[pl.DataFrame, pl.D
     return conversations.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64)), aside
 
 
-def _without_near(
-    conversations: pl.DataFrame, recipe: Recipe, max_memory: int | None
-) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, Any] | None]:
-    """One of each group of near-duplicates, the fates of the others, and the report (None where they are not asked for)."""
-    threshold = recipe.near_threshold
-    if threshold is None or conversations.is_empty():
-        return conversations, no_fates(), None
-    kept, fates, report = drop_near_duplicates(
-        conversations, threshold, recipe.near_dup_on, max_memory, recipe.near_dup_siblings
-    )
-    return kept, fates, asdict(report)
-
-
-def duplicate_pairs(conversations: pl.DataFrame, alike: pl.DataFrame) -> pl.DataFrame:
-    """id, survivor, similarity, detail, messages, survivor_messages: near-duplicates beside what stays in their place."""
-    texts = conversations.select("id", "messages")
-    theirs = texts.rename({"id": "survivor", "messages": "survivor_messages"})
-    pairs = alike.select("id", "survivor", "similarity", "detail").join(texts, on="id", maintain_order="left")
-    return pairs.join(theirs, on="survivor", maintain_order="left")
-
-
 def _split(
     sampled: pl.DataFrame, recipe: Recipe, max_memory: int | None, notes: list[str]
 ) -> tuple[dict[str, pl.DataFrame], dict[str, Any] | None]:
-    """The splits, and the proof that no test row has its like in train.
-
-    Sketches can miss a pair, so each test row is then checked exactly; one that has its like in train joins it there,
-    with its whole group, and all are checked again.
-
-    Raises:
-        InputError: a leak is left after `MENDED` times.
-    """
+    """The splits, and the manifest entry that proves that no test row has a near-duplicate in train."""
     if recipe.split is None:
-        return {selection.TRAIN: sampled}, None
-    kin, budget = alike_groups(sampled, LEAK, max_memory)
-    splits, told = selection.split(sampled, recipe, kin)
-    notes += told
-    planned = splits[selection.TEST].height
-    for _ in range(MENDED + 1):
-        train, test = splits[selection.TRAIN], splits[selection.TEST]
-        leaks = find_leaks(train, test, LEAK, max_memory)
-        if leaks.is_empty():
-            break
-        leaking = kin.filter(kin["row"].is_in(test.filter(test["id"].is_in(leaks["test"].implode()))["row"].implode()))
-        gone = kin.filter(kin["group"].is_in(leaking["group"].implode()))["row"]
-        splits = selection.divide(
-            sampled, sampled["row"].is_in(test["row"].implode()) & ~sampled["row"].is_in(gone.implode())
-        )
-    else:
-        one, other, similarity = leaks.row(0)
-        raise InputError(f"--split leaks: '{one}' of test and '{other}' of train are alike ({similarity:.3f}).")
-    tested, moved = test.height, planned - test.height
-    if moved:
-        notes.append(
-            f"{moved} rows meant for test have their like in train, which sketches had missed: they are in train."
-        )
-    if not tested:
-        notes.append(f"--split {recipe.split} left test empty: there are too few trees that are not alike.")
-    proof = {"proved_below": LEAK, "tested": tested, "moved_to_train": moved, "error_budget": asdict(budget)}
-    return splits, proof
+        return {TRAIN: sampled}, None
+    groups, recall = similar_groups(sampled, LEAK_THRESHOLD, max_memory)
+    parts, moved, split_notes = split(
+        sampled, recipe, groups, lambda train, test: find_leaks(train, test, LEAK_THRESHOLD, max_memory)
+    )
+    notes += split_notes
+    return parts, {
+        "proved_below": LEAK_THRESHOLD,
+        "tested": parts[TEST].height,
+        "moved_to_train": moved,
+        "error_budget": asdict(recall),
+    }
 
 
 def _renderable(conversations: pl.DataFrame, renderer: Renderer) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -294,9 +250,9 @@ def _renderable(conversations: pl.DataFrame, renderer: Renderer) -> tuple[pl.Dat
 
 
 def _refuse_empty(splits: dict[str, pl.DataFrame], ledger: Ledger) -> None:
-    if splits[selection.TRAIN].is_empty():
+    if splits[TRAIN].is_empty():
         reasons = [f"{count} {rule}" for stage in ledger.funnel for rule, count in stage["rules"].items()]
-        if selection.TEST in splits and not splits[selection.TEST].is_empty():
+        if TEST in splits and not splits[TEST].is_empty():
             raise InputError("Nothing would be left to train on: --split takes every row into test; ask for fewer.")
         raise InputError(f"Nothing would be left: every record was dropped ({', '.join(reasons) or 'there was none'}).")
 

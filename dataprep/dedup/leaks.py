@@ -13,13 +13,13 @@ from dataprep.dedup.prefix_filter import firsts, rarity
 from dataprep.dedup.proof import prove
 from dataprep.dedup.recall import Budget, budget, plant
 
-LEAK = 0.7  # similarity from which two conversations must lie on one side
+LEAK_THRESHOLD = 0.7  # similarity from which two conversations must lie on one side
 INSTEAD = "build without --split"
 INDEXED = 8  # bytes of memory that a byte of a test conversation may take in the index
 
 
-def alike_groups(
-    conversations: pl.DataFrame, threshold: float = LEAK, max_memory: int | None = None
+def similar_groups(
+    conversations: pl.DataFrame, threshold: float = LEAK_THRESHOLD, max_memory: int | None = None
 ) -> tuple[pl.DataFrame, Budget]:
     """row, group: conversations that must stay on one side of a split have the same `group` (a `row` of theirs).
 
@@ -49,7 +49,7 @@ def alike_groups(
 
 
 def find_leaks(
-    train: pl.DataFrame, test: pl.DataFrame, threshold: float = LEAK, max_memory: int | None = None
+    train: pl.DataFrame, test: pl.DataFrame, threshold: float = LEAK_THRESHOLD, max_memory: int | None = None
 ) -> pl.DataFrame:
     """test, train (ids), similarity: all pairs of a test and a train conversation with this Jaccard similarity or more.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -14,6 +15,7 @@ from dataprep.dedup.corpus import Corpus, best_first, half_of_memory, merits
 from dataprep.dedup.minhash import ALGORITHM
 from dataprep.dedup.normal_form import On, content_bytes
 from dataprep.dedup.recall import Budget, budget, plant
+from dataprep.recipe import Recipe
 
 RULE = "near_duplicate"
 
@@ -31,6 +33,30 @@ class NearReport:
     dropped: int
     max_memory: int  # bytes it was allowed above the text itself
     error_budget: Budget
+
+
+def remove_near_duplicates(
+    conversations: pl.DataFrame, recipe: Recipe, max_memory: int | None
+) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, Any] | None]:
+    """Drop near-duplicates as `recipe` asks: (kept, fates, manifest entry); the entry is None if the step is off."""
+    threshold = recipe.near_threshold
+    if threshold is None or conversations.is_empty():
+        return conversations, words.no_fates(), None
+    kept, fates, report = drop_near_duplicates(
+        conversations, threshold, recipe.near_dup_on, max_memory, recipe.near_dup_siblings
+    )
+    return kept, fates, asdict(report)
+
+
+def duplicate_pairs(conversations: pl.DataFrame, fates: pl.DataFrame) -> pl.DataFrame:
+    """Return the messages of each near-duplicate beside those of its survivor.
+
+    Columns: id, survivor, similarity, detail, messages, survivor_messages.
+    """
+    texts = conversations.select("id", "messages")
+    survivor_texts = texts.rename({"id": "survivor", "messages": "survivor_messages"})
+    pairs = fates.select("id", "survivor", "similarity", "detail").join(texts, on="id", maintain_order="left")
+    return pairs.join(survivor_texts, on="survivor", maintain_order="left")
 
 
 def drop_near_duplicates(

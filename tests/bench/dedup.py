@@ -33,11 +33,11 @@ import polars as pl
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from dataprep.curate.sampling import split  # noqa: E402
+from dataprep.curate.splitting import assign_sides  # noqa: E402
 from dataprep.dedup import buffers  # noqa: E402
 from dataprep.dedup.exact import drop_exact_duplicates  # noqa: E402
 from dataprep.dedup.grams import grams  # noqa: E402
-from dataprep.dedup.leaks import alike_groups, find_leaks  # noqa: E402
+from dataprep.dedup.leaks import find_leaks, similar_groups  # noqa: E402
 from dataprep.dedup.minhash import _band_keys, signatures  # noqa: E402
 from dataprep.dedup.near import drop_near_duplicates  # noqa: E402
 from dataprep.dedup.normal_form import Part, documents, each_form  # noqa: E402
@@ -218,8 +218,8 @@ def bench_growth(corpus: pl.DataFrame, quarter: int) -> None:
 
 def split_and_prove(conversations: pl.DataFrame) -> None:
     """What `--split test=0.1` does."""
-    kin, _ = alike_groups(conversations)
-    parts, _ = split(conversations, Recipe(split="test=0.1"), kin)
+    kin, _ = similar_groups(conversations)
+    parts, _ = assign_sides(conversations, Recipe(split="test=0.1"), kin)
     find_leaks(parts["train"], parts["test"])
 
 

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataprep.dedup.leaks import alike_groups, find_leaks
+from dataprep.dedup.leaks import find_leaks, similar_groups
 from tests.support.frames import conversation, conversations
 from tests.support.talks import edited, said, sentence, slow_jaccard
 
 
 def groups(frame: pl.DataFrame, threshold: float = 0.7) -> list[list[str]]:
     """Ids of each group of two or more."""
-    found = alike_groups(frame, threshold)[0].join(frame.select("row", "id"), on="row")
+    found = similar_groups(frame, threshold)[0].join(frame.select("row", "id"), on="row")
     members = found.sort("row").group_by("group", maintain_order=True).agg("id")
     return [ids for ids in members["id"].to_list() if len(ids) > 1]
 

@@ -13,7 +13,7 @@ import pytest
 from dataprep.common.errors import InputError, RecipeError
 from dataprep.common.terminal import side_by_side
 from dataprep.contract import open_build, read_manifest
-from dataprep.dedup.leaks import alike_groups, find_leaks
+from dataprep.dedup.leaks import find_leaks, similar_groups
 from dataprep.dedup.proof import prove
 from dataprep.store.shards import read_fates
 from tests.support.builds import guanaco_file, guanaco_text, make_build
@@ -95,16 +95,16 @@ def test_what_sketches_miss_is_moved_to_train_and_told(
     tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def blind(frame: pl.DataFrame, *more: object) -> object:
-        return frame.select("row", group="row"), alike_groups(frame)[1]
+        return frame.select("row", group="row"), similar_groups(frame)[1]
 
     clean = make_build(tmp_path / "store", source=(source,), split="test=0.4", near_dup="off")
-    monkeypatch.setattr("dataprep.build.alike_groups", blind)
+    monkeypatch.setattr("dataprep.build.similar_groups", blind)
     outcome = make_build(
         tmp_path / "store", source=(source,), split="test=0.4", near_dup="off", force=True, name="blind"
     )
     told = outcome.facts["split"]
     assert told["moved_to_train"] > 0 and clean.facts["split"]["moved_to_train"] == 0
-    assert any(note.startswith(f"{told['moved_to_train']} rows meant for test") for note in outcome.facts["notes"])
+    assert any(note.startswith(f"{told['moved_to_train']} rows planned for test") for note in outcome.facts["notes"])
     splits = {name: pl.DataFrame(table) for name, table in open_build(outcome.path).splits.items()}
     assert find_leaks(splits["train"], splits["test"]).is_empty()
     assert told["tested"] == splits["test"].height > 0
@@ -116,7 +116,9 @@ def test_a_leak_that_is_left_fails_the_build(tmp_path: Path, source: str, monkey
         return pl.DataFrame({"test": test["id"][:1], "train": train["id"][:1], "similarity": [0.9]})
 
     monkeypatch.setattr("dataprep.build.find_leaks", leak)
-    with pytest.raises(InputError, match=r"--split leaks: '.*' of test and '.*' of train are alike \(0.900\)"):
+    with pytest.raises(
+        InputError, match=r"--split leaks: .* in test and .* in train are near-duplicates \(similarity 0.900\)"
+    ):
         make_build(tmp_path / "store", source=(source,), split="test=20")
     assert not list((tmp_path / "store").glob("n/*/manifest.json"))
 

@@ -49,3 +49,9 @@ def conversations(*rows: dict[str, Any]) -> pl.DataFrame:
         for n, row in enumerate(rows)
     ]
     return conform(pl.DataFrame(numbered, schema_overrides=CONVERSATIONS, infer_schema_length=None), CONVERSATIONS)
+
+
+def trees_of_talks(count: int, trees: int | None = None) -> pl.DataFrame:
+    """A conversations frame of `count` different question-answer pairs, dealt in turn to `trees` trees (default: one each)."""
+    rows = [conversation(f"q{n}", f"a{n}", tree_id=f"t{n % (trees or count)}") for n in range(count)]
+    return conversations(*rows)

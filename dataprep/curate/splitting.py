@@ -1,0 +1,149 @@
+"""Divide the sampled conversations into train and test, and prove that no test conversation has a near-duplicate in train.
+
+Conversations of one group (a tree, or near-duplicates of each other) stay on the same side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from dataprep.common.errors import InputError
+from dataprep.curate.sampling import seeded_hashes
+from dataprep.recipe import Recipe
+
+TRAIN = "train"
+TEST = "test"
+
+MAX_GROUP_SHARE = 0.01  # a group of several trees above this share of all rows goes to train; so does a single tree
+MAX_MEAN_GROUPS = 4  # if it is also larger than this many mean groups (in a corpus of few trees each exceeds the share)
+REPAIR_ROUNDS = 8  # repair rounds before the split is rejected; each leaves far fewer leaks
+
+_SPLIT_SALT = 0x73706C6974  # "split": makes a tree's side independent of its rank in the nested sample
+
+LeakFinder = Callable[[pl.DataFrame, pl.DataFrame], pl.DataFrame]  # (train, test) -> test, train (ids), similarity
+
+
+class Split(NamedTuple):
+    """The conversations of each split, the number of rows moved from test to train by repairs, and sentences to report."""
+
+    parts: dict[str, pl.DataFrame]
+    moved: int
+    notes: list[str]
+
+
+def split(conversations: pl.DataFrame, recipe: Recipe, groups: pl.DataFrame, find_leaks: LeakFinder) -> Split:
+    """Divide the conversations into `train` and `test` without leaks.
+
+    The groups come from sketches, which can miss a pair. So every test conversation is then compared exactly with all
+    of train; a leaking one moves to train with its whole group, until no leak is left.
+
+    Args:
+        conversations: columns of `tables.CONVERSATIONS`.
+        recipe: `split` and `seed` are used.
+        groups: `row, group` of all conversations.
+        find_leaks: returns all pairs of similar conversations across the two sides.
+
+    Raises:
+        InputError: leaks are left after `REPAIR_ROUNDS` rounds.
+    """
+    parts, notes = assign_sides(conversations, recipe, groups)
+    planned = parts[TEST].height
+    for _ in range(REPAIR_ROUNDS + 1):
+        leaks = find_leaks(parts[TRAIN], parts[TEST])
+        if leaks.is_empty():
+            break
+        parts = _move_to_train(conversations, parts[TEST], groups, leaks["test"])
+    else:
+        test_id, train_id, similarity = leaks.row(0)
+        raise InputError(
+            f"--split leaks: '{test_id}' in test and '{train_id}' in train are near-duplicates (similarity {similarity:.3f})."
+        )
+    moved = planned - parts[TEST].height
+    if moved:
+        notes.append(
+            f"{moved} rows planned for test have a near-duplicate in train that the sketches missed: they are in train."
+        )
+    if parts[TEST].is_empty():
+        notes.append(f"--split {recipe.split} left test empty: too few trees are independent of each other.")
+    return Split(parts, moved, notes)
+
+
+def assign_sides(
+    conversations: pl.DataFrame, recipe: Recipe, groups: pl.DataFrame
+) -> tuple[dict[str, pl.DataFrame], list[str]]:
+    """Divide the conversations into `train` and `test`, group by group.
+
+    A share is a threshold on a seeded hash of a group's smallest tree id: the share is met approximately, and a tree
+    keeps its side when others are added or removed. A number of rows takes the groups with the smallest hashes as long
+    as they fit. A group above `MAX_GROUP_SHARE` of all rows goes to train; a single tree does so only if it is also
+    larger than `MAX_MEAN_GROUPS` mean groups, so that a corpus of few trees can be split.
+
+    Args:
+        conversations: columns of `tables.CONVERSATIONS`.
+        recipe: `split` and `seed` are used.
+        groups: `row, group` of all conversations.
+
+    Returns:
+        (parts, notes): a part may be empty; the notes are sentences.
+    """
+    share, rows = recipe.held_out
+    grouped = conversations.join(groups, on="row", how="left", maintain_order="left")
+    tree = pl.col("tree_id")
+    summary = grouped.group_by("group", maintain_order=True).agg(tree.min(), size=pl.len(), trees=tree.n_unique())
+    hashes = seeded_hashes(summary["tree_id"], recipe.seed ^ _SPLIT_SALT)
+    size = summary["size"].to_numpy()
+    many_trees = summary["trees"].to_numpy() > 1
+    over_share = size > MAX_GROUP_SHARE * len(conversations)
+    too_large = over_share & (many_trees | (size * len(size) > MAX_MEAN_GROUPS * len(conversations)))
+    if share is not None:
+        in_test = hashes < np.uint64(int(share * 2**64))
+    else:
+        capped_size = np.where(too_large, len(conversations), size)
+        in_test = _fill_rows(capped_size, np.argsort(hashes, kind="stable"), rows or 0)
+    test_groups = summary["group"].filter(pl.Series(in_test & ~too_large, dtype=pl.Boolean))
+    parts = divide(conversations, grouped["group"].is_in(test_groups.implode()))
+    notes = [
+        f"A {'group' if several else 'tree'} of {count} conversations{' that are near-duplicates' if several else ''} "
+        f"is over {MAX_GROUP_SHARE:.0%} of all: it is in train."
+        for count, several in zip(size[too_large].tolist(), many_trees[too_large].tolist(), strict=True)
+    ]
+    if rows and parts[TEST].height < rows:
+        notes.append(
+            f"--split {recipe.split}: test has {parts[TEST].height} rows, because trees and near-duplicates stay together."
+        )
+    return parts, notes
+
+
+def divide(conversations: pl.DataFrame, is_test: pl.Series) -> dict[str, pl.DataFrame]:
+    """Return `train` and `test` as selected by a mask."""
+    return {TRAIN: conversations.filter(~is_test), TEST: conversations.filter(is_test)}
+
+
+def _fill_rows(size: np.ndarray, order: np.ndarray, rows: int) -> np.ndarray:
+    """Return a mask of the groups chosen in `order` so that they have at most `rows` rows; groups that do not fit are skipped.
+
+    This is a loop, because each step depends on the ones before; it ends when the rows are full.
+    """
+    chosen, free = np.zeros(len(size), dtype=bool), rows
+    for group in order.tolist():
+        if size[group] <= free:
+            chosen[group] = True
+            free -= int(size[group])
+        if not free:
+            break
+    return chosen
+
+
+def _move_to_train(
+    conversations: pl.DataFrame, test: pl.DataFrame, groups: pl.DataFrame, leaking_ids: pl.Series
+) -> dict[str, pl.DataFrame]:
+    """Divide the conversations anew, with the groups of the leaking test conversations in train."""
+    leaking_rows = test.filter(test["id"].is_in(leaking_ids.implode()))["row"]
+    leaking_groups = groups.filter(groups["row"].is_in(leaking_rows.implode()))["group"]
+    moved_rows = groups.filter(groups["group"].is_in(leaking_groups.implode()))["row"]
+    row = conversations["row"]
+    return divide(conversations, row.is_in(test["row"].implode()) & ~row.is_in(moved_rows.implode()))
