@@ -18,7 +18,7 @@ from dataprep.common.errors import InputError, RecipeError
 from dataprep.common.progress import Progress
 from dataprep.contract import SHARD_SCHEMA, read_manifest
 from dataprep.curate import rules
-from dataprep.curate.ledger import Ledger, all_fates, check_lines, check_messages, facts_of
+from dataprep.curate.ledger import Ledger, check_lines, check_messages, summary
 from dataprep.curate.sampling import sample
 from dataprep.curate.splitting import TEST, TRAIN, split
 from dataprep.curate.threads import choose_threads
@@ -36,7 +36,7 @@ from dataprep.sources.reader import Reading, find_files, hash_files, pin, read
 from dataprep.store import builds as store
 from dataprep.store import shards
 from dataprep.store.version import provenance, version_of
-from dataprep.tables import dropped, no_fates
+from dataprep.tables import StageResult, dropped, no_fates
 
 
 @dataclass(frozen=True)
@@ -103,47 +103,31 @@ def build(
             [reading.conversations, reading.messages],
             reading.fates,
         )
-        notes = reading.notes + _cut_off(reading) + _refuse_bad(reading, recipe)
+        ledger.enter_rejected(reading.fates, reading.notes + _cut_off(reading) + _refuse_bad(reading, recipe))
         sources = [file.facts() for file in reading.files]
     with progress.stage("threads"):
-        conversations, aside = _conversations(reading, recipe)
-        read_count, found = conversations.height, conversations.height + aside.height
-        ledger.close("read", found + reading.fates.height, found, reading.fates)
-        ledger.close("threads", found, read_count, aside)
+        conversations = ledger.enter("threads", _conversations(reading, recipe))
+        read_count = conversations.height
         del reading
     with progress.stage("rules"):
-        sound, faulty = rules.apply_rules(conversations, recipe, template.forbidden_in_content)
-        notes += _notes(sound, recipe)
-        ledger.close("rules", read_count, sound.height, faulty)
-        del conversations
+        conversations = ledger.enter("rules", _rules(conversations, recipe, template))
     with progress.stage("dedup"):
-        single, repeats = drop_exact_duplicates(sound)
-        clean, contaminated, spared = drop_contaminated(single, benchmarks) if benchmarks else (single, no_fates(), [])
-        notes += spared
-        unique, alike, near = remove_near_duplicates(clean, recipe, max_memory)
-        ledger.close("dedup", sound.height, unique.height, repeats, contaminated, alike)
-        pairs = duplicate_pairs(clean, alike)
-        del sound, single, clean
+        exact = StageResult(*drop_exact_duplicates(conversations))
+        clean = StageResult(*drop_contaminated(exact.kept, benchmarks)) if benchmarks else StageResult(exact.kept)
+        near = _near(clean.kept, recipe, max_memory)
+        conversations = ledger.enter("dedup", exact, clean, near)
+        pairs = duplicate_pairs(clean.kept, near.fates)
+        del exact, clean
     with progress.stage("plan"):
-        renderable, refused = _renderable(unique, renderer)
-        notes += [f"The template {template.name}: {warning}." for warning in renderer.warnings()]
-        ledger.close("render", unique.height, renderable.height, refused)
-        del unique
+        conversations = ledger.enter("render", _renderable(conversations, renderer))
     with progress.stage("select"):
-        sampled, unsampled = sample(renderable, recipe, read_count)
-        ledger.close("select", renderable.height, sampled.height, unsampled)
-        if recipe.sample is not None and sampled.height < recipe.sample:
-            notes.append(
-                f"--sample {recipe.sample} asked for more than there is: all {sampled.height} sound rows are kept."
-            )
-        del renderable
+        conversations = ledger.enter("select", _sample(conversations, recipe, read_count))
     with progress.stage("split"):
-        splits, proof = _split(sampled, recipe, max_memory, notes)
-        del sampled
-    _refuse_empty(splits, ledger)
+        splits, proof = _split(conversations, recipe, max_memory, ledger.notes)
+        del conversations
 
-    fates = all_fates(ledger, splits)
-    facts = facts_of(splits, fates, ledger, notes) | {"near_dup": near, "split": proof}
+    fates = ledger.close(splits)
+    facts = summary(splits, fates, ledger.notes) | {"near_dup": near.report, "split": proof}
     if dry_run:
         return Outcome(name, version, None, False, facts, progress.seconds)
     with store.new_version(store_dir, name) as folder:
@@ -209,7 +193,7 @@ def _refuse_bad(reading: Reading, recipe: Recipe) -> list[str]:
     return [f"{told}; {first}."]
 
 
-def _conversations(reading: Reading, recipe: Recipe) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _conversations(reading: Reading, recipe: Recipe) -> StageResult[None]:
     """All conversations in the order read, numbered by `row`, and the fates of what is on no path."""
     if reading.messages.is_empty():
         conversations, aside = reading.conversations, no_fates()
@@ -217,7 +201,25 @@ def _conversations(reading: Reading, recipe: Recipe) -> tuple[pl.DataFrame, pl.D
         threads, aside = choose_threads(reading.messages, recipe.paths)
         check_messages(reading.messages, threads, aside)
         conversations = pl.concat([threads, reading.conversations]).sort("file", "line", maintain_order=True)
-    return conversations.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64)), aside
+    return StageResult(conversations.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64)), aside)
+
+
+def _rules(conversations: pl.DataFrame, recipe: Recipe, template: Template) -> StageResult[None]:
+    kept, fates, *_ = rules.apply_rules(conversations, recipe, template.forbidden_in_content)
+    return StageResult(kept, fates, _notes(kept, recipe))
+
+
+def _near(conversations: pl.DataFrame, recipe: Recipe, max_memory: int | None) -> StageResult[dict[str, Any] | None]:
+    kept, fates, *_, report = remove_near_duplicates(conversations, recipe, max_memory)
+    return StageResult(kept, fates, report=report)
+
+
+def _sample(conversations: pl.DataFrame, recipe: Recipe, read_count: int) -> StageResult[None]:
+    kept, fates, *_ = sample(conversations, recipe, read_count)
+    notes = []
+    if recipe.sample is not None and kept.height < recipe.sample:
+        notes.append(f"--sample {recipe.sample} asked for more than there is: all {kept.height} sound rows are kept.")
+    return StageResult(kept, fates, notes)
 
 
 def _split(
@@ -239,22 +241,15 @@ def _split(
     }
 
 
-def _renderable(conversations: pl.DataFrame, renderer: Renderer) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _renderable(conversations: pl.DataFrame, renderer: Renderer) -> StageResult[None]:
     """Split off the conversations that the template refuses."""
     refusals = renderer.refusals(conversations)
+    notes = [f"The template {renderer.template.name}: {warning}." for warning in renderer.warnings()]
     if refusals.is_empty():
-        return conversations, no_fates()
+        return StageResult(conversations, notes=notes)
     refused = conversations.join(refusals, on="row", how="inner", maintain_order="left")
-    left = conversations.join(refusals, on="row", how="anti", maintain_order="left")
-    return left, dropped(refused, "conversation", "render", "template_refused")
-
-
-def _refuse_empty(splits: dict[str, pl.DataFrame], ledger: Ledger) -> None:
-    if splits[TRAIN].is_empty():
-        reasons = [f"{count} {rule}" for stage in ledger.funnel for rule, count in stage["rules"].items()]
-        if TEST in splits and not splits[TEST].is_empty():
-            raise InputError("Nothing would be left to train on: --split takes every row into test; ask for fewer.")
-        raise InputError(f"Nothing would be left: every record was dropped ({', '.join(reasons) or 'there was none'}).")
+    kept = conversations.join(refusals, on="row", how="anti", maintain_order="left")
+    return StageResult(kept, dropped(refused, "conversation", "render", "template_refused"), notes)
 
 
 def _cut_off(reading: Reading) -> list[str]:

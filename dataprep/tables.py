@@ -9,7 +9,8 @@ Schemas are constants; every stage casts at its border with `conform`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 import polars as pl
 
@@ -95,6 +96,17 @@ FATES: dict[str, pl.DataType] = {
 KEPT = "kept"
 DROPPED = "dropped"
 NOT_SAMPLED = "not_sampled"
+
+R = TypeVar("R")
+
+
+class StageResult(NamedTuple, Generic[R]):
+    """What a stage of the pipeline returns: every conversation that it was given is in `kept` or in `fates`."""
+
+    kept: pl.DataFrame  # CONVERSATIONS
+    fates: pl.DataFrame = pl.DataFrame(schema=FATES)  # a frame is never changed in place
+    notes: Sequence[str] = ()  # sentences for the readers of the report
+    report: R = None  # type: ignore[assignment]  # figures for the manifest, of the stages that have any
 
 
 def conform(frame: pl.DataFrame, schema: Mapping[str, pl.DataType]) -> pl.DataFrame:

@@ -40,7 +40,6 @@ NEVER = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 # Imports that issue 10 removes; the list only gets shorter.
 KNOWN_DETOURS = {
     ("quality/facts", "rendering"),
-    ("store/verification", "curate"),
 }
 
 

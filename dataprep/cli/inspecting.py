@@ -118,7 +118,7 @@ def _survivors(opened: Build, row: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _passed(last: str) -> list[str]:
     """The stages before the one that gave a record its fate; all of them where it was kept."""
-    from dataprep.curate.ledger import STAGES
+    from dataprep.common.funnel import STAGES
 
     return list(STAGES[: STAGES.index(last)] if last in STAGES else STAGES)
 

@@ -1,152 +1,148 @@
-"""The sums that must hold: every record read is somewhere, and `in = kept + dropped + not sampled` in each stage.
+"""Conservation of records: each is kept or has a fate, and `in = kept + dropped + not sampled` holds for every stage.
 
-What does not add up is a bug of ours: an AssertionError, and no build.
+A sum that does not hold is a bug of dataprep: it raises AssertionError and nothing is built.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
 
-from dataprep.tables import DROPPED, FATES, KEPT, NOT_SAMPLED, conform, fated
-
-STAGES = ("read", "threads", "rules", "dedup", "render", "select")  # that give fates, in this order
+from dataprep.common.errors import InputError
+from dataprep.common.funnel import fate_counts, funnel_of, language_counts
+from dataprep.tables import FATES, KEPT, StageResult, conform, fated
 
 
 @dataclass
 class Ledger:
-    """The fates handed out so far, and what went in and out of each stage."""
+    """The fates and notes of all stages so far, and the number of conversations that go on."""
 
     fates: list[pl.DataFrame] = field(default_factory=list)
-    funnel: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    remaining: int | None = None  # None until the threads stage has made conversations of what was read
 
-    def close(self, stage: str, came: int, left: int, *fates: pl.DataFrame) -> None:
-        """Enter a stage to which `came` records came, that left `left` in the game and handed out `fates`.
+    def enter(self, stage: str, *steps: StageResult[Any]) -> pl.DataFrame:
+        """Record the consecutive steps of a stage and return the conversations that go on.
 
         Raises:
-            AssertionError: the sum does not hold, or the stage before left another number.
+            AssertionError: a step lost or invented a record, or assigned fates in the name of another stage.
         """
-        lost = pl.concat([conform(frame, FATES) for frame in fates])
-        entry = _entry(stage, came, lost)
-        if entry["out"] != left or self.funnel and self.funnel[-1]["out"] != came:
-            raise AssertionError(f"{stage}: {came} records came, {lost.height} have a fate, and {left} went on")
-        self.fates.append(lost)
-        self.funnel.append(entry)
+        for kept, fates, notes, _ in steps:
+            if self.remaining is not None and self.remaining != kept.height + fates.height:
+                raise AssertionError(
+                    f"{stage}: of {self.remaining} records, {kept.height} go on and {fates.height} have a fate"
+                )
+            self._add(stage, fates)
+            self.notes += notes
+            self.remaining = kept.height
+        return steps[-1].kept
 
+    def enter_rejected(self, fates: pl.DataFrame, notes: Sequence[str]) -> None:
+        """Record what reading rejected.
 
-def _entry(stage: str, came: int, lost: pl.DataFrame) -> dict[str, Any]:
-    """`stage, in, out, dropped, not_sampled, rules` of a stage that gave the records in `lost` their fates."""
-    counts = {fate: lost.filter(fate=fate).height for fate in (DROPPED, NOT_SAMPLED)}
-    return {"stage": stage, "in": came, "out": came - lost.height, **counts, "rules": _counts(lost["rule"])}
+        Reading has no `kept`: the messages of a tree become conversations in the threads stage only.
+        """
+        self._add("read", fates)
+        self.notes += notes
 
+    def _add(self, stage: str, fates: pl.DataFrame) -> None:
+        if not (fates["stage"] == stage).all():
+            raise AssertionError(f"{stage}: fates of other stages: {fates['stage'].unique().sort().to_list()}")
+        self.fates.append(conform(fates, FATES))
 
-def funnel_of(fates: pl.DataFrame) -> list[dict[str, Any]]:
-    """The entries of all stages, from the fates of a whole build."""
-    funnel, left = [], fates.height
-    for stage in STAGES:
-        funnel.append(_entry(stage, left, fates.filter(stage=stage)))
-        left = funnel[-1]["out"]
-    return funnel
+    def close(self, splits: dict[str, pl.DataFrame]) -> pl.DataFrame:
+        """One frame of all fates; `row` is filled in for records that never became a conversation.
+
+        Raises:
+            AssertionError: the splits do not hold the conversations that the last stage kept.
+            InputError: `train` is empty.
+        """
+        kept = [fated(frame, "conversation", KEPT, KEPT, name) for name, frame in splits.items()]
+        rows = sum(frame.height for frame in kept)
+        if rows != self.remaining:
+            raise AssertionError(f"the last stage kept {self.remaining} records, and the splits have {rows}")
+        fates = pl.concat([*self.fates, *kept])
+        self._require_training_rows(splits)
+        numbered = pl.col("row").max().fill_null(-1) + pl.col("row").is_null().cum_sum().cast(pl.Int64)
+        return fates.with_columns(row=pl.coalesce("row", numbered), repairs=pl.col("repairs").fill_null([]))
+
+    def _require_training_rows(self, splits: dict[str, pl.DataFrame]) -> None:
+        if splits["train"].height:
+            return
+        if self.remaining:
+            raise InputError("Nothing would be left to train on: --split takes every row into test; ask for fewer.")
+        rules = [
+            f"{count} {rule}" for stage in funnel_of(pl.concat(self.fates)) for rule, count in stage["rules"].items()
+        ]
+        raise InputError(f"Nothing would be left: every record was dropped ({', '.join(rules) or 'there was none'}).")
 
 
 def check_lines(files: Sequence[tuple[str, int]], read: Sequence[pl.DataFrame], fates: pl.DataFrame) -> None:
-    """Every record of the sources is part of what was read, or has a fate.
+    """Check that every record of the sources was read or has a fate.
 
     Args:
-        files: name of each file, and how many records it has, counted before anybody looked into them.
+        files: name of each file, and its number of records, counted before they were parsed.
         read: frames of conversations and messages, with `file` and `line`.
-        fates: those of reading.
+        fates: FATES of reading.
 
     Raises:
-        AssertionError: names the file that lost some.
+        AssertionError: names the file and both numbers.
     """
-    named = pl.DataFrame({"source": [name for name, _ in files]}).with_row_index("file")
-    placed = [*read, fates.join(named, on="source")]
-    lines = pl.concat(frame.select(pl.col("file").cast(pl.Int32), "line") for frame in placed).unique()
-    found = dict(lines.group_by("file").len().rows())
-    for place, (name, records) in enumerate(files):
-        if found.get(place, 0) != records:
-            raise AssertionError(f"{name} has {records} records, and {found.get(place, 0)} of them were accounted for")
+    numbers = pl.DataFrame({"source": [name for name, _ in files]}).with_row_index("file")
+    located = [*read, fates.join(numbers, on="source")]
+    lines = pl.concat(frame.select(pl.col("file").cast(pl.Int32), "line") for frame in located).unique()
+    accounted = dict(lines.group_by("file").len().rows())
+    for number, (name, records) in enumerate(files):
+        if accounted.get(number, 0) != records:
+            raise AssertionError(
+                f"{name} has {records} records, and {accounted.get(number, 0)} of them were accounted for"
+            )
 
 
 def check_messages(messages: pl.DataFrame, conversations: pl.DataFrame, fates: pl.DataFrame) -> None:
-    """Every message is on a path or has a fate, its own or that of the tree in whose line it stands; and every line has one.
+    """Check that every message is on a path or has a fate (its own or its tree's), and that every line has one.
 
     Args:
-        messages: what the threads were chosen from.
+        messages: MESSAGES from which the threads were chosen.
         conversations: the threads; `message_ids` are those of their paths.
-        fates: of what is on no path.
+        fates: FATES of the messages and trees that are on no path.
 
     Raises:
-        AssertionError: some are neither.
+        AssertionError: says how many messages or lines are unaccounted for.
     """
-    taken = conversations["message_ids"].explode(empty_as_null=False)
-    on_path = messages.unique("message_id", keep="first").filter(pl.col("message_id").is_in(taken.implode()))
-    aside = fates.filter((pl.col("kind") == "message") & (pl.col("rule") != "on_path"))
-    place = ["source", "line"]
-    trees = fates.filter(kind="tree").select(place)
-    there, told = (
-        frame.select(place).join(trees, on=place, how="anti").height
-        for frame in (messages, pl.concat([on_path.select(place), aside.select(place)]))
+    ids_on_paths = conversations["message_ids"].explode(empty_as_null=False)
+    on_path = messages.unique("message_id", keep="first").filter(pl.col("message_id").is_in(ids_on_paths.implode()))
+    off_path = fates.filter((pl.col("kind") == "message") & (pl.col("rule") != "on_path"))
+    location = ["source", "line"]
+    dropped_trees = fates.filter(kind="tree").select(location)
+    expected, accounted = (
+        frame.select(location).join(dropped_trees, on=location, how="anti").height
+        for frame in (messages, pl.concat([on_path.select(location), off_path.select(location)]))
     )
-    if there != told:
-        raise AssertionError(f"threads: {there} messages came, and {told} are on a path or have a fate")
-    lines = pl.concat([conversations.select(place), fates.select(place)])
-    silent = messages.select(place).unique().join(lines, on=place, how="anti")
-    if silent.height:
-        raise AssertionError(f"threads: {silent.height} lines have no fate, such as {silent.row(0)}")
+    if expected != accounted:
+        raise AssertionError(f"threads: of {expected} messages, {accounted} are on a path or have a fate")
+    lines = pl.concat([conversations.select(location), fates.select(location)])
+    unaccounted = messages.select(location).unique().join(lines, on=location, how="anti")
+    if unaccounted.height:
+        raise AssertionError(f"threads: {unaccounted.height} lines have no fate, such as {unaccounted.row(0)}")
 
 
-def all_fates(ledger: Ledger, splits: dict[str, pl.DataFrame]) -> pl.DataFrame:
-    """One frame of all fates, `row` filled in for records that never became a conversation.
+def summary(splits: dict[str, pl.DataFrame], fates: pl.DataFrame, notes: Sequence[str]) -> dict[str, Any]:
+    """`rows, splits, fates, kinds, repairs, languages, funnel, notes` of a manifest.
 
-    Raises:
-        AssertionError: the sum does not hold.
+    Args:
+        splits: the conversations of each split.
+        fates: what `Ledger.close` returned.
+        notes: sentences for the readers of the report.
     """
-    kept = [fated(frame, "conversation", KEPT, KEPT, name) for name, frame in splits.items()]
-    rows, left = sum(frame.height for frame in kept), ledger.funnel[-1]["out"]
-    if rows != left:
-        raise AssertionError(f"{left} records were left for the splits, which have {rows}")
-    fates = pl.concat([*ledger.fates, *kept])
-    numbered = pl.col("row").max().fill_null(-1) + pl.col("row").is_null().cum_sum().cast(pl.Int64)
-    return fates.with_columns(row=pl.coalesce("row", numbered), repairs=pl.col("repairs").fill_null([]))
-
-
-def facts_of(splits: dict[str, pl.DataFrame], fates: pl.DataFrame, ledger: Ledger, notes: list[str]) -> dict[str, Any]:
-    """`rows, splits, fates, kinds, repairs, languages, funnel, notes` of a manifest."""
     return {
         "rows": sum(frame.height for frame in splits.values()),
         "splits": {name: {"rows": frame.height} for name, frame in splits.items()},
-        **counts_of(fates),
-        "languages": languages_of(frame["lang"] for frame in splits.values()),
-        "funnel": ledger.funnel,
-        "notes": notes,
+        **fate_counts(fates),
+        "languages": language_counts(frame["lang"] for frame in splits.values()),
+        "funnel": funnel_of(fates),
+        "notes": list(notes),
     }
-
-
-def counts_of(fates: pl.DataFrame) -> dict[str, Any]:
-    """`fates, kinds, repairs` of a manifest."""
-    by_fate = _counts(fates["fate"])
-    repairs = fates.filter(fate=KEPT)["repairs"].explode(empty_as_null=False).struct.field("rule")
-    return {
-        "fates": {
-            **{fate: by_fate.get(fate, 0) for fate in (KEPT, DROPPED, NOT_SAMPLED)},
-            "rules": _counts(fates.filter(fate=DROPPED)["rule"]),
-        },
-        "kinds": _counts(fates["kind"]),
-        "repairs": _counts(repairs),
-    }
-
-
-def languages_of(splits: Iterable[pl.Series]) -> dict[str, int]:
-    """`languages` of a manifest, from the column `lang` of each split."""
-    return _counts(pl.concat(splits).fill_null("unknown"))
-
-
-def _counts(values: pl.Series) -> dict[str, int]:
-    """How often each value occurs, the most frequent first, ties by name."""
-    name = values.name
-    return dict(values.value_counts().sort("count", name, descending=[True, False]).rows())

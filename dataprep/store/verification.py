@@ -10,8 +10,8 @@ from typing import Any
 import polars as pl
 
 from dataprep.common.errors import DamagedBuild, StoreError
+from dataprep.common.funnel import fate_counts, funnel_of, language_counts
 from dataprep.contract import MANIFEST, Build, BuildError, DamagedFile, Manifest, open_build, read_manifest, verify
-from dataprep.curate.ledger import counts_of, funnel_of, languages_of
 from dataprep.store.shards import FATES_FILE, read_fates
 from dataprep.tables import FATES, KEPT
 
@@ -109,8 +109,8 @@ def _check_counts(build: Build, fates: pl.DataFrame) -> None:
     rows = sum(table.num_rows for table in build.splits.values())
     counted = {
         "rows": rows,
-        **counts_of(fates),
-        "languages": languages_of(pl.Series("lang", table["lang"], pl.String) for table in build.splits.values()),
+        **fate_counts(fates),
+        "languages": language_counts(pl.Series("lang", table["lang"], pl.String) for table in build.splits.values()),
         "funnel": funnel_of(fates),
     }
     for name, found in counted.items():

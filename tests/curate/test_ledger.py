@@ -10,10 +10,10 @@ import polars as pl
 import pytest
 
 from dataprep import build as building
-from dataprep.curate.ledger import Ledger, all_fates
+from dataprep.curate.ledger import Ledger
 from dataprep.curate.threads import choose_threads
 from dataprep.sources import jsonlines, trees
-from dataprep.tables import no_fates
+from dataprep.tables import StageResult, dropped
 from tests.support.builds import GUANACO_TEXTS, guanaco_file, make_build
 
 
@@ -56,7 +56,7 @@ def test_a_message_that_the_threads_lose(
     options = {"source": (source,), "paths": policy, "near_dup": "off", "dry_run": True}
     make_build(tmp_path / "store", **options)
     monkeypatch.setattr(building, "choose_threads", lossy)
-    with pytest.raises(AssertionError, match=r"threads: \d+ (messages came|lines have no fate)"):
+    with pytest.raises(AssertionError, match=r"threads: (of \d+ messages|\d+ lines have no fate)"):
         make_build(tmp_path / "store", **options)
 
 
@@ -81,12 +81,33 @@ def trees_file(folder: Path, shape: str) -> str:
     return str(file)
 
 
-def test_a_stage_that_does_not_add_up() -> None:
+def rows(count: int) -> pl.DataFrame:
+    return pl.DataFrame({"id": [str(number) for number in range(count)]})
+
+
+def test_a_stage_that_loses_a_record_is_an_error() -> None:
     ledger = Ledger()
-    ledger.close("read", 5, 5, no_fates())
-    with pytest.raises(AssertionError, match="rules: 5 records came, 0 have a fate, and 4 went on"):
-        ledger.close("rules", 5, 4, no_fates())
-    with pytest.raises(AssertionError, match="rules: 4 records came"):
-        ledger.close("rules", 4, 4, no_fates())
-    with pytest.raises(AssertionError, match="5 records were left for the splits, which have 1"):
-        all_fates(ledger, {"train": pl.DataFrame({"id": ["a"]})})
+    ledger.enter("threads", StageResult(rows(5)))
+    with pytest.raises(AssertionError, match="rules: of 5 records, 4 go on and 0 have a fate"):
+        ledger.enter("rules", StageResult(rows(4)))
+
+
+def test_a_step_of_a_stage_that_loses_a_record_is_an_error() -> None:
+    ledger = Ledger()
+    ledger.enter("threads", StageResult(rows(5)))
+    one_fate = dropped(rows(1), "conversation", "dedup", "exact_duplicate")
+    with pytest.raises(AssertionError, match="dedup: of 4 records, 3 go on and 0 have a fate"):
+        ledger.enter("dedup", StageResult(rows(4), one_fate), StageResult(rows(3)))
+
+
+def test_fates_in_the_name_of_another_stage_are_an_error() -> None:
+    fates = dropped(rows(1), "conversation", "dedup", "exact_duplicate")
+    with pytest.raises(AssertionError, match=r"rules: fates of other stages: \['dedup'\]"):
+        Ledger().enter("rules", StageResult(rows(4), fates))
+
+
+def test_splits_that_lose_a_record_are_an_error() -> None:
+    ledger = Ledger()
+    ledger.enter("threads", StageResult(rows(5)))
+    with pytest.raises(AssertionError, match="the last stage kept 5 records, and the splits have 1"):
+        ledger.close({"train": rows(1)})
