@@ -14,13 +14,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.options_table import OPTIONS, with_table
 from tests.support.paths import ROOT
-from tests.support.readme import README, with_table
 
 
 def test_the_table_of_options_is_the_codes() -> None:
-    text = README.read_text()
-    assert text == with_table(text), "run `make readme`"
+    text = OPTIONS.read_text()
+    assert text == with_table(text), "run `make options`"
+
+
+README = ROOT / "README.md"
 
 
 def blocks(language: str) -> list[str]:
@@ -93,7 +96,7 @@ def test_its_python_runs(folder: Path) -> None:
 @pytest.mark.parametrize("program", ["dataprep", "training"])
 def test_its_options_are_those_of_the_program(program: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of commands that need a Hub, a GPU or a trained run; what they do is shown by the tests of their own."""
-    app = importlib.import_module(f"{program}.cli").app
+    app = importlib.import_module({"dataprep": "dataprep.cli.main", "training": "training.cli"}[program]).app
     monkeypatch.chdir(folder)
     lines = [line.replace("torchrun --nproc-per-node 2 -m training.cli", "training") for line in shell_lines()]
     parsed = [

@@ -1,4 +1,4 @@
-"""The README's table of options, made from the code: `make readme` writes it, a test holds it true."""
+"""The table of options in docs/options.md, generated from `Recipe`: `make options` writes it, and a test compares it with the code."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from dataprep.recipe import Recipe, flag
 
-README = Path(__file__).parents[2] / "README.md"
-BEGIN, END = "<!-- options: made by `make readme` -->", "<!-- end of options -->"
+OPTIONS = Path(__file__).parents[2] / "docs" / "options.md"
+BEGIN, END = "<!-- options: made by `make options` -->", "<!-- end of options -->"
 
 
 def options_table() -> str:
@@ -48,4 +48,4 @@ def with_table(text: str) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(with_table(README.read_text()))
+    OPTIONS.write_text(with_table(OPTIONS.read_text()))
