@@ -28,7 +28,7 @@ class ModelError(TrainingError):
     """A model or tokenizer that is missing, closed, or unfit for the build."""
 
 
-class MemoryShort(TrainingError):
+class NotEnoughMemory(TrainingError):
     """What was asked for does not fit into the device's memory."""
 
 

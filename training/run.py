@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 from dataprep.contract import Build
 from training.config import NOTEBOOK_FAULTS, OPERATIONAL, TINY, RunConfig, as_json, check
 from training.data import holdout as data
-from training.errors import DataError, MemoryShort, Stopped
-from training.memory.choose import Plan, settle
-from training.model import base as model
-from training.model.base import Place, attention
-from training.model.tokenizer import Vocabulary, load_vocabulary
+from training.errors import DataError, NotEnoughMemory, Stopped
+from training.memory.choose import RunPlan, choose_run_plan
+from training.model import attention
+from training.model.base import adapters_to_fp32, add_adapters, load_base
+from training.model.runtime import Runtime, choose_runtime
+from training.model.sizes import check_model_fits, model_revision, read_model_config
+from training.model.tokenizer import ChatTokenizer, load_tokenizer
 from training.run_folder import RUN, Folder, cut_back, library_versions, prepare_folder, refuse_other
 
 if TYPE_CHECKING:
@@ -52,10 +54,10 @@ def run(config: RunConfig) -> dict[str, Any]:
     with state.main_process_first():
         folder, checkpoint = prepare_folder(config.out, config.resume) if state.is_main_process else _joined(config.out)
         name = base_model(config, build, folder, make=state.is_main_process)
-    place = model.choose_place(config)
-    vocabulary = load_vocabulary(name, config.revision)
-    shape = model.read_shape(name, config.revision)
-    model.check_fit(shape, vocabulary, place, config.model)
+    place = choose_runtime(config)
+    vocabulary = load_tokenizer(name, config.revision)
+    shape = read_model_config(name, config.revision)
+    check_model_fits(shape, vocabulary, place, config.model)
     facts = _facts(config, build, vocabulary, name, place)
     recorded = folder.read() if (folder.path / RUN).exists() else None  # without a checkpoint too: it has its base/
     if recorded is not None:
@@ -70,8 +72,8 @@ def run(config: RunConfig) -> dict[str, Any]:
         say(note)
 
     adapted = adapt(name, config, place)
-    plan = settle(config, place, shape, prepared, adapted, folder, recorded, state.num_processes)
-    facts |= plan.as_json() | {
+    plan = choose_run_plan(config, place, shape, prepared, adapted, folder, recorded, state.num_processes)
+    facts |= plan.as_record() | {
         "ledger": _ledgers(prepared),
         "versions": versions,
         "status": "running",
@@ -135,7 +137,7 @@ def base_model(config: RunConfig, build: Build, folder: Folder, *, make: bool = 
     return str(folder.base.resolve())  # the adapter's settings name it
 
 
-def adapt(name: str, config: RunConfig, place: Place) -> PeftModel:
+def adapt(name: str, config: RunConfig, place: Runtime) -> PeftModel:
     """The base model with fresh adapters, seeded, ready for a pass."""
     from transformers import set_seed
 
@@ -143,7 +145,7 @@ def adapt(name: str, config: RunConfig, place: Place) -> PeftModel:
     from training.model.fused_lora import fuse_adapters
 
     set_seed(config.seed)
-    adapted = model.in_fp32(model.add_adapters(model.load_base(name, config.revision, config, place), config))
+    adapted = adapters_to_fp32(add_adapters(load_base(name, config.revision, config, place), config))
     fuse_head(adapted)
     if place.liger:  # with the other fused kernels
         fuse_adapters(adapted)
@@ -152,11 +154,11 @@ def adapt(name: str, config: RunConfig, place: Place) -> PeftModel:
 
 def _train(
     config: RunConfig,
-    place: Place,
-    plan: Plan,
+    place: Runtime,
+    plan: RunPlan,
     prepared: data.Data,
     adapted: PeftModel,
-    vocabulary: Vocabulary,
+    vocabulary: ChatTokenizer,
     build: Build,
     folder: Folder,
     checkpoint: Path | None,
@@ -171,7 +173,7 @@ def _train(
 
     template = build.manifest.template
     tokenizer = vocabulary.for_transformers(template["end_token"], (build.path / "template.jinja").read_text("utf-8"))
-    args = arguments(config, place, plan.choice, folder, accumulate=plan.accumulate, steps=plan.steps)
+    args = arguments(config, place, plan.batch, folder, accumulate=plan.accumulate, steps=plan.steps)
     args.eval_on_start = plan.test is not None and checkpoint is None
     watching: list[TrainerCallback] = [Metrics(folder.metrics, plan.tokens_per_step), Progress(plan.tokens_per_step)]
     if config.report_to == "tensorboard" and args.process_index == 0:
@@ -185,14 +187,14 @@ def _train(
             tokenizer=tokenizer,
             folder=folder,
             config=config,
-            choice=plan.choice,
+            choice=plan.batch,
             callbacks=[*watching, stop],
         )
         trainer.remove_callback(PrinterCallback)
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except torch.OutOfMemoryError as fault:
-            raise MemoryShort(
+            raise NotEnoughMemory(
                 f"The GPU's memory ran out after step {trainer.state.global_step} ({str(fault).splitlines()[0]}): free the "
                 "GPU and go on with --resume auto, or begin anew with a smaller --micro-batch or --memory-gb."
             ) from None
@@ -235,11 +237,11 @@ def _ledgers(prepared: data.Data) -> dict[str, Any]:
     return {"rows": prepared.rows, "train": prepared.train.prepared.ledger.as_json(), "test": test}
 
 
-def _facts(config: RunConfig, build: Build, vocabulary: Vocabulary, name: str, place: Place) -> dict[str, Any]:
+def _facts(config: RunConfig, build: Build, vocabulary: ChatTokenizer, name: str, place: Runtime) -> dict[str, Any]:
     options = as_json(config)
     return {
         "bond": data.bond(build, vocabulary),
-        "model": {"name": config.model, "revision": model.revision_of(name, config.revision)},
+        "model": {"name": config.model, "revision": model_revision(name, config.revision)},
         "options": {key: value for key, value in options.items() if key not in OPERATIONAL},
         "operational": {key: value for key, value in options.items() if key in OPERATIONAL},
         "place": {**asdict(place), "device": place.device.partition(":")[0]},  # its number may be another next time
@@ -247,7 +249,7 @@ def _facts(config: RunConfig, build: Build, vocabulary: Vocabulary, name: str, p
     }
 
 
-def _tell(config: RunConfig, prepared: data.Data, place: Place) -> None:
+def _tell(config: RunConfig, prepared: data.Data, place: Runtime) -> None:
     ledger = prepared.train.prepared.ledger
     for note in (*(NOTEBOOK_FAULTS if config.preset == "notebook" else ()), *prepared.notes, *ledger.sentences()):
         say(note)
@@ -262,7 +264,7 @@ def _tell(config: RunConfig, prepared: data.Data, place: Place) -> None:
         raise DataError("Nothing is left to train on.")
 
 
-def warn_of_other_template(build: Build, vocabulary: Vocabulary) -> str | None:
+def warn_of_other_template(build: Build, vocabulary: ChatTokenizer) -> str | None:
     """Say when the build was rendered with another template than the model's own, and show both; returns what was said."""
     if vocabulary.chat_template is None:
         return None

@@ -19,14 +19,14 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.support.training_builds import REAL, guanaco_rows, table  # noqa: E402
 from training.data.encode import encode  # noqa: E402
-from training.model.tokenizer import load_vocabulary  # noqa: E402
+from training.model.tokenizer import load_tokenizer  # noqa: E402
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--rounds", type=int, default=9)
     rounds = options.parse_args().rounds
-    rows, vocabulary = table(guanaco_rows()), load_vocabulary(str(REAL / "llama2"))
+    rows, vocabulary = table(guanaco_rows()), load_tokenizer(str(REAL / "llama2"))
 
     def seconds() -> float:
         began = time.perf_counter()

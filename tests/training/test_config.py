@@ -14,9 +14,10 @@ from tests.support.training_builds import chatter, row, write_build
 from training.config import PRESETS, TINY_DEFAULTS, RunConfig, as_json, check, from_json, names, read_toml
 from training.data import holdout as data
 from training.errors import DataError, OptionError, RunError, TrainingError
-from training.memory.choose import pace_of
-from training.memory.estimate import Choice
-from training.model import base as model
+from training.memory.batches import BatchConfig
+from training.memory.choose import step_schedule
+from training.model.base import add_adapters, load_base
+from training.model.runtime import Runtime, choose_runtime
 from training.run_folder import Folder, prepare_folder
 
 BASE = RunConfig(data=Path("."), model="tiny")
@@ -26,8 +27,8 @@ def sft(config: RunConfig, **over):
     """trl's configuration for these options."""
     from training.loop.trainer import arguments
 
-    place = over.pop("place", model.Place("cpu", "fp32", "dataprep_segments", liger=False))
-    choice = over.pop("choice", Choice(1, 0, config.optimizer or "adamw"))
+    place = over.pop("place", Runtime("cpu", "fp32", "dataprep_segments", liger=False))
+    choice = over.pop("choice", BatchConfig(1, 0, config.optimizer or "adamw"))
     return arguments(config, place, choice, Folder(Path("/tmp/none")), accumulate=1, steps=over.pop("steps", 100))
 
 
@@ -44,12 +45,12 @@ def loaded(config, build):
     return data.load(config, opened, vocabulary)
 
 
-def possible(config):
-    from training.memory.choose import possible
+def first_batch(config):
+    from training.memory.choose import possible_batches
 
     shape = {"hidden_size": 64, "num_hidden_layers": 8, "num_attention_heads": 4, "vocab_size": 99}
-    place = model.Place("cpu", "fp32", "dataprep_segments", liger=False)
-    return possible(config, place, shape, 4, None, None)[0]
+    place = Runtime("cpu", "fp32", "dataprep_segments", liger=False)
+    return possible_batches(config, place, shape, 4, None, None)[0]
 
 
 def adapters(config):
@@ -65,7 +66,7 @@ def adapters(config):
     layers = torch.nn.ModuleDict({name: torch.nn.Linear(2, 2) for name in ("q_proj", "v_proj", "lm_head")})
     original, peft.get_peft_model = peft.get_peft_model, catch
     try:
-        model.add_adapters(layers, config)
+        add_adapters(layers, config)
     finally:
         peft.get_peft_model = original
     return caught
@@ -80,7 +81,7 @@ def case_of(name):  # noqa: C901, PLR0911, PLR0912 - one case an option
         "weight_decay": (0.1, lambda c: sft(c).weight_decay == 0.1),
         "max_grad_norm": (0.7, lambda c: sft(c).max_grad_norm == 0.7),
         "seed": (7, lambda c: sft(c).seed == sft(c).data_seed == 7),
-        "epochs": (3.0, lambda c: pace_of(replace(c, model="m"), Choice(1, 0, "adamw"), 16, 8).steps == 6),
+        "epochs": (3.0, lambda c: step_schedule(replace(c, model="m"), BatchConfig(1, 0, "adamw"), 16, 8).steps == 6),
         "eval_every": (9, lambda c: sft(c).eval_steps == 9 and sft(BASE).eval_steps == 10),
         "save_every": (9, lambda c: sft(c).save_steps == 9),
         "log_every": (5, lambda c: sft(c).logging_steps == 5),
@@ -88,10 +89,10 @@ def case_of(name):  # noqa: C901, PLR0911, PLR0912 - one case an option
         "lora_alpha": (5, lambda c: adapters(c)["lora_alpha"] == 5),
         "lora_dropout": (0.25, lambda c: adapters(c)["lora_dropout"] == 0.25),
         "targets": ("q_proj, v_proj", lambda c: set(adapters(c)["target_modules"]) == {"q_proj", "v_proj"}),
-        "micro_batch": (2, lambda c: possible(c).micro_batch == 2),
-        "checkpoint_layers": (3, lambda c: possible(c).checkpoint_layers == 3),
-        "optimizer": ("paged_adamw_8bit", lambda c: sft(c, choice=possible(c)).optim == "paged_adamw_8bit"),
-        "precision": ("bf16", lambda c: model.choose_place(c).precision == "bf16"),
+        "micro_batch": (2, lambda c: first_batch(c).micro_batch == 2),
+        "checkpoint_layers": (3, lambda c: first_batch(c).checkpoint_layers == 3),
+        "optimizer": ("paged_adamw_8bit", lambda c: sft(c, choice=first_batch(c)).optim == "paged_adamw_8bit"),
+        "precision": ("bf16", lambda c: choose_runtime(c).precision == "bf16"),
     }
     return plain.get(name)
 
@@ -110,8 +111,8 @@ ELSEWHERE = {
     "cut": "test_config.test_data_options",
     "train_on": "test_config.test_data_options",
     "held_out": "test_config.test_data_options",
-    "max_steps": "test_settling.test_steps",
-    "tokens_per_step": "test_plan.test_tokens_per_step",
+    "max_steps": "memory.test_schedule.test_steps_follow_epochs_max_steps_and_the_limit_of_tiny",
+    "tokens_per_step": "memory.test_plan.test_tokens_per_step_sets_the_number_of_accumulated_windows",
     "keep": "test_run.test_keep_and_stop_prompts",
     "stop_prompts": "test_run.test_keep_and_stop_prompts",
     "report_to": "test_run.test_report_to_tensorboard",
@@ -128,7 +129,7 @@ def test_every_option_has_a_case():
     """A test of its own is a function that exists, speaks of the option (itself or in its cases) and asserts something."""
     assert set(PLAIN) | ELSEWHERE.keys() == set(names()) and not set(PLAIN) & ELSEWHERE.keys()
     for option, place in ELSEWHERE.items():
-        module, _, name = place.partition(".")
+        module, _, name = place.rpartition(".")
         source = inspect.getsource(getattr(importlib.import_module(f"tests.training.{module}"), name))
         spoken = re.search(rf"\b{option}\b|--{option.replace('_', '-')}\b|_{option}\b", source)
         assert spoken and re.search(r"\bassert\b|pytest\.raises", source), (option, place)
@@ -173,28 +174,28 @@ def test_whole_trees_are_held_out_where_there_is_no_test_split(tmp_path):
 def test_device():
     import torch
 
-    assert model.choose_place(replace(BASE, device="cpu")).device == "cpu"
+    assert choose_runtime(replace(BASE, device="cpu")).device == "cpu"
     if not torch.cuda.is_available():
         with pytest.raises(OptionError, match="--device cuda"):
-            model.choose_place(replace(BASE, device="cuda"))
+            choose_runtime(replace(BASE, device="cuda"))
 
 
 def test_attention():
     with pytest.raises(OptionError, match="varlen"):
         check(replace(BASE, attention="varlen", device="cpu"))
-    assert model.choose_place(replace(BASE, attention="sdpa", device="cpu")).attention == "dataprep_segments"
+    assert choose_runtime(replace(BASE, attention="sdpa", device="cpu")).attention == "dataprep_segments"
 
 
 def test_kernels():
-    assert not model.choose_place(replace(BASE, device="cpu")).liger
+    assert not choose_runtime(replace(BASE, device="cpu")).liger
     with pytest.raises(OptionError, match="liger"):
-        model.choose_place(replace(BASE, kernels="liger", device="cpu"))
+        choose_runtime(replace(BASE, kernels="liger", device="cpu"))
 
 
 def test_memory_gb(monkeypatch):
     import torch
 
-    from training.memory.choose import room
+    from training.memory.choose import available_memory
     from training.memory.estimate import GIB
 
     asked = []
@@ -202,10 +203,10 @@ def test_memory_gb(monkeypatch):
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: type("P", (), {"total_memory": 80 * GIB}))
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, device: asked.append(share))
-    place = model.Place("cuda:0", "bf16", "dataprep_varlen", liger=False)
-    assert room(replace(BASE, memory_gb=20.0), place) == 20 * GIB and asked == [0.25]
-    assert room(BASE, place) == 80 * GIB
-    assert room(BASE, replace(place, device="cpu")) is None
+    place = Runtime("cuda:0", "bf16", "dataprep_varlen", liger=False)
+    assert available_memory(replace(BASE, memory_gb=20.0), place) == 20 * GIB and asked == [0.25]
+    assert available_memory(BASE, place) == 80 * GIB
+    assert available_memory(BASE, replace(place, device="cpu")) is None
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "none"])
@@ -220,9 +221,9 @@ def test_loading_options(monkeypatch, quantization):
         return torch.nn.Module()
 
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", catch)
-    place = model.Place("cpu", "fp32", "dataprep_segments", liger=False)
+    place = Runtime("cpu", "fp32", "dataprep_segments", liger=False)
     with pytest.raises(AttributeError):  # what follows needs a real model
-        model.load_base("m", "abc", replace(BASE, quantization=quantization), place)
+        load_base("m", "abc", replace(BASE, quantization=quantization), place)
     assert caught["revision"] == "abc" and caught["device_map"] == {"": "cpu"}
     nf4 = caught["quantization_config"]
     assert (nf4 is None) == (quantization == "none")

@@ -17,9 +17,9 @@ SHAPE = {
 
 
 def test_a_model_of_the_hub_with_and_without_it(small_build, tmp_path):
-    from training.model.tiny import learn_vocabulary
+    from training.model.tiny import train_tokenizer
 
-    tokenizer = learn_vocabulary(["text"], ["<s>", "</s>"]).backend.to_str().encode()
+    tokenizer = train_tokenizer(["text"], ["<s>", "</s>"]).backend.to_str().encode()
     plan = ["plan", "--data", small_build, "--model", "org/model", "--gpu", "t4"]
     with Hub() as hub:
         hub.commit("org/model", {"config.json": json.dumps(SHAPE).encode(), "tokenizer.json": tokenizer})

@@ -205,7 +205,7 @@ def test_what_comes_after_keeps_the_runs_model(copied, monkeypatch):
     from training.after import evaluate
 
     path = copied(options__model="org/name", model__revision="abc")
-    monkeypatch.setattr(evaluate, "load_vocabulary", lambda name, revision: (name, revision))
+    monkeypatch.setattr(evaluate, "load_tokenizer", lambda name, revision: (name, revision))
     run = evaluate.open_run(path)
     assert run.vocabulary == ("org/name", "abc") and run.config.revision == "abc"
 
@@ -234,16 +234,17 @@ def test_nothing_is_merged_that_cannot_be_checked(copied, tmp_path):
 
 def test_damaged_weights(whole, tmp_path):
     from training.after.merge import read_weights
-    from training.model import base as model
+    from training.model.base import load_base
+    from training.model.runtime import Runtime
 
     folder = shutil.copytree(whole / "base", tmp_path / "base")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-64])
     with pytest.raises(ModelError, match="cannot be read"):
         read_weights(weights)
-    place = model.Place("cpu", "fp32", "dataprep_segments", liger=False)
+    place = Runtime("cpu", "fp32", "dataprep_segments", liger=False)
     with pytest.raises(ModelError, match="cannot be loaded"):
-        model.load_base(str(folder), None, RunConfig(data=tmp_path, model=str(folder)), place)
+        load_base(str(folder), None, RunConfig(data=tmp_path, model=str(folder)), place)
 
 
 @pytest.mark.parametrize("values, told", [
@@ -284,11 +285,11 @@ def test_a_damaged_build_leaves_with_4(tmp_path):
 
 
 def test_a_large_model_without_a_gpu_points_to_tiny(small_build, tmp_path):
-    from training.model.tiny import learn_vocabulary
+    from training.model.tiny import train_tokenizer
 
     folder = tmp_path / "llama"
     folder.mkdir()
-    learn_vocabulary(["text"], ["<s>", "</s>"]).backend.save(str(folder / "tokenizer.json"))
+    train_tokenizer(["text"], ["<s>", "</s>"]).backend.save(str(folder / "tokenizer.json"))
     shape = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
              "vocab_size": 32000, "model_type": "llama"}  # fmt: skip
     (folder / "config.json").write_text(json.dumps(shape))
@@ -334,14 +335,14 @@ def test_help_loads_nothing_heavy():
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
 def test_broken_facts_of_a_model(whole, tmp_path, file):
-    from training.model import base as model
-    from training.model.tokenizer import load_vocabulary
+    from training.model.sizes import read_model_config
+    from training.model.tokenizer import load_tokenizer
 
     folder = shutil.copytree(whole / "base", tmp_path / "base")
     (folder / file).write_text('{"hidden_size": ')
     with pytest.raises(ModelError, match=f"{file} is no readable JSON object"):
-        model.read_shape(str(folder), None)
-        load_vocabulary(str(folder))
+        read_model_config(str(folder), None)
+        load_tokenizer(str(folder))
 
 
 def test_build_and_model_are_named_in_full(tmp_path, monkeypatch, capsys):
@@ -377,9 +378,9 @@ def test_a_failed_run_says_so_in_out(small_build, tmp_path, monkeypatch):
 
 
 def vocabulary_with(template):
-    from training.model.tiny import learn_vocabulary
+    from training.model.tiny import train_tokenizer
 
-    vocabulary = learn_vocabulary(["text"], ["<s>", "</s>"])
+    vocabulary = train_tokenizer(["text"], ["<s>", "</s>"])
     marks = {"bos_token": "<s>", "eos_token": "</s>"}
     return replace(vocabulary, facts=vocabulary.facts | marks, chat_template=template)
 
@@ -401,15 +402,15 @@ def test_another_template_is_a_warning_that_shows_both(small_build, capsys):
 def test_the_presets_faults_are_told(small_build, capsys):
     from training.config import NOTEBOOK_FAULTS
     from training.data import holdout as data
-    from training.model.base import choose_place
+    from training.model.runtime import choose_runtime
     from training.run import _tell
 
     config = RunConfig(data=small_build, model="tiny", device="cpu", preset="notebook")
     prepared = data.load(config, data.open_data(config), vocabulary_with(None))
-    _tell(config, prepared, choose_place(config))
+    _tell(config, prepared, choose_runtime(config))
     told = capsys.readouterr().err
     assert all(fault in told for fault in NOTEBOOK_FAULTS)
-    _tell(replace(config, preset=None), prepared, choose_place(config))
+    _tell(replace(config, preset=None), prepared, choose_runtime(config))
     assert "notebook" not in capsys.readouterr().err
 
 

@@ -43,9 +43,9 @@ def by_safetensors(path: Path) -> None:
 
 
 def by_tokenizers(path: Path) -> None:
-    from training.model.tiny import learn_vocabulary
+    from training.model.tiny import train_tokenizer
 
-    vocabulary = learn_vocabulary(["a text"], [f"<{n:0100}>" for n in range(2**13)], size=2**14)
+    vocabulary = train_tokenizer(["a text"], [f"<{n:0100}>" for n in range(2**13)], size=2**14)
     vocabulary.backend.save(str(path))
 
 

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
     from training.data.holdout import Data
     from training.loop.trainer import QloraTrainer
-    from training.memory.choose import Plan
+    from training.memory.choose import RunPlan
 
 
 def export(
     trainer: QloraTrainer,
     config: RunConfig,
-    plan: Plan,
+    plan: RunPlan,
     prepared: Data,
     tokenizer: PreTrainedTokenizerFast,
     build: Build,
@@ -59,12 +59,12 @@ def metrics_of(folder: Folder) -> dict[str, Any]:
 
 def _stopping(model: Any, config: RunConfig, prepared: Data, build: Build, name: str) -> dict[str, Any]:
     from training.after.generate import stop_share
-    from training.model.tokenizer import load_vocabulary
+    from training.model.tokenizer import load_tokenizer
 
     if prepared.test is None or config.stop_prompts == 0:
         return {}
     rows = prepared.test.table.slice(0, config.stop_prompts)["messages"].to_pylist()
-    share, said = stop_share(model, load_vocabulary(name, config.revision), build, rows)
+    share, said = stop_share(model, load_tokenizer(name, config.revision), build, rows)
     return {"stopped_by_itself": share, "stop_prompts": len(said)}
 
 

@@ -11,9 +11,10 @@ from dataprep.contract import Build
 from training.config import TINY, RunConfig, at_least, check_seed, from_json
 from training.data import holdout as data
 from training.errors import DataError, ModelError, RunError
-from training.model import base as model
-from training.model.base import Place
-from training.model.tokenizer import Vocabulary, load_vocabulary
+from training.model.base import load_adapted
+from training.model.runtime import Runtime, choose_runtime
+from training.model.sizes import model_revision
+from training.model.tokenizer import ChatTokenizer, load_tokenizer
 from training.run_folder import Folder
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ class Finished:
     facts: dict[str, Any]
     config: RunConfig
     name: str  # what the base model is loaded by
-    place: Place
-    vocabulary: Vocabulary
+    place: Runtime
+    vocabulary: ChatTokenizer
 
 
 def open_run(path: Path) -> Finished:
@@ -52,17 +53,17 @@ def open_run(path: Path) -> Finished:
     revision = facts["model"]["revision"]
     if not Path(name).is_dir():
         config = replace(config, revision=revision)  # the commit: a branch moves on
-    elif model.revision_of(name, None) != revision:
+    elif model_revision(name, None) != revision:
         raise ModelError(f"{name} holds another model than the one that the run in {path} was trained on.")
     place = _place(config, facts["place"]["precision"])
-    return Finished(folder, facts, config, name, place, load_vocabulary(name, config.revision))
+    return Finished(folder, facts, config, name, place, load_tokenizer(name, config.revision))
 
 
-def _place(config: RunConfig, precision: str) -> Place:
+def _place(config: RunConfig, precision: str) -> Runtime:
     """This machine, in the run's own arithmetic: what NF4 keeps of a weight depends on the type that it comes in."""
     of_gpus = {"device": "cuda", "attention": "varlen", "kernels": "liger"}  # the run's machine had one
     free: dict[str, Any] = {name: "auto" for name, value in of_gpus.items() if getattr(config, name) == value}
-    return replace(model.choose_place(replace(config, precision="auto", **free)), precision=precision)
+    return replace(choose_runtime(replace(config, precision="auto", **free)), precision=precision)
 
 
 def bound_build(run: Finished) -> Build:
@@ -84,7 +85,7 @@ def load(run: Finished) -> PeftModel:
     """The base model with the run's adapter, ready for fused losses."""
     from training.loop.trainer import fuse_head
 
-    adapted = model.load_adapted(run.name, run.config.revision, run.folder.adapter, run.config, run.place)
+    adapted = load_adapted(run.name, run.config.revision, run.folder.adapter, run.config, run.place)
     fuse_head(adapted)
     return adapted
 
@@ -120,7 +121,7 @@ def evaluate(path: Path, prompts: int, max_new_tokens: int) -> dict[str, Any]:
     }
 
 
-def loss_over(adapted: PeftModel, windows: Dataset, place: Place) -> float:
+def loss_over(adapted: PeftModel, windows: Dataset, place: Runtime) -> float:
     """Nats a token: the sum over the trained tokens of all windows, divided by their number."""
     import torch
 
@@ -134,7 +135,7 @@ def loss_over(adapted: PeftModel, windows: Dataset, place: Place) -> float:
     return total / max(tokens, 1)
 
 
-def autocast(place: Place) -> torch.autocast:
+def autocast(place: Runtime) -> torch.autocast:
     """The arithmetic that the run was trained in."""
     import torch
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.after.prompts import Messages, prompt_ids
 from training.model import attention
-from training.model.tokenizer import Vocabulary
+from training.model.tokenizer import ChatTokenizer
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -25,7 +25,7 @@ class Answer:
 
 def answers(
     model: PeftModel,
-    vocabulary: Vocabulary,
+    vocabulary: ChatTokenizer,
     prompts: list[list[int]],
     end_token: str,
     *,
@@ -47,7 +47,7 @@ def answers(
     longest = max(map(len, prompts))
     ids = torch.tensor([[pad] * (longest - len(prompt)) + prompt for prompt in prompts], device=device)
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
-    with attention.plain_attention(model), torch.no_grad(), torch.random.fork_rng():
+    with attention.stock_attention(model), torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(seed)
         out = model.generate(  # type: ignore[no-untyped-call]
             input_ids=ids,
@@ -61,14 +61,14 @@ def answers(
     return [_answer(row, end, vocabulary) for row in out[:, longest:].tolist()]
 
 
-def _answer(ids: list[int], end: int, vocabulary: Vocabulary) -> Answer:
+def _answer(ids: list[int], end: int, vocabulary: ChatTokenizer) -> Answer:
     stopped = end in ids
     kept = ids[: ids.index(end)] if stopped else ids
     return Answer(vocabulary.backend.decode(kept, skip_special_tokens=True).strip(), stopped)
 
 
 def stop_share(
-    model: PeftModel, vocabulary: Vocabulary, build: Build, rows: list[Messages], *, max_new_tokens: int = 256
+    model: PeftModel, vocabulary: ChatTokenizer, build: Build, rows: list[Messages], *, max_new_tokens: int = 256
 ) -> tuple[float, list[Answer]]:
     """The share of answers to `rows`' first questions that end by themselves, and the answers."""
     template = (build.path / "template.jinja").read_text("utf-8")

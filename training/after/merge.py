@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from training.after.evaluate import Finished, autocast, bound_build, load, open_run
 from training.data import holdout as data
 from training.errors import ModelError, RunError
-from training.model.tokenizer import locate, read_facts
+from training.model.tokenizer import locate, read_json_object
 from training.run_folder import PARTIAL, publish, writing
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def _shards(run: Finished) -> Iterator[Path]:
     index = locate(run.name, INDEX, run.config.revision)
-    names = sorted(set(read_facts(index)["weight_map"].values())) if index else [SINGLE]
+    names = sorted(set(read_json_object(index)["weight_map"].values())) if index else [SINGLE]
     for name in names:
         path = locate(run.name, name, run.config.revision)
         if path is None:
@@ -121,7 +121,7 @@ class Deltas:
     """The adapter's products by the name of the weight they belong to; `left`: those not merged yet."""
 
     def __init__(self, run: Finished) -> None:
-        settings = read_facts(run.folder.adapter / "adapter_config.json")
+        settings = read_json_object(run.folder.adapter / "adapter_config.json")
         self.scale = settings["lora_alpha"] / settings["r"]
         self.weights = read_weights(run.folder.adapter / "adapter_model.safetensors")
         self.dtype, self.device = run.place.dtype, run.place.device
@@ -159,7 +159,7 @@ def _accompany(run: Finished, to: Path) -> None:
         path = locate(run.name, name, run.config.revision)
         if path is not None:
             shutil.copyfile(path, to / name)
-    facts = read_facts(to / "config.json")
+    facts = read_json_object(to / "config.json")
     facts.pop("quantization_config", None)
     facts["dtype"] = str(run.place.dtype).removeprefix("torch.")
     facts.pop("torch_dtype", None)

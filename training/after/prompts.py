@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from training.errors import DataError
-from training.model.tokenizer import Vocabulary
+from training.model.tokenizer import ChatTokenizer
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -32,7 +32,7 @@ def render(template: str, messages: Messages, marks: Mapping[str, Any], *, answe
     return str(rendered[0])
 
 
-def prompt_ids(template: str, messages: Messages, facts: Mapping[str, Any], vocabulary: Vocabulary) -> list[int]:
+def prompt_ids(template: str, messages: Messages, facts: Mapping[str, Any], vocabulary: ChatTokenizer) -> list[int]:
     """The ids of a prompt, up to where the answer begins.
 
     `facts`: the manifest's `template`. Special tokens that somebody typed stay text: they are hidden while the template

@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from training.errors import DataError
-from training.model.tokenizer import Vocabulary
+from training.model.tokenizer import ChatTokenizer
 
 BLOCK = 512  # rows encoded at a time: enough for the tokenizer's threads, few enough to stay in the cache
 IGNORED = -100  # the label of a token that is not trained (torch.nn.CrossEntropyLoss's ignore_index)
@@ -50,7 +50,7 @@ class Encoded:
         return Encoded([self.names[row] for row in rows], self.ids[tokens], self.span[tokens], bounds)
 
 
-def encode(table: pa.Table, vocabulary: Vocabulary) -> Encoded:
+def encode(table: pa.Table, vocabulary: ChatTokenizer) -> Encoded:
     """All rows of a split, encoded and checked: the trained ids of each answer decode to its text.
 
     Args:
@@ -64,7 +64,7 @@ def encode(table: pa.Table, vocabulary: Vocabulary) -> Encoded:
     return _joined(blocks)
 
 
-def encode_block(table: pa.Table, vocabulary: Vocabulary) -> Encoded:
+def encode_block(table: pa.Table, vocabulary: ChatTokenizer) -> Encoded:
     """As `encode`, for rows that fit into memory at once."""
     texts: list[str] = table["text"].to_pylist()
     names: list[str] = table["id"].to_pylist()
@@ -121,7 +121,7 @@ def _cut(texts: list[str], controls: _Places) -> tuple[list[str], list[_Gap]]:
 
 
 def _assembled(
-    found: list[Any], gaps: list[_Gap], texts: list[str], vocabulary: Vocabulary
+    found: list[Any], gaps: list[_Gap], texts: list[str], vocabulary: ChatTokenizer
 ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """For each token its id, where it ends and starts in its row's text (code points), and its row."""
     ids: list[int] = []
@@ -158,7 +158,7 @@ def _answers(ends: NDArray[np.int64], base: NDArray[np.int64], spans: _Places) -
 
 
 def _check(
-    encoded: Encoded, texts: list[str], spans: _Places, firsts: NDArray[np.int64], vocabulary: Vocabulary
+    encoded: Encoded, texts: list[str], spans: _Places, firsts: NDArray[np.int64], vocabulary: ChatTokenizer
 ) -> None:
     """Decode the trained ids of every answer and compare with the whole of its span: nothing in it is left untrained.
 
@@ -192,7 +192,7 @@ def _check(
         )
 
 
-def _same(text: str, meant: str, vocabulary: Vocabulary) -> bool:
+def _same(text: str, meant: str, vocabulary: ChatTokenizer) -> bool:
     """Equal but for a first space, or for what the tokenizer's own normaliser does to characters."""
     wanted = (meant, meant.removeprefix(" "))
     normaliser = vocabulary.backend.normalizer

@@ -19,7 +19,7 @@ from training.data.labels import Prepared, prepare
 from training.data.windows import Packed, pack
 from training.errors import DataError, nearest
 from training.model.attention import boundaries
-from training.model.tokenizer import Vocabulary
+from training.model.tokenizer import ChatTokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +75,7 @@ def open_data(config: RunConfig) -> Build:
     return build
 
 
-def load(config: RunConfig, build: Build, vocabulary: Vocabulary) -> Data:
+def load(config: RunConfig, build: Build, vocabulary: ChatTokenizer) -> Data:
     """Both sides of the build, encoded, cut and counted."""
     train, test, not_used, notes = _sides(config, build)
     trained = _prepared(train, config, vocabulary, strict=True)
@@ -127,19 +127,15 @@ def _trees(column: pa.ChunkedArray, config: RunConfig) -> tuple[list[str], int]:
     return sorted(chosen), len(names)
 
 
-def _prepared(table: pa.Table, config: RunConfig, vocabulary: Vocabulary, *, strict: bool) -> Split:
+def _prepared(table: pa.Table, config: RunConfig, vocabulary: ChatTokenizer, *, strict: bool) -> Split:
     encoded = encode(table, vocabulary)
     return Split(table, prepare(encoded, config.max_tokens, config.cut, config.train_on, strict=strict))
 
 
-def windows(split: Split, size: int, *, seed: int, multiple_of: int = 1) -> tuple[Dataset, Packed]:
+def windows(split: Split, size: int, *, seed: int) -> tuple[Dataset, Packed]:
     """The rows of `split` in windows: columns `input_ids`, `labels` (both tokens long) and `seq_lengths` (rows long).
 
     `lay` lays them end to end, with the boundaries of each conversation.
-
-    Args:
-        multiple_of: the number of windows is made a multiple of this by windows of one token that train nothing, at the
-            end: where several processes share the windows, accelerate would repeat real ones in an uneven last round.
     """
     from datasets import Dataset
 
@@ -149,21 +145,30 @@ def windows(split: Split, size: int, *, seed: int, multiple_of: int = 1) -> tupl
     labels = replace(split.prepared.rows, ids=split.prepared.labels).take(order).ids
     per_window = np.concatenate([[0], np.cumsum([len(window) for window in packed.windows])]).astype(np.int64)
     bounds = rows.bounds[per_window]
-
-    empty = -len(packed.windows) % multiple_of
-    more = np.arange(1, empty + 1)  # one token and one "conversation" each
-    ids = np.concatenate([rows.ids, np.repeat(rows.ids[:1], empty)])
-    labels = np.concatenate([labels, np.full(empty, IGNORED, np.int32)])
-    lengths = np.concatenate([rows.lengths, np.ones(empty, np.int64)])
-    bounds, per_window = (np.concatenate([part, part[-1] + more]) for part in (bounds, per_window))
     table = pa.table(
         {
-            "input_ids": pa.LargeListArray.from_arrays(pa.array(bounds), pa.array(ids)),
+            "input_ids": pa.LargeListArray.from_arrays(pa.array(bounds), pa.array(rows.ids)),
             "labels": pa.LargeListArray.from_arrays(pa.array(bounds), pa.array(labels)),
-            "seq_lengths": pa.LargeListArray.from_arrays(pa.array(per_window), pa.array(lengths)),
+            "seq_lengths": pa.LargeListArray.from_arrays(pa.array(per_window), pa.array(rows.lengths)),
         }
     )
     return Dataset(table), packed
+
+
+def with_empty_windows(windows: Dataset, multiple_of: int) -> Dataset:
+    """`windows` and as many windows of one untrained token at the end as make their number a multiple of `multiple_of`.
+
+    Without them accelerate would repeat real windows in the last round, where several processes share the windows unevenly.
+    """
+    from datasets import Dataset
+
+    missing = -len(windows) % multiple_of
+    if not missing:
+        return windows
+    table = windows.data.table
+    token = windows[0]["input_ids"][:1]
+    empty = {"input_ids": [token] * missing, "labels": [[IGNORED]] * missing, "seq_lengths": [[1]] * missing}
+    return Dataset(pa.concat_tables([table, pa.table(empty, schema=table.schema)]))
 
 
 def lay(rows: Sequence[dict[str, Any]], device: str | torch.device = "cpu") -> dict[str, Any]:
@@ -183,7 +188,7 @@ def lay(rows: Sequence[dict[str, Any]], device: str | torch.device = "cpu") -> d
     return laid | boundaries(parts, device)
 
 
-def bond(build: Build, vocabulary: Vocabulary) -> dict[str, Any]:
+def bond(build: Build, vocabulary: ChatTokenizer) -> dict[str, Any]:
     """What binds a run to its data: the same on resume, or the run is refused."""
     recipe = json.dumps(dict(build.manifest.recipe), sort_keys=True, default=str)
     return {

@@ -16,13 +16,13 @@ from training.data.encode import Encoded, encode
 from training.data.labels import prepare
 from training.data.windows import pack
 from training.errors import DataError, OptionError
-from training.model.tokenizer import Vocabulary, load_vocabulary
+from training.model.tokenizer import ChatTokenizer, load_tokenizer
 
 
-def vocabulary_of(config: RunConfig, table: pa.Table, template: dict[str, Any]) -> Vocabulary:
+def vocabulary_of(config: RunConfig, table: pa.Table, template: dict[str, Any]) -> ChatTokenizer:
     """The model's tokenizer; tiny's is learnt on the spot."""
     if config.model != TINY:
-        return load_vocabulary(config.model, config.revision)
+        return load_tokenizer(config.model, config.revision)
     from training.model import tiny
 
     return tiny.learn(table, template)
@@ -91,7 +91,7 @@ def in_colour(options: RunConfig, row: int) -> None:
         console.print(sentence, markup=False, highlight=False)  # an id may look like markup
 
 
-def _whereabouts(config: RunConfig, build: Build, vocabulary: Vocabulary, name: str) -> str:
+def _whereabouts(config: RunConfig, build: Build, vocabulary: ChatTokenizer, name: str) -> str:
     """What a run makes of a row: its window, or why it has none."""
     try:
         prepared = data.load(config, build, vocabulary)
@@ -109,7 +109,7 @@ def _whereabouts(config: RunConfig, build: Build, vocabulary: Vocabulary, name: 
     return f"Window {number} of {len(packed.windows)}: {len(window)} conversations, {tokens} tokens."
 
 
-def _coloured(alone: Encoded, labels: list[int], vocabulary: Vocabulary):  # type: ignore[no-untyped-def]
+def _coloured(alone: Encoded, labels: list[int], vocabulary: ChatTokenizer):  # type: ignore[no-untyped-def]
     from rich.text import Text
 
     special = set(vocabulary.backend.get_added_tokens_decoder())

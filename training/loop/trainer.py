@@ -21,8 +21,9 @@ from trl.trainer.utils import add_fused_lm_head
 
 from training.config import RunConfig
 from training.data.holdout import lay
-from training.memory.estimate import Choice
-from training.model.base import Place, checkpoint_layers, in_fp32
+from training.memory.batches import BatchConfig
+from training.model.base import adapters_to_fp32, checkpoint_layers
+from training.model.runtime import Runtime
 from training.run_folder import PARTIAL, Folder, publish, rotate, writing
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ OPTIMIZERS = {"adamw": "adamw_torch", "paged_adamw_8bit": "paged_adamw_8bit", "p
 
 
 def arguments(
-    config: RunConfig, place: Place, choice: Choice, folder: Folder, *, accumulate: int, steps: int
+    config: RunConfig, place: Runtime, choice: BatchConfig, folder: Folder, *, accumulate: int, steps: int
 ) -> SFTConfig:
     """The run's options as trl's. `steps`: optimiser steps of the whole run."""
     tenth = max(1, steps // 10)
@@ -94,7 +95,7 @@ class QloraTrainer(SFTTrainer):
         tokenizer: PreTrainedTokenizerFast,
         folder: Folder,
         config: RunConfig,
-        choice: Choice,
+        choice: BatchConfig,
         callbacks: list[TrainerCallback],
     ) -> None:
         self.folder, self.config = folder, config
@@ -114,7 +115,7 @@ class QloraTrainer(SFTTrainer):
         # Our loss divides by the labels of the whole step, which are counted for it, whatever the model's own loss does.
         self.model_accepts_loss_kwargs = True
         self._signature_columns: Any = ["input_ids", "labels", "seq_lengths"]
-        in_fp32(model)
+        adapters_to_fp32(model)
         fuse_head(model)
         checkpoint_layers(model, choice.checkpoint_layers)
 

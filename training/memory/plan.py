@@ -1,37 +1,46 @@
-"""`training plan`: what a run will take, before it is started."""
+"""`training plan`: memory, tokens, steps and time of a run, before it is started."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from training.config import RunConfig, check
 from training.data import holdout as data
 from training.errors import OptionError
-from training.memory import estimate as memory
-from training.memory.choose import load_of, pace_of, possible, room, wanted_per_step
-from training.memory.estimate import GIB, Choice
-from training.model import base as model
+from training.memory.batches import BatchConfig
+from training.memory.choose import available_memory, memory_inputs, possible_batches
+from training.memory.estimate import CUDA_CONTEXT, GIB, estimate_memory
+from training.memory.schedule import requested_windows, step_schedule
+from training.model import attention
+from training.model.runtime import Runtime, choose_runtime
+from training.model.sizes import count_adapter_weights, count_weights, dimensions, read_model_config
 from training.run_folder import Folder
 
-# Memory (GiB that PyTorch sees), dense 16-bit matrix rate (TFLOP/s, the makers' data sheets) and the share of it that a
-# QLoRA step reaches (measured on an H200, docs/qlora.md; carried over to the others).
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from training.memory.probe import Measurement
+
+# Memory (GiB that PyTorch sees), dense 16-bit matrix rate (TFLOP/s, from the data sheets) and precision.
 GPUS = {"t4": (14.6, 65, "fp16"), "l4": (22.0, 121, "bf16"), "a100": (79.0, 312, "bf16"), "h100": (79.0, 990, "bf16")}
-REACHED = 0.4
-FLOP_A_TOKEN = 4  # for each weight: forward 2, backward 2 more for the activations; the base's weights take no gradient
+MATRIX_RATE_SHARE = (
+    0.4  # of the matrix rate in a QLoRA step, measured on an H200 (docs/qlora.md), assumed for the others
+)
+# For each weight, 2 in the forward pass and 2 in the backward pass to the activations: the base has no weight gradients.
+FLOP_PER_TOKEN = 4
 
 
 def plan(options: RunConfig, gpu: str | None) -> tuple[dict[str, Any], list[str]]:
-    """Facts of the plan, and the lines that tell them.
+    """Plan a run; returns the plan as JSON and as the lines that the command prints.
 
     Raises:
         OptionError: `--gpu this` without a GPU.
-        MemoryShort: nothing fits; says what would.
+        NotEnoughMemory: nothing fits; the message names settings that would.
     """
-    from tempfile import TemporaryDirectory
-
-    from training.model.tokenizer import load_vocabulary
+    from training.model.tokenizer import load_tokenizer
     from training.run import base_model
 
     config = check(options)
@@ -39,107 +48,122 @@ def plan(options: RunConfig, gpu: str | None) -> tuple[dict[str, Any], list[str]
     with TemporaryDirectory(prefix="training-") as scratch:
         folder = Folder(Path(scratch))
         name = base_model(config, build, folder)
-        vocabulary = load_vocabulary(name, config.revision)
-        shape = model.read_shape(name, config.revision)
-        prepared = data.load(config, build, vocabulary)
-        place = _place(config, gpu)
-        facts = _planned(config, shape, prepared, place, gpu)
-        if gpu not in GPUS and place.device != "cpu":
-            found = _measured(config, name, prepared, place, facts["choice"], folder)
-            facts |= {"measured": found, "seconds": round(facts["tokens"] * found["seconds"] / found["tokens"], 1)}
-    return facts, list(_lines(facts))
+        tokenizer = load_tokenizer(name, config.revision)
+        model_config = read_model_config(name, config.revision)
+        prepared = data.load(config, build, tokenizer)
+        runtime = _runtime(config, gpu)
+        windows, packed = data.windows(prepared.train, config.max_tokens, seed=config.seed)
+        record, batch = _planned(config, model_config, prepared, runtime, gpu, len(windows))
+        record["fill"] = round(packed.fill, 4)
+        if gpu not in GPUS and runtime.device != "cpu":
+            measured = _measure_step(config, name, windows, runtime, batch, folder)
+            record["measured"] = _measured_record(measured)
+            record["seconds"] = round(record["tokens"] * measured.seconds / measured.tokens, 1)
+    return record, list(_lines(record))
 
 
 def _planned(
-    config: RunConfig, shape: dict[str, Any], prepared: data.Data, place: model.Place, gpu: str | None
-) -> dict[str, Any]:
-    windows, packed = data.windows(prepared.train, config.max_tokens, seed=config.seed)
-    per_step = wanted_per_step(config, len(windows))
-    available = int(GPUS[gpu][0] * GIB) - memory.CONTEXT if gpu in GPUS else room(config, place)
-    choice = possible(config, place, shape, per_step, prepared, available)[0]
-    pace = pace_of(config, choice, len(windows), per_step)
+    config: RunConfig,
+    model_config: dict[str, Any],
+    prepared: data.Data,
+    runtime: Runtime,
+    gpu: str | None,
+    windows: int,
+) -> tuple[dict[str, Any], BatchConfig]:
+    requested = requested_windows(config, windows)
+    available = int(GPUS[gpu][0] * GIB) - CUDA_CONTEXT if gpu in GPUS else available_memory(config, runtime)
+    batch = possible_batches(config, runtime, model_config, requested, prepared, available)[0]
+    schedule = step_schedule(config, batch, windows, requested)
     ledger = prepared.train.prepared.ledger
-    tokens = pace.steps * int(prepared.train.prepared.rows.lengths.sum()) / pace.steps_an_epoch
-    return {
-        "gpu": gpu or place.device,
+    tokens = schedule.steps * int(prepared.train.prepared.rows.lengths.sum()) / schedule.steps_per_epoch
+    record = {
+        "gpu": gpu or runtime.device,
         "room_gib": round(available / GIB, 1) if available is not None else None,
-        "choice": asdict(choice),
-        "memory_gib": memory.estimate(shape, load_of(config, place, choice, prepared)).table(),
-        "weights": memory.count_weights(shape).total,
-        "adapters": memory.count_adapters(shape, config.lora_r, config.targets),
+        "choice": asdict(batch),
+        "memory_gib": estimate_memory(model_config, memory_inputs(config, runtime, batch, prepared)).in_gib(),
+        "weights": count_weights(model_config).total,
+        "adapters": count_adapter_weights(model_config, config.lora_r, config.targets),
         "ledger": ledger.as_json(),
         "lost": ledger.sentences(),
-        "windows": len(windows),
-        "fill": round(packed.fill, 4),
-        "accumulate": pace.accumulate,
-        "steps": pace.steps,
+        "windows": windows,
+        "fill": 0.0,
+        "accumulate": schedule.accumulate,
+        "steps": schedule.steps,
         "tokens": round(tokens),
-        "seconds": _seconds(shape, tokens, choice, config, gpu),
+        "seconds": _seconds(model_config, tokens, batch, config, gpu),
     }
+    return record, batch
 
 
-def _place(config: RunConfig, gpu: str | None) -> model.Place:
-    from training.model import attention
-
+def _runtime(config: RunConfig, gpu: str | None) -> Runtime:
     if gpu in GPUS:
-        varlen = attention.SEGMENTS if gpu == "t4" else attention.VARLEN
-        return model.Place("cuda:0", GPUS[gpu][2], varlen, liger=True)
-    place = model.choose_place(config)
-    if gpu == "this" and place.device == "cpu":
-        raise OptionError(f"--gpu this: no GPU is visible to PyTorch here; plan for one of {', '.join(GPUS)}.")
-    return place
+        implementation = attention.SEGMENTS if gpu == "t4" else attention.VARLEN
+        return Runtime("cuda:0", GPUS[gpu][2], implementation, liger=True)
+    runtime = choose_runtime(config)
+    if gpu == "this" and runtime.device == "cpu":
+        raise OptionError(f"--gpu this: PyTorch sees no GPU on this machine; plan for one of {', '.join(GPUS)}.")
+    return runtime
 
 
-def _seconds(shape: dict[str, Any], tokens: float, choice: Choice, config: RunConfig, gpu: str | None) -> float | None:
-    """Time of the training steps by the rate that such steps reach; None where no rate is known."""
+def _seconds(
+    model_config: dict[str, Any], tokens: float, batch: BatchConfig, config: RunConfig, gpu: str | None
+) -> float | None:
+    """Time of the training steps from the GPU's matrix rate; None for a GPU without a known rate."""
     if gpu not in GPUS:
         return None
-    flop = FLOP_A_TOKEN * memory.count_weights(shape).linear * tokens
-    slow = choice.cost(memory.dimensions(shape).layers, config.max_tokens)
-    return round(flop * slow / (GPUS[gpu][1] * 1e12 * REACHED), 1)
+    flop = FLOP_PER_TOKEN * count_weights(model_config).linear * tokens
+    slowdown = batch.cost(dimensions(model_config).layers, config.max_tokens)
+    return round(flop * slowdown / (GPUS[gpu][1] * 1e12 * MATRIX_RATE_SHARE), 1)
 
 
-def _measured(
-    config: RunConfig, name: str, prepared: data.Data, place: model.Place, chosen: dict[str, Any], folder: Folder
-) -> dict[str, Any]:
-    """One step on the worst real batch, on the GPU here."""
+def _measure_step(
+    config: RunConfig, name: str, windows: Dataset, runtime: Runtime, batch: BatchConfig, folder: Folder
+) -> Measurement:
+    """Measure one step on the worst batch, on this machine's GPU."""
     from training.loop.trainer import arguments
-    from training.memory.probe import settle
+    from training.memory.probe import first_that_runs
     from training.run import adapt
 
-    choice = Choice(**chosen)
-    adapted = adapt(name, config, place)
-    windows, _ = data.windows(prepared.train, config.max_tokens, seed=config.seed)
-    _, found = settle(
-        adapted, [choice], windows, lambda c: arguments(config, place, c, folder, accumulate=1, steps=1), warm=1
+    adapted = adapt(name, config, runtime)
+    _, measured = first_that_runs(
+        adapted,
+        [batch],
+        windows,
+        lambda chosen: arguments(config, runtime, chosen, folder, accumulate=1, steps=1),
+        warm=1,
     )
+    return measured
+
+
+def _measured_record(measured: Measurement) -> dict[str, Any]:
     return {
-        "allocated_gib": round(found.allocated / GIB, 3),
-        "reserved_gib": round(found.reserved / GIB, 3),
-        "seconds": found.seconds,
-        "tokens": found.tokens,
+        "allocated_gib": round(measured.allocated / GIB, 3),
+        "reserved_gib": round(measured.reserved / GIB, 3),
+        "seconds": measured.seconds,
+        "tokens": measured.tokens,
     }
 
 
-def _lines(facts: dict[str, Any]) -> list[str]:
-    choice, ledger = facts["choice"], facts["ledger"]
-    of = f" of {facts['room_gib']}" if facts["room_gib"] is not None else ""
+def _lines(record: dict[str, Any]) -> list[str]:
+    batch, ledger, memory = record["choice"], record["ledger"], record["memory_gib"]
+    limit = f" of {record['room_gib']}" if record["room_gib"] is not None else ""
     lines = [
-        f"Model       {facts['weights'] / 1e9:.2f} billion weights, {facts['adapters'] / 1e6:.1f} million in the adapters",
+        f"Model       {record['weights'] / 1e9:.2f} billion weights, {record['adapters'] / 1e6:.1f} million in the adapters",
         f"Data        {ledger['rows']} conversations, {ledger['tokens_trained']} tokens trained, "
         f"{ledger['tokens_masked']} masked",
-        *(f"            {sentence}" for sentence in facts["lost"]),
-        f"Windows     {facts['windows']}, {facts['fill']:.1%} full; {facts['steps']} steps, {facts['tokens']} tokens",
-        f"Chosen      {choice['micro_batch']} windows in a pass, {choice['checkpoint_layers']} layers checkpointed, "
-        f"{choice['optimizer']}",
-        f"Memory      {facts['memory_gib']['total']:.2f} GiB{of} on {facts['gpu']}, estimated:",
-        *(f"            {part:12} {size:8.2f} GiB" for part, size in facts["memory_gib"].items() if part != "total"),
+        *(f"            {sentence}" for sentence in record["lost"]),
+        f"Windows     {record['windows']}, {record['fill']:.1%} full; {record['steps']} steps, {record['tokens']} tokens",
+        f"Batch       {batch['micro_batch']} windows in a pass, {batch['checkpoint_layers']} layers checkpointed, "
+        f"{batch['optimizer']}",
+        f"Memory      {memory['total']:.2f} GiB{limit} on {record['gpu']}, estimated:",
+        *(f"            {part:12} {size:8.2f} GiB" for part, size in memory.items() if part != "total"),
     ]
-    if facts.get("measured"):
-        found = facts["measured"]
+    if record.get("measured"):
+        measured = record["measured"]
         lines.append(
-            f"Measured    {found['allocated_gib']:.2f} GiB allocated, {found['seconds']:.2f} s for {found['tokens']} tokens"
+            f"Measured    {measured['allocated_gib']:.2f} GiB allocated, {measured['seconds']:.2f} s for "
+            f"{measured['tokens']} tokens"
         )
-    if facts["seconds"] is not None:
-        lines.append(f"Time        about {facts['seconds'] / 60:.1f} minutes of training")
+    if record["seconds"] is not None:
+        lines.append(f"Time        about {record['seconds'] / 60:.1f} minutes of training")
     return lines

@@ -1,4 +1,4 @@
-"""One measured step on the worst real batch, which leaves no trace: what will fit is tried before the first step."""
+"""Measures one training step on the worst real batch, and restores the model afterwards."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from bitsandbytes.functional import GlobalPageManager
 from transformers import Trainer
 
 from training.data.holdout import lay
-from training.errors import MemoryShort
-from training.memory.estimate import GIB, Choice
+from training.errors import NotEnoughMemory
+from training.memory.batches import BatchConfig
+from training.memory.estimate import GIB
 from training.model.base import checkpoint_layers
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Peak memory of one step in bytes (0 on a CPU), allocated and reserved, and how long the step took, in seconds."""
+class Measurement:
+    """Peak memory of one step in bytes (0 on a CPU), allocated and reserved, and the step's duration in seconds."""
 
     allocated: int
     reserved: int
@@ -36,44 +37,46 @@ class Measured:
 
 
 def worst_batch(windows: Dataset, micro_batch: int) -> list[dict[str, Any]]:
-    """The windows that take the most: of those with the most tokens, the ones with the most trained ones."""
+    """The windows with the most tokens, and among equals those with the most trained tokens; repeated if too few."""
     lengths = np.array([len(ids) for ids in windows["input_ids"]])
     trained = np.array([sum(label >= 0 for label in labels) for labels in windows["labels"]])
     order = np.lexsort((-trained, -lengths))[:micro_batch]
-    return [windows[int(place)] for place in np.resize(order, micro_batch)]
+    return [windows[int(index)] for index in np.resize(order, micro_batch)]
 
 
 def measure(
-    model: PeftModel, args: SFTConfig, batch: list[dict[str, Any]], choice: Choice, *, warm: int = 0
-) -> Measured:
-    """Forward, backward and a step of the optimiser on `batch`, then everything as it was before.
+    model: PeftModel, args: SFTConfig, batch: list[dict[str, Any]], config: BatchConfig, *, warm: int = 0
+) -> Measurement:
+    """Run forward, backward and a step of the optimizer on `batch`, then restore everything.
 
-    The optimiser's moments are made before the pass that counts: they are there in every step but the first. Kernels are
-    compiled in the first pass: a time worth telling takes `warm` passes before it.
+    The optimizer's moments are allocated before the measured pass, because every step but the first has them.
+
+    Args:
+        warm: passes before the measured one; kernels are compiled in the first pass, so a useful time needs one.
     """
-    checkpoint_layers(model, choice.checkpoint_layers)
+    checkpoint_layers(model, config.checkpoint_layers)
     device = next(model.parameters()).device
     inputs = lay(batch, device)
-    with untouched(model):
+    with restored_afterwards(model):
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        kind, settings = Trainer.get_optimizer_cls_and_kwargs(args)
-        optimizer = kind(parameters, **settings)
+        optimizer_class, settings = Trainer.get_optimizer_cls_and_kwargs(args)
+        optimizer = optimizer_class(parameters, **settings)
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter)
         optimizer.step()
         for _ in range(warm + 1):
             optimizer.zero_grad(set_to_none=True)
-            _reset(device)
-            began = time.perf_counter()
-            _pass(model, args, inputs)
+            _reset_peaks(device)
+            start = time.perf_counter()
+            _forward_and_backward(model, args, inputs)
             optimizer.step()
         allocated, reserved = _peaks(device)
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start
         del optimizer
-    return Measured(allocated, reserved, seconds, int(inputs["input_ids"].numel()))
+    return Measurement(allocated, reserved, seconds, int(inputs["input_ids"].numel()))
 
 
-def _pass(model: PeftModel, args: SFTConfig, inputs: dict[str, Any]) -> None:
+def _forward_and_backward(model: PeftModel, args: SFTConfig, inputs: dict[str, Any]) -> None:
     half = torch.bfloat16 if args.bf16 else torch.float16
     model.train()
     with torch.autocast(inputs["input_ids"].device.type, dtype=half, enabled=args.bf16 or args.fp16):
@@ -82,7 +85,7 @@ def _pass(model: PeftModel, args: SFTConfig, inputs: dict[str, Any]) -> None:
     loss.backward()
 
 
-def _reset(device: torch.device) -> None:
+def _reset_peaks(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -96,57 +99,60 @@ def _peaks(device: torch.device) -> tuple[int, int]:
 
 
 @contextmanager
-def untouched(model: torch.nn.Module) -> Iterator[None]:
-    """Adapters, gradients, mode and random states afterwards as before.
+def restored_afterwards(model: torch.nn.Module) -> Iterator[None]:
+    """Restore adapters, gradients, training mode and random states on exit.
 
-    So is bitsandbytes' list of paged tensors, which grows with every paged optimiser and keeps them alive.
+    Also bitsandbytes' global list of paged tensors, which every paged optimizer extends and which keeps them alive.
     """
-    before = {name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters() if p.requires_grad}
+    adapters = {
+        name: parameter.detach().to("cpu", copy=True)
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
     states = (random.getstate(), np.random.get_state(), torch.get_rng_state())
-    on_gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
+    gpu_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
     training = model.training
-    paged = GlobalPageManager.get_instance().paged_tensors  # type: ignore[no-untyped-call]
-    known = len(paged)
+    paged_tensors = GlobalPageManager.get_instance().paged_tensors  # type: ignore[no-untyped-call]
+    paged_before = len(paged_tensors)
     try:
         yield
     finally:
-        del paged[known:]
+        del paged_tensors[paged_before:]
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                if name in before:
-                    parameter.copy_(before[name])
+                if name in adapters:
+                    parameter.copy_(adapters[name])
                     parameter.grad = None
         random.setstate(states[0])
         np.random.set_state(states[1])
         torch.set_rng_state(states[2])
-        if on_gpu is not None:
-            torch.cuda.set_rng_state_all(on_gpu)
+        if gpu_states is not None:
+            torch.cuda.set_rng_state_all(gpu_states)
         model.train(training)
 
 
-def settle(
+def first_that_runs(
     model: PeftModel,
-    choices: list[Choice],
+    batches: list[BatchConfig],
     windows: Dataset,
-    arguments: Callable[[Choice], SFTConfig],
+    arguments: Callable[[BatchConfig], SFTConfig],
     *,
     warm: int = 0,
-) -> tuple[Choice, Measured]:
-    """The first of `choices` that really runs; they come fastest first and all fit by the estimate.
+) -> tuple[BatchConfig, Measurement]:
+    """Measure `batches` in order and return the first that does not run out of memory.
 
     Raises:
-        MemoryShort: none of them does.
+        NotEnoughMemory: all of them run out of memory.
     """
-    for choice in choices:
+    for batch in batches:
         try:
-            return choice, measure(
-                model, arguments(choice), worst_batch(windows, choice.micro_batch), choice, warm=warm
-            )
+            rows = worst_batch(windows, batch.micro_batch)
+            return batch, measure(model, arguments(batch), rows, batch, warm=warm)
         except torch.OutOfMemoryError:
             model.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
-    smallest = choices[-1]
-    raise MemoryShort(
-        f"Not even {smallest.micro_batch} window(s) with {smallest.checkpoint_layers} checkpointed layers fit into the "
-        f"GPU's {torch.cuda.mem_get_info()[1] / GIB:.0f} GiB: lower --max-tokens or --lora-r, or free the GPU."
+    smallest = batches[-1]
+    raise NotEnoughMemory(
+        f"Even {smallest.micro_batch} window(s) with {smallest.checkpoint_layers} checkpointed layers do not fit into the "
+        f"GPU's {torch.cuda.mem_get_info()[1] / GIB:.0f} GiB: lower --max-tokens or --lora-r, or free GPU memory."
     )

@@ -9,7 +9,7 @@
 
 Neither gets a mask. Without boundaries packed conversations would see each other in silence: that is an error here.
 A sliding window (Mistral's) is kept; what neither can compute (Gemma 2's soft cap, gpt-oss's sinks) is an error too, and
-what is not known here is found by `against_stock`, which compares with transformers' own attention before the first step.
+what is not known here is found by `check_against_stock`, which compares with transformers' own attention before the first step.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _no_mask(*_: Any, **__: Any) -> None:
     return None
 
 
-def choose(wanted: str, device: torch.device) -> str:
+def choose_attention(wanted: str, device: torch.device) -> str:
     """The registered name for `--attention`, given the device.
 
     Raises:
@@ -167,7 +167,7 @@ def _boundaries(kwargs: dict[str, Any]) -> tuple[Tensor, int]:
     return bounds, int(kwargs["max_length_q"])
 
 
-def self_test(model: torch.nn.Module, windows: Any, *, bound: float = 0.0) -> float:
+def check_leaks(model: torch.nn.Module, windows: Any, *, bound: float = 0.0) -> float:
     """Change one packed neighbour and see that the other's logits stay the same.
 
     Takes the first window of `windows` (columns input_ids, seq_lengths) that holds two conversations, and replaces the
@@ -199,7 +199,7 @@ def self_test(model: torch.nn.Module, windows: Any, *, bound: float = 0.0) -> fl
     return difference
 
 
-def against_stock(model: torch.nn.Module, windows: Any, *, bound: float) -> float:
+def check_against_stock(model: torch.nn.Module, windows: Any, *, bound: float) -> float:
     """See that the longest conversation, alone, gets the logits that transformers' own attention gives it.
 
     Returns the mean difference of its last logits (root of the mean square) as a share of their spread.
@@ -215,7 +215,7 @@ def against_stock(model: torch.nn.Module, windows: Any, *, bound: float) -> floa
     start, length = int(sum(lengths[number][:place])), int(lengths[number][place])
     ids = torch.tensor(windows[number]["input_ids"][start : start + length], device=next(model.parameters()).device)
     ours = _last_logits(model, ids, [length])
-    with plain_attention(model):
+    with stock_attention(model):
         stock = _last_logits(model, ids, None)
     difference = float((ours - stock).square().mean().sqrt() / stock.std())
     if not difference <= bound:
@@ -227,7 +227,7 @@ def against_stock(model: torch.nn.Module, windows: Any, *, bound: float) -> floa
 
 
 @contextmanager
-def plain_attention(model: Any) -> Iterator[None]:
+def stock_attention(model: Any) -> Iterator[None]:
     """transformers' own attention and evaluation mode; afterwards as before."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     before, training = base.config._attn_implementation, model.training

@@ -1,9 +1,10 @@
-"""LoRA on 4-bit layers in one autograd step, for all layers that read the same input together.
+"""LoRA on 4-bit layers in one autograd function, for all layers that read the same input.
 
-peft computes an adapter as a chain: two products, a scaling, an addition, and as many again backwards, each of which reads and
-writes all activations; on a fast GPU that takes longer than the products. Here the scaling and the additions happen inside
-the products (addmm), and layers that share an input (q, k, v; gate, up) share their adapters' product with it, forwards
-and backwards, and sum up its gradient in place (docs/qlora.md has the gain). The numbers are peft's, to rounding; for each layer
+peft computes an adapter as a chain of two products, a scaling and an addition, and as many again in the backward pass.
+Each of them reads and writes all activations, which on a fast GPU takes longer than the products. Here the scaling and
+the additions happen inside the products (addmm), and layers that share an input (q, k, v; gate, up) share their adapters'
+product with it in both directions and accumulate its gradient in place (docs/qlora.md shows the gain). The results equal
+peft's up to rounding. For each layer
 
     y  = x W' + s (x A') B'        W: the dequantised base weight, A: rank x in, B: out x rank, s = alpha / rank
     dx = g W + s (g B) A           dA = s (g B)' x        dB = s g' (x A')
@@ -26,87 +27,90 @@ SHARED_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
 class AdaptedLinears(torch.autograd.Function):
-    """`y` above for each of some layers; weights are dequantised twice, so that nothing of their size is kept."""
+    """`y` above for each layer of a group. Weights are dequantised in both passes, so that none is kept in between."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layers: list[Any], *adapters: Tensor) -> tuple[Tensor, ...]:
-        """x: tokens x in; adapters: A of each layer, then B of each, in any float type; all products in x's.
+    def forward(ctx: Any, x: Tensor, layers: list[Linear4bit], *adapters: Tensor) -> tuple[Tensor, ...]:
+        """Compute the outputs, tokens x out for each layer.
 
-        Returns tokens x out for each layer.
+        Args:
+            x: tokens x in; its type is the type of all products.
+            adapters: A of each layer, then B of each layer, in any floating-point type.
         """
         count = len(layers)
-        low = torch.cat([a.to(x.dtype) for a in adapters[:count]])
-        high = [b.to(x.dtype) for b in adapters[count:]]
-        inner = x @ low.t()
+        a_all = torch.cat([a.to(x.dtype) for a in adapters[:count]])
+        b_each = [b.to(x.dtype) for b in adapters[count:]]
+        inner = x @ a_all.t()
         outputs = []
-        for layer, b, part in zip(layers, high, inner.tensor_split(count, 1), strict=True):
+        for layer, b, part in zip(layers, b_each, inner.tensor_split(count, 1), strict=True):
             y = part.mul_(_scale(layer)) @ b.t()
-            outputs.append(y.addmm_(x, _weight(layer, x.dtype).t()))  # the large product last: it adds at no cost
-        ctx.save_for_backward(x, inner, low, *high)
+            outputs.append(y.addmm_(x, _weight(layer, x.dtype).t()))  # the large product last: its addition is free
+        ctx.save_for_backward(x, inner, a_all, *b_each)
         ctx.layers, ctx.types = layers, [part.dtype for part in adapters]
         return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of x and of the adapters."""
-        x, inner, low, *high = ctx.saved_tensors
+        """Compute the gradients of x and of the adapters."""
+        x, inner, a_all, *b_each = ctx.saved_tensors
         layers, count = ctx.layers, len(ctx.layers)
         inner_grad = torch.empty_like(inner)
-        for layer, g, b, part in zip(layers, grads, high, inner_grad.tensor_split(count, 1), strict=True):
+        for layer, g, b, part in zip(layers, grads, b_each, inner_grad.tensor_split(count, 1), strict=True):
             torch.mm(g, b, out=part).mul_(_scale(layer))
         da = (inner_grad.t() @ x).tensor_split(count)
         db = [g.t() @ part for g, part in zip(grads, inner.tensor_split(count, 1), strict=True)]
         dx = None
         if ctx.needs_input_grad[0]:
-            dx = inner_grad @ low
+            dx = inner_grad @ a_all
             for layer, g in zip(layers, grads, strict=True):
                 dx.addmm_(g, _weight(layer, g.dtype))
-        return dx, None, *(part.to(kind) for part, kind in zip((*da, *db), ctx.types, strict=True))
+        return dx, None, *(part.to(dtype) for part, dtype in zip((*da, *db), ctx.types, strict=True))
 
 
 def _scale(layer: Linear4bit) -> float:
     return float(layer.scaling[layer.active_adapters[0]])
 
 
-def _weight(layer: Linear4bit, kind: torch.dtype) -> Tensor:
-    held: Any = layer.get_base_layer().weight
-    return functional.dequantize_4bit(held.data, held.quant_state).to(kind)
+def _weight(layer: Linear4bit, dtype: torch.dtype) -> Tensor:
+    quantized: Any = layer.get_base_layer().weight
+    return functional.dequantize_4bit(quantized.data, quantized.quant_state).to(dtype)
 
 
 def fuse_adapters(model: PeftModel) -> int:
-    """Give every plain adapted 4-bit layer the fused step while training; returns how many there are.
+    """Give every plain adapted 4-bit layer the fused training step; returns the number of these layers.
 
-    A layer with dropout, a bias or another variant (DoRA, …) keeps peft's way, and so does any that is merged or switched off.
+    Layers with dropout, a bias or a variant (DoRA, …) keep peft's own step, and so do merged and disabled adapters.
     """
-    fused, pending = 0, _Pending()
+    fused, shared = 0, _SharedOutputs()
     for module in model.modules():
-        layers = {name: part for name, part in module.named_children() if isinstance(part, Linear4bit) and _plain(part)}
-        for group in _groups(layers):
+        layers = {name: part for name, part in module.named_children() if isinstance(part, Linear4bit)}
+        for group in _groups({name: layer for name, layer in layers.items() if _is_plain(layer)}):
             fused += len(group)
             for layer in group:
-                layer.forward = _Forward(layer, group, pending)
+                layer.forward = _FusedForward(layer, group, shared)
     return fused
 
 
 def _groups(layers: dict[str, Any]) -> list[list[Any]]:
-    """The layers of one module, those that share their input together."""
+    """The layers of one module in groups that share their input."""
     groups = [[layers.pop(name) for name in names] for names in SHARED_INPUT if layers.keys() >= set(names)]
     return groups + [[layer] for layer in layers.values()]
 
 
-def _plain(layer: Any) -> bool:
+def _is_plain(layer: Any) -> bool:
     names = layer.active_adapters
     if len(names) != 1 or layer.get_base_layer().bias is not None:
         return False
     name = names[0]
-    dropout = isinstance(layer.lora_dropout[name], torch.nn.Identity)
-    return dropout and name not in layer.lora_variant and not layer.lora_bias[name]
+    no_dropout = isinstance(layer.lora_dropout[name], torch.nn.Identity)
+    return no_dropout and name not in layer.lora_variant and not layer.lora_bias[name]
 
 
-class _Pending:
-    """What a group's first layer has computed for the others: one slot for the model, as its layers run one by one.
+class _SharedOutputs:
+    """Outputs that a group's first layer has computed for the others.
 
-    (A slot for each group would hold on to the graph of a pass that ran out of memory.)
+    The whole model has one slot, because its layers run one after the other. A slot for each group would keep the graph
+    of a pass that ran out of memory alive.
     """
 
     def __init__(self) -> None:
@@ -114,20 +118,19 @@ class _Pending:
         self.outputs: dict[Any, Tensor] = {}
 
     def take(self, layer: Any, group: list[Any], x: Tensor) -> Tensor:
+        """The output of `layer` on `x`; computes the whole group when the slot holds another one."""
         if self.source is not x or layer not in self.outputs:
-            self.source, self.outputs = None, {}  # before others are made
-            self.source, self.outputs = x, dict(zip(group, _together(group, x), strict=True))
+            self.source, self.outputs = None, {}  # freed before new ones are computed
+            self.source, self.outputs = x, dict(zip(group, _compute_group(group, x), strict=True))
         y = self.outputs.pop(layer)
         if not self.outputs:
             self.source = None
         return y
 
 
-def _together(group: list[Any], x: Tensor) -> list[Tensor]:
+def _compute_group(group: list[Any], x: Tensor) -> list[Tensor]:
     name = group[0].active_adapters[0]
-    adapters = [
-        part[name].weight for kind in ("lora_A", "lora_B") for part in (getattr(layer, kind) for layer in group)
-    ]
+    adapters = [getattr(layer, kind)[name].weight for kind in ("lora_A", "lora_B") for layer in group]
     if torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
     with torch.autocast(x.device.type, enabled=False):
@@ -135,14 +138,14 @@ def _together(group: list[Any], x: Tensor) -> list[Tensor]:
     return [y.reshape(*x.shape[:-1], -1) for y in flat]
 
 
-class _Forward:
-    """A layer's forward pass: fused where gradients are wanted, peft's own otherwise."""
+class _FusedForward:
+    """A layer's forward pass: fused when gradients are computed, peft's own otherwise."""
 
-    def __init__(self, layer: Any, group: list[Any], pending: _Pending) -> None:
-        self.layer, self.group, self.pending, self.plain = layer, group, pending, type(layer).forward
+    def __init__(self, layer: Any, group: list[Any], shared: _SharedOutputs) -> None:
+        self.layer, self.group, self.shared, self.peft_forward = layer, group, shared, type(layer).forward
 
     def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if self.layer.disable_adapters or self.layer.merged or not torch.is_grad_enabled():
-            plain: Tensor = self.plain(self.layer, x, *args, **kwargs)
-            return plain
-        return self.pending.take(self.layer, self.group, x)
+            y: Tensor = self.peft_forward(self.layer, x, *args, **kwargs)
+            return y
+        return self.shared.take(self.layer, self.group, x)

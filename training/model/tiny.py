@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from dataprep.contract import Build
-from training.model.tokenizer import Vocabulary
+from training.model.tokenizer import ChatTokenizer
 from training.run_folder import writing
 
 VOCABULARY = 1024
@@ -25,7 +25,7 @@ SHAPE = {
 LEARNT_FROM = 2000  # rows
 
 
-def learn_vocabulary(texts: Iterable[str], special: Iterable[str], size: int = VOCABULARY) -> Vocabulary:
+def train_tokenizer(texts: Iterable[str], special: Iterable[str], size: int = VOCABULARY) -> ChatTokenizer:
     """A byte-level BPE vocabulary: it holds any text."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -41,14 +41,14 @@ def learn_vocabulary(texts: Iterable[str], special: Iterable[str], size: int = V
     )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.encode_special_tokens = True
-    return Vocabulary(tokenizer, {"pad_token": "<pad>"}, None)
+    return ChatTokenizer(tokenizer, {"pad_token": "<pad>"}, None)
 
 
-def learn(table: pa.Table, template: dict[str, Any]) -> Vocabulary:
+def learn(table: pa.Table, template: dict[str, Any]) -> ChatTokenizer:
     """A vocabulary learnt from the first rows of a build, with the special tokens of its template."""
     special = [token for token in (template.get("bos_token"), template["end_token"]) if token]
     texts = table.slice(0, LEARNT_FROM)["text"].to_pylist()
-    return learn_vocabulary(texts, [*special, *template["special_tokens"]])
+    return train_tokenizer(texts, [*special, *template["special_tokens"]])
 
 
 def make(folder: Path, build: Build, seed: int) -> None:
@@ -63,7 +63,7 @@ def make(folder: Path, build: Build, seed: int) -> None:
         _write(folder, vocabulary, template, seed)
 
 
-def _write(folder: Path, vocabulary: Vocabulary, template: dict[str, Any], seed: int) -> None:
+def _write(folder: Path, vocabulary: ChatTokenizer, template: dict[str, Any], seed: int) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -29,7 +29,7 @@ SPARE_TOKENS = ("<pad>", "[PAD]", "<|finetune_right_pad_id|>", "<|reserved_speci
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class ChatTokenizer:
     """A tokenizer and what is known of it. `facts` is the content of tokenizer_config.json, `{}` where there is none."""
 
     backend: Tokenizer
@@ -101,7 +101,7 @@ class Vocabulary:
         return tokenizer
 
 
-def load_vocabulary(model: str, revision: str | None = None) -> Vocabulary:
+def load_tokenizer(model: str, revision: str | None = None) -> ChatTokenizer:
     """The tokenizer of a model's folder or of a repository on the Hugging Face Hub.
 
     Raises:
@@ -113,7 +113,7 @@ def load_vocabulary(model: str, revision: str | None = None) -> Vocabulary:
             "there" if Path(model).expanduser().is_dir() else "on the Hub or, where that is out of reach, in its cache"
         )
         raise ModelError(f"{model} has no tokenizer: neither tokenizer.json nor tokenizer.model is {where}.")
-    facts = read_facts(paths["tokenizer_config.json"]) if "tokenizer_config.json" in paths else {}
+    facts = read_json_object(paths["tokenizer_config.json"]) if "tokenizer_config.json" in paths else {}
     backend = (
         _from_json(paths["tokenizer.json"]) if "tokenizer.json" in paths else _from_model(paths["tokenizer.model"])
     )
@@ -122,10 +122,10 @@ def load_vocabulary(model: str, revision: str | None = None) -> Vocabulary:
         template = paths["chat_template.jinja"].read_text("utf-8")
     if "tokenizer.json" not in paths or not facts:
         facts = _usual_marks(backend) | facts
-    return Vocabulary(backend, facts, template if isinstance(template, str) else None)
+    return ChatTokenizer(backend, facts, template if isinstance(template, str) else None)
 
 
-def read_facts(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
     """The JSON object in a model's file.
 
     Raises:

@@ -52,9 +52,9 @@ def meta(tmp_path_factory, llama2):
 
 @pytest.fixture(scope="module")
 def converted(meta):
-    from training.model.tokenizer import load_vocabulary
+    from training.model.tokenizer import load_tokenizer
 
-    return load_vocabulary(str(meta[1].parent))
+    return load_tokenizer(str(meta[1].parent))
 
 
 def metas_rule(processor, pairs):
@@ -96,7 +96,7 @@ def test_guanaco_ids_are_metas(llama2, meta, guanaco):
 @real
 @pytest.mark.parametrize("legacy", [True, False, None])
 def test_any_legacy_setting_and_a_lone_model_give_the_same_ids(tmp_path, llama2, meta, guanaco, legacy):
-    from training.model.tokenizer import load_vocabulary
+    from training.model.tokenizer import load_tokenizer
 
     folder = tmp_path / "model"
     folder.mkdir()
@@ -107,7 +107,7 @@ def test_any_legacy_setting_and_a_lone_model_give_the_same_ids(tmp_path, llama2,
     source = REAL / "llama2" / "tokenizer.json" if legacy is not None else meta[1]
     (folder / source.name).write_bytes(source.read_bytes())
     rows = table(guanaco[:100])
-    assert (encode(rows, load_vocabulary(str(folder))).ids == encode(rows, llama2).ids).all()
+    assert (encode(rows, load_tokenizer(str(folder))).ids == encode(rows, llama2).ids).all()
 
 
 @real
@@ -153,20 +153,20 @@ def test_a_special_token_that_the_tokenizer_lacks_is_named(llama2):
 def test_a_tokenizer_that_cannot_hold_the_text_is_told():
     from tokenizers import AddedToken, Tokenizer, models
 
-    from training.model.tokenizer import Vocabulary
+    from training.model.tokenizer import ChatTokenizer
 
     backend = Tokenizer(models.BPE({"a": 0, "?": 1}, [], unk_token="?"))
     backend.add_special_tokens([AddedToken("<s>", special=True), AddedToken("</s>", special=True)])
     with pytest.raises(DataError, match="Row x"):
-        encode(table([row("x", [("a", "b")])]), Vocabulary(backend, {}, None))
+        encode(table([row("x", [("a", "b")])]), ChatTokenizer(backend, {}, None))
 
 
 @pytest.fixture(scope="module")
 def bytes_vocabulary():
     """A byte-level vocabulary, as Llama 3's and Qwen's are."""
-    from training.model.tiny import learn_vocabulary
+    from training.model.tiny import train_tokenizer
 
-    return learn_vocabulary(["some text to learn from, any will do"], ["<|im_start|>", "<|im_end|>", "<s>", "</s>"])
+    return train_tokenizer(["some text to learn from, any will do"], ["<|im_start|>", "<|im_end|>", "<s>", "</s>"])
 
 
 chat = st.lists(
@@ -226,7 +226,7 @@ def test_an_answer_with_a_token_untrained_is_found(llama2, monkeypatch, answer, 
 def test_what_a_normaliser_changes_is_let_pass_only_where_there_is_one(bytes_vocabulary):
     from tokenizers import Tokenizer, normalizers
 
-    from training.model.tokenizer import Vocabulary
+    from training.model.tokenizer import ChatTokenizer
 
     rows = table([row("x", [("hi", "cafe\u0301 ﬁne")], style="chatml")])  # e with an accent of its own, and a ligature
     found = encode(rows, bytes_vocabulary)
@@ -234,10 +234,10 @@ def test_what_a_normaliser_changes_is_let_pass_only_where_there_is_one(bytes_voc
     backend = Tokenizer.from_str(bytes_vocabulary.backend.to_str())
     backend.encode_special_tokens = True
     backend.normalizer = normalizers.NFC()
-    encode(rows, Vocabulary(backend, {}, None))  # the accent is joined, as the tokenizer's makers want it
+    encode(rows, ChatTokenizer(backend, {}, None))  # the accent is joined, as the tokenizer's makers want it
     from training.data import encode as module
 
-    assert module._same("café", "cafe\u0301", Vocabulary(backend, {}, None))
-    assert not module._same("fine", "ﬁne", Vocabulary(backend, {}, None))
+    assert module._same("café", "cafe\u0301", ChatTokenizer(backend, {}, None))
+    assert not module._same("fine", "ﬁne", ChatTokenizer(backend, {}, None))
     assert not module._same("café", "cafe\u0301", bytes_vocabulary)
     assert not module._same("fine ", "fine", bytes_vocabulary) and not module._same("fine", "  fine", bytes_vocabulary)

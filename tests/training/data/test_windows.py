@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.support.training_builds import table
 from training.data.encode import IGNORED, Encoded, encode
-from training.data.holdout import Split, windows
+from training.data.holdout import Split, windows, with_empty_windows
 from training.data.labels import prepare
 from training.data.windows import pack
 
@@ -27,7 +27,8 @@ def test_each_row_once_and_no_window_over_its_size(lengths, size):
 def test_several_processes_share_the_windows_evenly(lengths, size, multiple):
     """Each row once, in as many windows as there are packed; what makes their number even is empty and trains nothing."""
     split = split_of(lengths)
-    dataset, packed = windows(split, size, seed=0, multiple_of=multiple)
+    dataset, packed = windows(split, size, seed=0)
+    dataset = with_empty_windows(dataset, multiple)
     real = len(packed.windows)
     assert len(dataset) % multiple == 0 and 0 <= len(dataset) - real < multiple
     rows = [row for window in packed.windows for row in window]
@@ -45,7 +46,8 @@ def test_several_processes_share_the_windows_evenly(lengths, size, multiple):
 
 
 def test_windows_that_cannot_be_halved_are_made_even():
-    dataset, packed = windows(split_of([50] * 7), 50, seed=0, multiple_of=2)
+    dataset, packed = windows(split_of([50] * 7), 50, seed=0)
+    dataset = with_empty_windows(dataset, 2)
     assert len(packed.windows) == 7 and len(dataset) == 8 and packed.fill == 1.0
 
 

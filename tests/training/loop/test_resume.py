@@ -147,11 +147,11 @@ def test_other_versions_are_told_and_kept(config, killed, capsys):
 
 
 def test_memory_gb_holds_on_resume(config, killed, monkeypatch):
-    from training.memory import choose as settling
+    from training.memory import choose
 
     killed(config, 2)
     asked = []
-    monkeypatch.setattr(settling, "room", lambda config, place: asked.append(config.memory_gb))
+    monkeypatch.setattr(choose, "available_memory", lambda config, place: asked.append(config.memory_gb))
     run(replace(config, memory_gb=15.0))
     assert asked == [15.0]
 

@@ -1,118 +1,131 @@
-"""What is settled before the first step, and what `training plan` tells of it."""
+"""What a run decides before its first step, and what `training plan` prints about it."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.support.shapes import LLAMA_2_7B
 from training import run
 from training.config import TINY_DEFAULTS, RunConfig
 from training.data import holdout as data
-from training.errors import MemoryShort, OptionError
-from training.memory.choose import possible, settle
-from training.memory.estimate import CONTEXT, GIB
+from training.errors import NotEnoughMemory, OptionError
+from training.memory import plan as planning
+from training.memory import probe
+from training.memory.choose import RunPlan, choose_run_plan, possible_batches
+from training.memory.estimate import CUDA_CONTEXT, GIB
 from training.memory.plan import GPUS, plan
-from training.model import base as model
-from training.model.tokenizer import load_vocabulary
+from training.model.runtime import Runtime, choose_runtime
+from training.model.sizes import read_model_config
+from training.model.tiny import train_tokenizer
+from training.model.tokenizer import load_tokenizer
 from training.run_folder import Folder
 
-LLAMA = {
-    "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
-    "num_key_value_heads": 32, "vocab_size": 32000, "model_type": "llama",
-}  # fmt: skip
-GPU = model.Place("cuda:0", "bf16", "dataprep_varlen", liger=True)
+GPU = Runtime("cuda:0", "bf16", "dataprep_varlen", liger=True)
+SEVEN_B = RunConfig(data=Path("."), model="m")
 
 
 @pytest.fixture(scope="module")
-def config(small_build):
+def config(small_build: Path) -> RunConfig:
     return RunConfig(data=small_build, model="tiny", device="cpu", **TINY_DEFAULTS | {"max_tokens": 256})
 
 
 @pytest.fixture(scope="module")
-def settled(config, tmp_path_factory):
-    """settle() on a tiny model, as a run calls it; takes other options."""
+def planned(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RunPlan]:
+    """`choose_run_plan` on a tiny model, as a run calls it; its arguments replace options."""
     build = data.open_data(config)
-    folder = Folder(tmp_path_factory.mktemp("settled"))
+    folder = Folder(tmp_path_factory.mktemp("planned"))
     name = run.base_model(config, build, folder)
-    place = model.choose_place(config)
-    prepared = data.load(config, build, load_vocabulary(name))
-    shape = model.read_shape(name, None)
-    adapted = run.adapt(name, config, place)
-    return lambda **options: settle(replace(config, **options), place, shape, prepared, adapted, folder, None, 1)
+    runtime = choose_runtime(config)
+    prepared = data.load(config, build, load_tokenizer(name))
+    model_config = read_model_config(name, None)
+    adapted = run.adapt(name, config, runtime)
+
+    def choose(**options: Any) -> RunPlan:
+        return choose_run_plan(
+            replace(config, **options), runtime, model_config, prepared, adapted, folder, None, processes=1
+        )
+
+    return choose
 
 
 @pytest.mark.parametrize("options", [{}, {"micro_batch": 3}, {"micro_batch": 3, "max_steps": None, "epochs": 5.0}])
-def test_plan_and_run_count_the_same(config, settled, options):
-    facts, _ = plan(replace(config, **options), None)
-    found = settled(**options)
-    assert (facts["steps"], facts["accumulate"]) == (found.steps, found.accumulate)
-    assert facts["windows"] == len(found.windows) and facts["choice"]["micro_batch"] == found.choice.micro_batch
+def test_plan_and_run_count_the_same_steps_and_windows(
+    config: RunConfig, planned: Callable[..., RunPlan], options: dict[str, Any]
+) -> None:
+    record, _ = plan(replace(config, **options), None)
+    run_plan = planned(**options)
+    assert (record["steps"], record["accumulate"]) == (run_plan.steps, run_plan.accumulate)
+    assert record["windows"] == len(run_plan.windows)
+    assert record["choice"]["micro_batch"] == run_plan.batch.micro_batch
 
 
-def test_tokens_per_step(settled):
-    """The effective batch: windows of 256 tokens, by --tokens-per-step."""
-    assert [settled(tokens_per_step=tokens).accumulate for tokens in (256, 1024, 2048)] == [1, 4, 8]
+def test_tokens_per_step_sets_the_number_of_accumulated_windows(planned: Callable[..., RunPlan]) -> None:
+    """Windows have 256 tokens."""
+    assert [planned(tokens_per_step=tokens).accumulate for tokens in (256, 1024, 2048)] == [1, 4, 8]
 
 
-def test_settings_that_will_fit_are_named():
-    config = RunConfig(data=".", model="m", micro_batch=8, checkpoint_layers=0)
-    with pytest.raises(MemoryShort) as short:
-        possible(config, GPU, LLAMA, 8, None, 24 * GIB)
-    said = str(short.value)
-    assert "--micro-batch 8 --checkpoint-layers 0" in said and "will fit" in said
-    words = said.split(": ")[1].split()
-    would = dict(zip(words[:6:2], words[1:6:2], strict=True))
-    named = replace(
-        config,
-        micro_batch=int(would["--micro-batch"]),
-        checkpoint_layers=int(would["--checkpoint-layers"]),
-        optimizer=would["--optimizer"],
-    )
-    assert possible(named, GPU, LLAMA, 8, None, 24 * GIB)
-    with pytest.raises(MemoryShort, match="lower --max-tokens"):
-        possible(config, GPU, LLAMA, 8, None, 4 * GIB)
+def test_an_error_about_memory_names_settings_that_fit() -> None:
+    config = replace(SEVEN_B, micro_batch=8, checkpoint_layers=0)
+    with pytest.raises(NotEnoughMemory) as error:
+        possible_batches(config, GPU, LLAMA_2_7B, 8, None, 24 * GIB)
+    message = str(error.value)
+    assert "--micro-batch 8 --checkpoint-layers 0" in message
+    assert "will fit" in message
+    words = message.split(": ")[1].split()
+    flags = dict(zip(words[:6:2], words[1:6:2], strict=True))
+    named: Any = {
+        "micro_batch": int(flags["--micro-batch"]),
+        "checkpoint_layers": int(flags["--checkpoint-layers"]),
+        "optimizer": flags["--optimizer"],
+    }
+    assert possible_batches(replace(config, **named), GPU, LLAMA_2_7B, 8, None, 24 * GIB)
+    with pytest.raises(NotEnoughMemory, match="lower --max-tokens"):
+        possible_batches(config, GPU, LLAMA_2_7B, 8, None, 4 * GIB)
 
 
-def test_no_more_layers_than_there_are():
+def test_more_checkpointed_layers_than_the_model_has_are_refused() -> None:
     with pytest.raises(OptionError, match="the model has 32 layers"):
-        possible(RunConfig(data=".", model="m", checkpoint_layers=99), GPU, LLAMA, 8, None, 80 * GIB)
+        possible_batches(replace(SEVEN_B, checkpoint_layers=99), GPU, LLAMA_2_7B, 8, None, 80 * GIB)
 
 
 @pytest.fixture(scope="module")
-def llama(tmp_path_factory):
-    """A model's folder of Llama 2 7B's shape: its sizes and a tokenizer, no weights."""
-    from training.model.tiny import learn_vocabulary
-
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with Llama 2 7B's config.json and a tokenizer, without weights."""
     folder = tmp_path_factory.mktemp("llama")
-    learn_vocabulary(["text"], ["<s>", "</s>"]).backend.save(str(folder / "tokenizer.json"))
-    (folder / "config.json").write_text(json.dumps(LLAMA))
+    train_tokenizer(["text"], ["<s>", "</s>"]).backend.save(str(folder / "tokenizer.json"))
+    (folder / "config.json").write_text(json.dumps(LLAMA_2_7B))
     return folder
 
 
-def test_a_named_gpu_is_less_its_context(small_build, llama):
+def test_a_plan_for_a_named_gpu_leaves_memory_for_the_cuda_context(small_build: Path, llama: Path) -> None:
     config = RunConfig(data=small_build, model=str(llama))
-    facts, lines = plan(config, "t4")
-    assert facts["room_gib"] == round(GPUS["t4"][0] - CONTEXT / GIB, 1)
-    assert facts["memory_gib"]["total"] < facts["room_gib"]
-    assert facts["seconds"] > 0 and "minutes" in lines[-1]
-    with pytest.raises(MemoryShort, match="will fit"):
+    record, lines = plan(config, "t4")
+    assert record["room_gib"] == round(GPUS["t4"][0] - CUDA_CONTEXT / GIB, 1)
+    assert record["memory_gib"]["total"] < record["room_gib"]
+    assert record["seconds"] > 0
+    assert "minutes" in lines[-1]
+    with pytest.raises(NotEnoughMemory, match="will fit"):
         plan(replace(config, micro_batch=8, checkpoint_layers=0), "t4")
 
 
 @pytest.mark.parametrize("gpu", [None, "this"])
-def test_with_a_gpu_a_step_is_measured_and_timed(config, monkeypatch, gpu):
-    from training.memory import plan as planning
-    from training.memory import probe
-
-    monkeypatch.setattr(model, "choose_place", lambda _: GPU)
-    monkeypatch.setattr(planning, "room", lambda *_: 80 * GIB)
+def test_a_plan_on_a_gpu_measures_and_times_a_step(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch, gpu: str | None
+) -> None:
+    monkeypatch.setattr(planning, "choose_runtime", lambda _: GPU)
+    monkeypatch.setattr(planning, "available_memory", lambda *_: 80 * GIB)
     monkeypatch.setattr(run, "adapt", lambda *_: None)
-    measured = probe.Measured(2 * GIB, 3 * GIB, 0.5, 1000)
-    monkeypatch.setattr(probe, "settle", lambda model, choices, *_, **__: (choices[0], measured))
+    measured = probe.Measurement(2 * GIB, 3 * GIB, 0.5, 1000)
+    monkeypatch.setattr(probe, "first_that_runs", lambda model, batches, *_, **__: (batches[0], measured))
     monkeypatch.setattr("training.loop.trainer.arguments", lambda *_, **__: None)
-    facts, lines = plan(config, gpu)
-    assert facts["measured"]["allocated_gib"] == 2
-    assert facts["seconds"] == pytest.approx(facts["tokens"] * 0.5 / 1000, abs=0.1)
-    assert any(line.startswith("Measured") for line in lines) and lines[-1].startswith("Time")
+    record, lines = plan(config, gpu)
+    assert record["measured"]["allocated_gib"] == 2
+    assert record["seconds"] == pytest.approx(record["tokens"] * 0.5 / 1000, abs=0.1)
+    assert any(line.startswith("Measured") for line in lines)
+    assert lines[-1].startswith("Time")

@@ -47,7 +47,7 @@ def test_packed_equals_alone(llama):
 
 def test_the_self_test_passes_and_fails_when_attention_leaks(llama, monkeypatch):
     windows = Windows([WINDOW])
-    assert attention.self_test(llama, windows, bound=1e-4) <= 1e-4
+    assert attention.check_leaks(llama, windows, bound=1e-4) <= 1e-4
 
     def leaking(kwargs):
         end = int(kwargs["cu_seq_lens_q"][-1])
@@ -55,7 +55,7 @@ def test_the_self_test_passes_and_fails_when_attention_leaks(llama, monkeypatch)
 
     monkeypatch.setattr(attention, "_boundaries", leaking)
     with pytest.raises(TrainingError, match="leaks"):
-        attention.self_test(llama, windows, bound=1e-4)
+        attention.check_leaks(llama, windows, bound=1e-4)
 
 
 def test_packed_windows_without_boundaries_are_an_error(llama):
@@ -67,12 +67,12 @@ def test_the_choice(monkeypatch):
     from training.errors import OptionError
 
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert attention.choose("auto", cpu) == attention.SEGMENTS
+    assert attention.choose_attention("auto", cpu) == attention.SEGMENTS
     with pytest.raises(OptionError, match="sm80"):
-        attention.choose("varlen", cpu)
+        attention.choose_attention("varlen", cpu)
     monkeypatch.setattr(attention, "_has_varlen", lambda device: True)
-    assert attention.choose("auto", gpu) == attention.VARLEN
-    assert attention.choose("sdpa", gpu) == attention.SEGMENTS
+    assert attention.choose_attention("auto", gpu) == attention.VARLEN
+    assert attention.choose_attention("sdpa", gpu) == attention.SEGMENTS
 
 
 SHAPE = {"vocab_size": 97, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -97,7 +97,7 @@ def test_a_sliding_window_is_kept(window):
     with torch.no_grad():
         laid = attention.boundaries(WINDOW["seq_lengths"], ids.device)
         packed = model(input_ids=ids, use_cache=False, **laid).logits[0]
-        with attention.plain_attention(model):
+        with attention.stock_attention(model):
             parts = ids[0].split(WINDOW["seq_lengths"])
             alone = torch.cat([model(input_ids=part[None], use_cache=False).logits[0] for part in parts])
     assert torch.allclose(packed, alone, atol=1e-4)
@@ -128,12 +128,12 @@ def test_what_cannot_be_computed_is_refused():
     config = Gemma2Config(**SHAPE, attn_logit_softcapping=50.0)
     config._attn_implementation = attention.SEGMENTS
     with pytest.raises(TrainingError, match="soft cap"):
-        attention.against_stock(Gemma2ForCausalLM(config), Windows([WINDOW]), bound=1e-3)
+        attention.check_against_stock(Gemma2ForCausalLM(config), Windows([WINDOW]), bound=1e-3)
 
 
 def test_other_attention_than_the_models_own_is_found(monkeypatch):
     model, windows = mistral(sliding_window=8), Windows([WINDOW])
-    assert attention.against_stock(model, windows, bound=1e-3) < 1e-5
+    assert attention.check_against_stock(model, windows, bound=1e-3) < 1e-5
     monkeypatch.setattr(attention, "_window", lambda kwargs, longest: None)  # as if nothing were known of windows
     with pytest.raises(TrainingError, match="not what is computed here"):
-        attention.against_stock(model, windows, bound=0.1)
+        attention.check_against_stock(model, windows, bound=0.1)
