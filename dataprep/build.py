@@ -132,8 +132,10 @@ def build(
         return Outcome(name, version, None, False, facts, progress.seconds)
     with store.new_version(store_dir, name) as folder:
         with progress.stage("render", sum(frame.height for frame in splits.values())) as advance:
-            shown = report.Shown(facts["rows"], recipe.seed, fates)
-            facts["splits"] = write_splits(folder, splits, renderer, recipe, version, advance, [gate.see, shown.see])
+            collected = report.CollectedRows(facts["rows"], recipe.seed, fates)
+            facts["splits"] = write_splits(
+                folder, splits, renderer, recipe, version, advance, [gate.see, collected.add]
+            )
             del splits
         with progress.stage("gate"):
             verdict = gate.judge()
@@ -150,7 +152,7 @@ def build(
                 **facts,
             }
             verdict.write(folder)
-            told = report.build_report(manifest, shown, fates, pairs, verdict.facts())
+            told = report.build_report(manifest, collected, fates, pairs, verdict.facts())
             (folder / report.REPORT_FILE).write_text(told, encoding="utf-8")
             shards.write_json(folder / CROISSANT_FILE, croissant(manifest))
             (folder / "README.md").write_text(card.card(manifest), encoding="utf-8")

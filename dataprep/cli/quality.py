@@ -44,14 +44,14 @@ def report(
     if out is not None:
         import json
 
-        from dataprep.report import Shown, build_report
+        from dataprep.report import CollectedRows, build_report
         from dataprep.store.builds import telling_os_errors
         from dataprep.store.shards import read_duplicates, read_fates
 
         fates, pairs = read_fates(opened.path), read_duplicates(opened.path)
         quality = json.loads((opened.path / "quality.json").read_text(encoding="utf-8"))
-        shown = Shown.of(opened.splits, opened.manifest.facts["recipe"]["seed"], fates)
-        made = build_report(opened.manifest.facts, shown, fates, pairs, quality, show_personal_data)
+        collected = CollectedRows.of_splits(opened.splits, opened.manifest.facts["recipe"]["seed"], fates)
+        made = build_report(opened.manifest.facts, collected, fates, pairs, quality, show_personal_data)
         with telling_os_errors(out.parent, "choose another --out"):
             out.write_text(made, encoding="utf-8")
         path = out.resolve()

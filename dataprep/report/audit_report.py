@@ -1,4 +1,4 @@
-"""What an audit's report shows: the kinds of faults, and rows to look at."""
+"""The report of an audit: how often each kind of fault occurs, and faulty rows to look at."""
 
 from __future__ import annotations
 
@@ -7,51 +7,51 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dataprep.report.page import page
-from dataprep.report.texts import Room
+from dataprep.report.texts import TextBudget
 
-_ROWS = 600  # shown, as many of each kind
-_TURNS, _TEXT = 30, 4_000  # of a row, turns and bytes of each
+_ROWS = 600  # shown in all, divided equally among the kinds of faults
+_TURNS, _TEXT_BYTES = 30, 4_000  # shown of one row: turns, and bytes of each
 
 
 def audit_report(summary: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> str:
-    """The report as HTML, with e-mail addresses, keys, card and phone numbers hidden.
+    """The report as HTML, with e-mail addresses, keys, card numbers and phone numbers hidden.
 
     Args:
         summary: as `--json` prints it: file, rows, faulty, kinds, every_row.
-        rows: the faulty ones: name (which one it is), faults (kind, detail, sure), messages (role, content).
+        rows: the faulty rows: name (such as `row 3`), faults (kind, detail, sure), messages (role, content).
     """
-    room = Room(mask=True)
-    file, name = room.texts([summary["file"], summary["file"].rsplit("/", 1)[-1]], 1_000)
+    budget = TextBudget(mask=True)
+    file, name = budget.texts([summary["file"], summary["file"].rsplit("/", 1)[-1]], 1_000)
     rows = list(rows)
-    most = _ROWS // max(len(summary["kinds"]), 1)
-    shown = [_row(row) for row in _chosen(rows, most)]
-    room.fill(shown, name=300)
-    room.fill((fault for one in shown for fault in one["faults"]), detail=500)
-    _fill_turns(shown, room)
+    rows_per_kind = _ROWS // max(len(summary["kinds"]), 1)
+    shown = [_view(row) for row in _first_of_each_kind(rows, rows_per_kind)]
+    budget.clean_fields(shown, name=300)
+    budget.clean_fields((fault for row in shown for fault in row["faults"]), detail=500)
+    _clean_turns(shown, budget)
     view = {
         "file": file,
         "name": name,
         "summary": summary,
-        "notes": room.texts(summary["every_row"][:50], 2_000),
+        "notes": budget.texts(summary["every_row"][:50], 2_000),
         "kinds": sorted(summary["kinds"].items(), key=lambda kind: -kind[1]),
         "certain": sum(any(fault["sure"] == "certain" for fault in row["faults"]) for row in rows),
         "shown": shown,
-        "most": most,
+        "rows_per_kind": rows_per_kind,
     }
     return page("audit.html.jinja", view)
 
 
-def _chosen(rows: Sequence[Mapping[str, Any]], most: int) -> Iterator[Mapping[str, Any]]:
-    """The first `most` rows of each kind, so that a rare one is not lost behind a frequent one."""
+def _first_of_each_kind(rows: Sequence[Mapping[str, Any]], limit: int) -> Iterator[Mapping[str, Any]]:
+    """The first `limit` rows of each kind of fault, so that frequent kinds do not hide rare ones."""
     seen: Counter[str] = Counter()
     for row in rows:
         kinds = {fault["kind"] for fault in row["faults"]}
-        if any(seen[kind] < most for kind in kinds):
+        if any(seen[kind] < limit for kind in kinds):
             yield row
         seen.update(kinds)
 
 
-def _row(row: Mapping[str, Any]) -> dict[str, Any]:
+def _view(row: Mapping[str, Any]) -> dict[str, Any]:
     faults, messages = row["faults"], row["messages"]
     return {
         "name": row["name"][:1].upper() + row["name"][1:],
@@ -63,19 +63,19 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _fill_turns(shown: Sequence[dict[str, Any]], room: Room) -> None:
-    """Clean and cut the turns of all rows; rows for which there is no room any more are left without."""
-    left = room.left
-    for one in shown:
-        one["turns"] = one["turns"] if left > 0 else []
-        left -= sum(min(len(turn["content"]), _TEXT) for turn in one["turns"])  # at least
-    turns = [turn for one in shown for turn in one["turns"]]
-    for name, most in (("role", 100), ("content", _TEXT)):
-        for turn, text in zip(turns, room.clean([turn[name] for turn in turns], most), strict=True):
+def _clean_turns(rows: Sequence[dict[str, Any]], budget: TextBudget) -> None:
+    """Clean and cut the turns of all rows, in place; rows beyond the budget are shown without their turns."""
+    left = budget.left
+    for row in rows:
+        row["turns"] = row["turns"] if left > 0 else []
+        left -= sum(min(len(turn["content"]), _TEXT_BYTES) for turn in row["turns"])  # a lower bound of their bytes
+    turns = [turn for row in rows for turn in row["turns"]]
+    for name, limit in (("role", 100), ("content", _TEXT_BYTES)):
+        for turn, text in zip(turns, budget.clean([turn[name] for turn in turns], limit), strict=True):
             turn[name] = text
-    for one in shown:
-        one["turns"] = one["turns"] if room.left > 0 else []
-        for turn in one["turns"]:
-            whole = turn["content"]
-            turn["role"], turn["content"] = room.fit(turn["role"], 100), room.fit(whole, _TEXT)
-            turn["cut"] = turn["content"] != whole
+    for row in rows:
+        row["turns"] = row["turns"] if budget.left > 0 else []
+        for turn in row["turns"]:
+            text = turn["content"]
+            turn["role"], turn["content"] = budget.take(turn["role"], 100), budget.take(text, _TEXT_BYTES)
+            turn["cut"] = turn["content"] != text

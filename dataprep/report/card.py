@@ -1,4 +1,4 @@
-"""The dataset card of a build: README.md with the Hub's YAML head."""
+"""The dataset card of a build: README.md with the YAML metadata that the Hub reads."""
 
 from __future__ import annotations
 
@@ -12,11 +12,19 @@ from dataprep.recipe import Recipe, flag, normalised
 
 _APACHE = ("openassistant/oasst", "timdettmers/openassistant-guanaco", "mlabonne/guanaco-llama2")
 _SIZES = [(10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M")]
-_SOURCES = 5  # names of sources in a sentence
+_SOURCES = 5  # names of sources that a sentence lists
+_LANGUAGES = 8  # languages that a sentence lists
 
-_COLUMNS = """`id, tree_id, source, lang, messages, message_ids` as read; `text`: the rendered conversation; `spans`: what is
-to be trained, start and end in Unicode code points of `text`, from the end of the generation prompt to the end of the
-end token; `controls`: the places of the special tokens that the template wrote."""
+_COLUMNS = """- `id`, `tree_id`, `source`, `lang`, `messages`, `message_ids`: as read
+- `text`: the rendered conversation
+- `spans`: the trained parts of `text`, as start and end in Unicode code points; each runs from the end of the generation
+  prompt to the end of the end token
+- `controls`: the special tokens that the template wrote, as start and end in `text`"""
+_GATE = {
+    "off": "The quality gate was off.",
+    "passed": "The quality gate passed; `quality.json` and `report.html` have the details.",
+    "failed": "**The quality gate failed, and `--gate warn` allowed the build.** Read `quality.json` before using it.",
+}
 
 
 def card(
@@ -26,17 +34,21 @@ def card(
     columns: str = _COLUMNS,
     load: str | None = None,
 ) -> str:
-    """The card's text, from the facts of a manifest.
+    """The card's Markdown text.
 
-    A data set in another layout than a build's says so: entries of the `head`, its `columns`, and how to `load` it.
+    Args:
+        manifest: the content of manifest.json.
+        head: YAML entries to add or replace, for a data set in another layout than a build's.
+        columns: the description of the columns, in Markdown.
+        load: the Python code that loads the data set; None for a build.
     """
     name, rows = manifest["name"], manifest["rows"]
-    splits = ", ".join(f"{split} {facts['rows']:,}" for split, facts in manifest["splits"].items())
+    splits = ", ".join(f"{split} {entry['rows']:,}" for split, entry in manifest["splits"].items())
     template = manifest["template"]
     return "\n".join(
         [
             "---",
-            *_replaced(_front_matter(manifest, own_layout=head is None), head or {}),
+            *_with_entries(_front_matter(manifest, own_layout=head is None), head or {}),
             "---",
             "",
             f"# {name}",
@@ -46,21 +58,21 @@ def card(
             f"{visible(origin(manifest))}.",
             *(f"\n> {note}" for note in manifest["notes"]),
             "",
-            "## What became of the input",
+            "## From input to data set",
             "",
-            "| stage | in | dropped | not sampled | out | why |",
+            "| stage | in | dropped | not sampled | out | dropped by rule |",
             "|---|---:|---:|---:|---:|---|",
             *(_funnel_row(stage) for stage in manifest["funnel"]),
             "",
-            *_done(manifest),
+            _processing(manifest),
             "",
-            "Every record's fate is in `fates/`, with the stage, the rule and the reason.",
+            "`fates/` says for every record whether it was kept, and if not, at which stage, by which rule and why.",
             "",
             "## Columns",
             "",
             columns,
             "",
-            "## Load it",
+            "## Load the data",
             "",
             "```python",
             load or f'from datasets import load_from_disk\nbuild = load_from_disk("{name}/{manifest["version"]}")',
@@ -70,7 +82,7 @@ def card(
             "",
             *(f"- {limit}" for limit in _limits(manifest)),
             "",
-            "## Build it again",
+            "## Reproduce the build",
             "",
             "```sh",
             rebuild_command(manifest["recipe"], name),
@@ -81,7 +93,7 @@ def card(
 
 
 def _front_matter(manifest: Mapping[str, Any], own_layout: bool) -> list[str]:
-    """YAML lines; each value is written as JSON, which is YAML too."""
+    """The lines of YAML metadata; each value is written as JSON, which is valid YAML."""
     languages = sorted({lang.split("-")[0].lower() for lang in manifest["languages"] if lang != "unknown"})
     size = next((word for bound, word in _SIZES if manifest["rows"] < bound), "10M<n<100M")
     files = [{"split": split, "path": f"{split}/*.arrow"} for split in manifest["splits"]]
@@ -98,86 +110,81 @@ def _front_matter(manifest: Mapping[str, Any], own_layout: bool) -> list[str]:
 
 
 def licence(manifest: Mapping[str, Any]) -> str:
-    """The data's licence: as the recipe says, or that of sources we know; else `unknown`."""
+    """The licence that the recipe states, else that of well-known sources and of the bundled sample, else `unknown`."""
     stated = manifest["recipe"].get("license")
     sources = [str(source) for source in manifest["recipe"]["source"]]
-    ours = all(source.lower().startswith(_APACHE) for source in sources)  # no source: the bundled sample
-    return str(stated) if stated else "apache-2.0" if ours else "unknown"
+    apache = all(source.lower().startswith(_APACHE) for source in sources)  # without a source: the bundled sample
+    return str(stated) if stated else "apache-2.0" if apache else "unknown"
 
 
 def from_sample(manifest: Mapping[str, Any]) -> bool:
-    """Whether a build is of the bundled sample."""
+    """Whether a build was made from the bundled sample."""
     return not manifest["recipe"]["source"]
 
 
 def origin(manifest: Mapping[str, Any]) -> str:
-    """The names of the sources, the first few where there are many."""
+    """The names of the sources; only the first where there are many."""
     names = [source["name"] for source in manifest["sources"]]
-    told = ", ".join(names[:_SOURCES]) + (f" and {len(names) - _SOURCES:,} more" if len(names) > _SOURCES else "")
-    return f"the bundled sample, which is synthetic ({told})" if from_sample(manifest) else told
+    listed = ", ".join(names[:_SOURCES]) + (f" and {len(names) - _SOURCES:,} more" if len(names) > _SOURCES else "")
+    return f"the bundled sample, which is synthetic ({listed})" if from_sample(manifest) else listed
 
 
 def _info(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """`dataset_info`: the splits' rows and bytes."""
-    sizes = {split: sum(shard["bytes"] for shard in facts["shards"]) for split, facts in manifest["splits"].items()}
+    """The card's `dataset_info`: rows and bytes of each split."""
+    sizes = {split: sum(shard["bytes"] for shard in entry["shards"]) for split, entry in manifest["splits"].items()}
     splits = [
-        {"name": split, "num_examples": facts["rows"], "num_bytes": sizes[split]}
-        for split, facts in manifest["splits"].items()
+        {"name": split, "num_examples": entry["rows"], "num_bytes": sizes[split]}
+        for split, entry in manifest["splits"].items()
     ]
     return {"splits": splits, "dataset_size": sum(sizes.values())}
 
 
-def _done(manifest: Mapping[str, Any]) -> list[str]:
-    """What was done beside dropping: repairs, near-duplicates, the gate."""
+def _processing(manifest: Mapping[str, Any]) -> str:
+    """Paragraphs on repairs, the search for near-duplicates, and the gate."""
     repairs = ", ".join(f"{rule} {count:,}" for rule, count in manifest["repairs"].items())
     near = manifest.get("near_dup")
-    return [
+    paragraphs = [
         *([f"Repaired and kept: {repairs}."] if repairs else []),
         *(
-            [f"Near-duplicates were looked for from a similarity of {near['threshold']} on: {near['algorithm']}."]
+            [f"Near-duplicates with a similarity of at least {near['threshold']} were removed: {near['algorithm']}."]
             if near
             else []
         ),
         _GATE[manifest["gate"]],
     ]
-
-
-_GATE = {
-    "off": "The quality gate was off.",
-    "passed": "The quality gate passed: see `quality.json` and `report.html`.",
-    "failed": "**The quality gate failed, and the build was let through with `--gate warn`**: see `quality.json` before use.",
-}
+    return "\n\n".join(paragraphs)
 
 
 def _limits(manifest: Mapping[str, Any]) -> list[str]:
-    """What a reader should not expect of the data."""
+    """What the data set is not good for."""
     languages = manifest["languages"]
-    told = ", ".join(f"{lang} {count:,}" for lang, count in list(languages.items())[:8])
+    listed = ", ".join(f"{lang} {count:,}" for lang, count in list(languages.items())[:_LANGUAGES])
     return [
-        f"Languages, by the tags as read: {told}{' and others' if len(languages) > 8 else ''}.",
-        "The texts are synthetic: a program put them together to try dataprep with, and a model trained on them learns nothing."
+        f"Languages, by the tags of the records: {listed}{' and others' if len(languages) > _LANGUAGES else ''}.",
+        "The texts are synthetic: a program assembled them to try dataprep with. Do not train a model for use on them."
         if from_sample(manifest)
-        else "The texts are what people and models wrote; nobody checked them for truth, and they may hold personal data.",
-        f"Rendered for `{manifest['template']['name']}`: for another chat format, build it again with `--template`.",
+        else "The texts were written by people and models. Nobody checked them for truth, and they may contain personal data.",
+        f"The texts are rendered for `{manifest['template']['name']}`; for another chat format, build again with `--template`.",
     ]
 
 
-def _replaced(lines: list[str], head: Mapping[str, Any]) -> list[str]:
-    """`lines` of YAML with the entries of `head` in place of, or behind, their own."""
+def _with_entries(lines: list[str], head: Mapping[str, Any]) -> list[str]:
+    """YAML `lines` in which the entries of `head` replace those of the same name or are added at the end."""
     entries = {line.split(":", 1)[0]: line for line in lines}
     return list((entries | {key: f"{key}: {json.dumps(value)}" for key, value in head.items()}).values())
 
 
 def _funnel_row(stage: Mapping[str, Any]) -> str:
-    why = ", ".join(f"{rule} {count:,}" for rule, count in stage["rules"].items())
-    return f"| {stage['stage']} | {stage['in']:,} | {stage['dropped']:,} | {stage['not_sampled']:,} | {stage['out']:,} | {why} |"
+    counts = " | ".join(f"{stage[key]:,}" for key in ("in", "dropped", "not_sampled", "out"))
+    rules = ", ".join(f"{rule} {count:,}" for rule, count in stage["rules"].items())
+    return f"| {stage['stage']} | {counts} | {rules} |"
 
 
 def rebuild_command(recipe: Mapping[str, Any], name: str) -> str:
-    """The command that gives the same build again: every option that differs from its default."""
+    """The command that reproduces the build: the template, and every option that differs from its default."""
     words = ["dataprep", "build", "--name", name]
     for field, default in normalised(Recipe()).items():
-        value = recipe.get(field, default)  # an older build knows fewer
+        value = recipe.get(field, default)  # builds of older releases have fewer options
         if value == default and field != "template":
             continue
         if isinstance(value, bool):

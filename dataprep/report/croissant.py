@@ -1,9 +1,11 @@
-"""croissant.json: the same facts for machines that look for data sets (MLCommons Croissant 1.0, JSON-LD)."""
+"""croissant.json: a machine-readable description of a build (MLCommons Croissant 1.0, JSON-LD)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+import pyarrow as pa
 
 from dataprep.contract import SHARD_SCHEMA
 from dataprep.report.card import licence
@@ -33,7 +35,7 @@ _TYPES = {"string": "sc:Text", "int32": "sc:Integer"}
 
 
 def croissant(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The build as a Croissant data set, from the facts of a manifest: shards with checksums, columns with types."""
+    """The content of a manifest as a Croissant data set: shards with checksums, columns with types."""
     shards = [shard for split in manifest["splits"].values() for shard in split["shards"]]
     files = [
         {
@@ -78,7 +80,7 @@ def _fields(split: str) -> list[dict[str, Any]]:
     return [_field(f"{split}-rows/{column.name}", column.type, split, column.name) for column in SHARD_SCHEMA]
 
 
-def _field(name: str, kind: Any, split: str, column: str) -> dict[str, Any]:
+def _field(name: str, kind: pa.DataType, split: str, column: str) -> dict[str, Any]:
     repeated = hasattr(kind, "value_type")
     kind = kind.value_type if repeated else kind
     field: dict[str, Any] = {"@type": "cr:Field", "@id": name, "name": name.rsplit("/", 1)[-1]}

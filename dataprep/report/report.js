@@ -1,24 +1,27 @@
 "use strict";
-// A list (#list) that a search field and choices filter: a choice is named like the data attribute that it looks at,
-// which holds one value or several, with spaces between.
+// Filters the items of #list by a search field and by select elements. The id of a select names the data attribute of an
+// item that it filters on; the attribute holds one value, or several values separated by spaces.
 const list = document.getElementById("list");
 if (list) {
-  const cards = [...list.children].map((card) => ({ card, text: card.textContent.toLowerCase(), ...card.dataset }));
+  const items = [...list.children].map((element) => ({ element, text: element.textContent.toLowerCase() }));
   const search = document.getElementById("search");
-  const choices = [...document.querySelectorAll(".tools select")];
-  const shown = document.getElementById("shown");
-  const apply = () => {
+  const selects = [...document.querySelectorAll(".tools select")];
+  const status = document.getElementById("shown");
+  const filter = () => {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const wanted = choices.filter((choice) => choice.value).map((choice) => [choice.id, choice.value]);
-    const fits = ([name, value], one) => one[name] === value || one[name].split(" ").includes(value);
+    const active = selects.filter((select) => select.value);
+    const matches = ({ element, text }) => words.every((word) => text.includes(word)) && active.every(({ id, value }) => {
+      const data = element.dataset[id];
+      return data === value || data.split(" ").includes(value);
+    });
     let count = 0;
-    for (const one of cards) {
-      const hit = words.every((word) => one.text.includes(word)) && wanted.every((wish) => fits(wish, one));
-      one.card.hidden = !hit;
-      count += hit;
+    for (const item of items) {
+      const shown = matches(item);
+      item.element.hidden = !shown;
+      count += shown;
     }
-    shown.textContent = `${count} of ${cards.length} shown`;
+    status.textContent = `${count} of ${items.length} shown`;
   };
-  for (const field of [search, ...choices]) field.addEventListener("input", apply);
-  apply();
+  for (const field of [search, ...selects]) field.addEventListener("input", filter);
+  filter();
 }

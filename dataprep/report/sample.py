@@ -1,4 +1,4 @@
-"""The conversations to browse: each rendered text in pieces, by what is trained and what the template wrote."""
+"""The conversations that a report shows in full: each rendered text, cut where training or a control token begins or ends."""
 
 from __future__ import annotations
 
@@ -6,28 +6,36 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dataprep.report.texts import AROUND, Room
+from dataprep.report.texts import MARKUP_BYTES, TextBudget
 
-LENGTHS = (("short", 1_000), ("medium", 4_000), ("long", None))  # code points of a rendered text, up to
-_TEXT = 14_000  # bytes of one: two hundred of these leave room for the rest of the page
+LENGTHS = (
+    ("short", 1_000),
+    ("medium", 4_000),
+    ("long", None),
+)  # class and its limit in code points of the rendered text
+_TEXT_BYTES = 14_000  # of one conversation: 200 of them leave space for the rest of the page
 
 
-def browsable(drawn: list[tuple[str, int, dict[str, Any]]], room: Room) -> list[dict[str, Any]]:
-    """Of (split, row in it, row): what is told of each, and its `pieces`, as long as there is room."""
-    told = [_told(*one) for one in drawn]
-    pieces = [piece for one in told for piece in one["pieces"]]
-    for piece, text in zip(pieces, room.clean([piece["text"] for piece in pieces], _TEXT), strict=True):
+def conversations_to_browse(drawn: list[tuple[str, int, dict[str, Any]]], budget: TextBudget) -> list[dict[str, Any]]:
+    """The view of each drawn row, given as (split, number in the split, row), until the budget is used up.
+
+    A view has id, split, row, lang, length (name of its class), chars, answers, trained (share of the characters), title,
+    pieces (text, trained, control) and whole (whether the pieces are the whole text).
+    """
+    views = [_view(*row) for row in drawn]
+    pieces = [piece for view in views for piece in view["pieces"]]
+    for piece, text in zip(pieces, budget.clean([piece["text"] for piece in pieces], _TEXT_BYTES), strict=True):
         piece["text"] = text
-    room.fill(told, id=300, lang=60, title=300)
+    budget.clean_fields(views, id=300, lang=60, title=300)
     shown = []
-    for one in told:
-        if room.left > 0:
-            one["whole"] = _fit(one["pieces"], room) and one["all_read"]
-            shown.append(one)
+    for view in views:
+        if budget.left > 0:
+            view["whole"] = _cut(view["pieces"], budget) and view["all_read"]
+            shown.append(view)
     return shown
 
 
-def _told(split: str, row: int, record: Mapping[str, Any]) -> dict[str, Any]:
+def _view(split: str, row: int, record: Mapping[str, Any]) -> dict[str, Any]:
     text, spans = record["text"], record["spans"]
     pieces = list(_pieces(record))
     question = next((turn["content"] for turn in record["messages"] if turn["role"] == "user"), "")
@@ -47,27 +55,30 @@ def _told(split: str, row: int, record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pieces(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The text cut at spans and controls (whole pieces, so that an address in one is whole too), as far as it may be shown."""
+    """Pieces of the text between the edges of spans and controls, as many as can be shown.
+
+    No piece is cut here, so that an address or a key in it is recognised whole.
+    """
     text, spans, controls = record["text"], record["spans"], record["controls"]
     edges = sorted({0, len(text), *(edge for part in (*spans, *controls) for edge in (part["start"], part["end"]))})
-    starts = {control["start"] for control in controls}
-    begins = [span["start"] for span in spans]
+    control_starts = {control["start"] for control in controls}
+    span_starts = [span["start"] for span in spans]
     for piece, (start, end) in enumerate(zip(edges, edges[1:], strict=False)):
-        if start + piece * AROUND > _TEXT:
+        if start + piece * MARKUP_BYTES > _TEXT_BYTES:
             break
-        at = bisect_right(begins, start) - 1  # the span that began last
-        trained = at >= 0 and start < spans[at]["end"]
-        yield {"text": text[start:end], "trained": trained, "control": start in starts}
+        latest = bisect_right(span_starts, start) - 1  # the last span that begins at or before the piece
+        trained = latest >= 0 and start < spans[latest]["end"]
+        yield {"text": text[start:end], "trained": trained, "control": start in control_starts}
 
 
-def _fit(pieces: list[dict[str, Any]], room: Room) -> bool:
-    """Cut the pieces of one conversation to what may be shown; whether that is all of it."""
-    left = min(_TEXT, room.left)
+def _cut(pieces: list[dict[str, Any]], budget: TextBudget) -> bool:
+    """Cut the pieces of one conversation to the available bytes, in place; return whether nothing was cut."""
+    available = min(_TEXT_BYTES, budget.left)
     for at, piece in enumerate(pieces):
-        before, whole = room.left, piece["text"]
-        piece["text"] = room.fit(whole, left)
-        left -= before - room.left
-        if piece["text"] != whole:
+        before, text = budget.left, piece["text"]
+        piece["text"] = budget.take(text, available)
+        available -= before - budget.left
+        if piece["text"] != text:
             del pieces[at + 1 :]
             return False
     return True

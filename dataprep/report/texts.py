@@ -1,4 +1,4 @@
-"""How texts of strangers get onto a page: made visible, masked, and cut to what the page still holds."""
+"""Prepares untrusted texts for an HTML page: unsafe characters made visible, personal data masked, size bounded."""
 
 from __future__ import annotations
 
@@ -11,52 +11,52 @@ from markupsafe import escape
 from dataprep.common.personal_data import masked
 from dataprep.common.terminal import visible
 
-PAGE_BYTES = 4_300_000  # of all texts, escaped: with what is around them the page stays below 5 MB
-AROUND = 80  # bytes of markup around a text
-_BEYOND = 1_000  # code points beyond a cut that are read: a key that lies across it is found
-_MORE = " …"
+PAGE_BYTES = 4_300_000  # limit for all texts of a page after escaping; with its markup the page stays below 5 MB
+MARKUP_BYTES = 80  # estimate of the markup around one text
+_LOOK_AHEAD = 1_000  # code points read beyond a cut, so that a secret that lies across the cut is recognised
+_CUT_MARK = " …"
 
 
-class Room:
-    """The bytes of HTML that are left for texts on one page."""
+class TextBudget:
+    """The bytes of HTML that are still available for texts on one page; each text that is added takes its share."""
 
     def __init__(self, mask: bool, size: int = PAGE_BYTES) -> None:
-        """`mask`: hide e-mail addresses, keys, card and phone numbers."""
+        """With `mask`, e-mail addresses, keys, card numbers and phone numbers are hidden."""
         self.left = size
         self._mask = mask
 
-    def clean(self, texts: Sequence[str | None], most: int) -> list[str]:
-        """The beginnings of `texts`, at least `most` code points of each, visible and masked: not yet cut."""
-        far = most + _BEYOND
-        seen = [visible((text or "")[:far])[:far] for text in texts]
-        return masked(seen) if self._mask and seen else seen
+    def clean(self, texts: Sequence[str | None], limit: int) -> list[str]:
+        """The first `limit` or more code points of each text, made visible and masked but not yet cut to size."""
+        read = limit + _LOOK_AHEAD
+        shown = [visible((text or "")[:read])[:read] for text in texts]
+        return masked(shown) if self._mask and shown else shown
 
-    def fit(self, text: str, most: int) -> str:
-        """`text`, which is clean, or as much of it as fits `most` bytes and the room that is left, which it takes."""
-        fitting = _beginning(text, max(min(most, self.left), 0))
-        self.left -= _bytes(fitting) + AROUND
-        return fitting
+    def take(self, text: str, limit: int) -> str:
+        """The longest prefix of a clean text that fits into `limit` bytes and the budget, which it reduces."""
+        prefix = _longest_prefix(text, max(min(limit, self.left), 0))
+        self.left -= _html_bytes(prefix) + MARKUP_BYTES
+        return prefix
 
-    def texts(self, texts: Sequence[str | None], most: int) -> list[str]:
-        """Clean texts of at most `most` bytes; one that is cut ends with an ellipsis."""
-        fitted = [(text, self.fit(text, most)) for text in self.clean(texts, most)]
-        return [fitting if fitting == text else fitting + _MORE for text, fitting in fitted]
+    def texts(self, texts: Sequence[str | None], limit: int) -> list[str]:
+        """Cleaned texts of at most `limit` bytes each; a text that was cut ends with an ellipsis."""
+        cut = [(text, self.take(text, limit)) for text in self.clean(texts, limit)]
+        return [prefix if prefix == text else prefix + _CUT_MARK for text, prefix in cut]
 
-    def fill(self, records: Iterable[dict[str, Any]], **most: int) -> None:
-        """Put `texts` in the place of what strangers wrote: of each of `records`, the fields named, of `most` bytes each."""
+    def clean_fields(self, records: Iterable[dict[str, Any]], **limits: int) -> None:
+        """Replace fields of `records` by their cleaned and cut text, in place: `limits` has the bytes for each field."""
         records = list(records)
-        for name, limit in most.items():
+        for name, limit in limits.items():
             for record, text in zip(records, self.texts([record[name] for record in records], limit), strict=True):
                 record[name] = text
 
 
-def _bytes(text: str) -> int:
+def _html_bytes(text: str) -> int:
     return len(escape(text).encode())
 
 
-def _beginning(text: str, room: int) -> str:
-    """As much of `text` as takes no more than `room` bytes as HTML."""
-    if len(text) <= room and _bytes(text) <= room:
+def _longest_prefix(text: str, size: int) -> str:
+    """The longest prefix of `text` that takes at most `size` bytes as HTML."""
+    if len(text) <= size and _html_bytes(text) <= size:
         return text
-    lengths = range(min(len(text), room) + 1)
-    return text[: bisect_right(lengths, room, key=lambda length: _bytes(text[:length])) - 1]
+    lengths = range(min(len(text), size) + 1)
+    return text[: bisect_right(lengths, size, key=lambda length: _html_bytes(text[:length])) - 1]

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dataprep.common import charts
 from dataprep.contract import Build
 from training.config import RunConfig
 from training.run_folder import PARTIAL, Folder, publish, read_metrics, write_whole, writing
@@ -102,29 +103,15 @@ run.json in the run's folder holds all options, versions and metrics.
 
 
 def loss_page(lines: list[dict[str, Any]], name: str) -> str:
-    """The losses as one self-contained page."""
-    curves = {
-        "training": [(line["step"], line["loss"]) for line in lines if "loss" in line],
-        "held out": [(line["step"], line["eval_loss"]) for line in lines if "eval_loss" in line],
-    }
-    points = [point for curve in curves.values() for point in curve]
-    if not points:
-        return "<!doctype html><title>loss</title><p>No step was logged."
-    width, height = 800, 320
-    last = max(step for step, _ in points) or 1
-    top, low = max(y for _, y in points), min(y for _, y in points)
-    spread = (top - low) or 1.0
-
-    def line(curve: list[tuple[int, float]], colour: str) -> str:
-        places = " ".join(f"{x / last * width:.1f},{(top - y) / spread * height:.1f}" for x, y in curve)
-        return f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{places}"/>'
-
-    drawn = line(curves["training"], "#2a78d6") + line(curves["held out"], "#c2410c")
+    """An HTML page without external resources that draws the training loss and the held-out loss by step."""
+    training = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    held_out = [(line["step"], line["eval_loss"]) for line in lines if "eval_loss" in line]
+    drawn = charts.line_chart([charts.Series(training), charts.Series(held_out)], width=800, height=360)
+    title = html.escape(name)
     return (
-        f'<!doctype html><meta charset="utf-8"><title>{html.escape(name)}</title>'
-        '<body style="font:14px system-ui;margin:2em;max-width:60em">'
-        f"<h1>{html.escape(name)}</h1><p>Loss (nats a token): "
-        '<span style="color:#2a78d6">training</span>, <span style="color:#c2410c">held out</span>; '
-        f"from {top:.3f} (top) to {low:.3f} (bottom) over {last} steps.</p>"
-        f'<svg viewBox="-10 -10 {width + 20} {height + 20}" width="100%">{drawn}</svg></body>'
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        f"<title>Loss of {title}</title><style>body {{ font: 16px system-ui; margin: 2em; max-width: 60em }} {charts.STYLE}"
+        f".s0 {{ color: var(--accent, #0f6e56) }} .s1 {{ color: var(--warn, #b45309) }}</style><h1>{title}</h1>"
+        '<p>Loss in nats per trained token, by optimizer step: <b class="s0">training</b>, <b class="s1">held out</b>.</p>'
+        f"{drawn or '<p>No loss was logged.</p>'}</html>"
     )

@@ -1,0 +1,46 @@
+"""Hostile texts for HTML reports, and a headless browser that reports what a page does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.paths import ROOT
+
+NODE = ROOT / "tests/node"
+SECRET = "jane.doe@example.org"
+ATTACKS = [
+    "<script>window.pwned = 1; alert(1)</script>",
+    "<img src=x onerror='window.pwned = 2'>",
+    "</div></textarea></style><style>* { display: none }</style><svg onload=alert(3)>",
+    '" autofocus onfocus="window.pwned = 4',
+    "{{ 7 * 7 }} {% raise %} &amp;lt; <!-- ]]>",
+    "left \u202eright\u202c \x1b[31mred\x07 \x00nul"[:-4],
+    "w" * 30_000,
+]
+
+
+def chat_line(*turns: str, lang: str = "en", **fields: Any) -> str:
+    """A JSON line with `messages` of user and assistant in turn."""
+    messages = [{"role": ("user", "assistant")[n % 2], "content": turn} for n, turn in enumerate(turns)]
+    return json.dumps({"messages": messages, "lang": lang, **fields}) + "\n"
+
+
+def open_in_browser(page: Path, screenshots: Path) -> dict[str, Any]:
+    """What tests/node/look.mjs observed of `page`; skips the test where Chromium or the node packages are missing."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not browser or not shutil.which("node"):
+        pytest.skip("Chromium or node is missing: apt-get install chromium nodejs")
+    if not (NODE / "node_modules").is_dir():
+        pytest.skip("playwright-core and axe-core are missing: npm ci --prefix tests/node")
+    command = ["node", str(NODE / "look.mjs"), str(page), browser, str(screenshots)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    observed: dict[str, Any] = json.loads(done.stdout)
+    assert {path.name for path in screenshots.iterdir()} >= {"light-wide.png", "dark-phone.png"}
+    return observed
