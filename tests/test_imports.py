@@ -32,7 +32,6 @@ HOMES = {
     "huggingface_hub": ("common/hub", "sources/hub", "publish"),
     "jinja2": ("rendering", "report"),
     "pandas": ("quality/worker",),
-    "pygal": ("report",),
     "rich": ("cli", "common/terminal"),
     "tokenizers": ("quality/facts",),
 }
