@@ -1,7 +1,7 @@
-"""The tree of errors: each is one sentence that says what was found, where, and what would work.
+"""The errors that a user can cause. Each is one sentence: what is wrong, where, and what would work.
 
-Everything a user can cause ends as a `TrainingError` (or as a `BuildError` of the contract); the command line
-prints its sentence and leaves with its `exit_code`. Any other exception that reaches a user is a bug of ours.
+The command line prints the sentence of a `TrainingError` (or of the contract's `BuildError`) and exits with its
+`exit_code`. Any other exception that reaches the user is a bug of this package.
 """
 
 from __future__ import annotations
@@ -11,37 +11,37 @@ from difflib import get_close_matches
 
 
 class TrainingError(Exception):
-    """Base of all errors that a user can cause; `exit_code` is what the program ends with."""
+    """Base of all errors that a user can cause; the program exits with `exit_code`."""
 
     exit_code = 1
 
 
 class OptionError(TrainingError):
-    """An option, or a combination of options, that makes no sense."""
+    """An invalid option or combination of options."""
 
 
 class DataError(TrainingError):
-    """A build that cannot be trained on as asked."""
+    """A build that cannot be trained on with these options."""
 
 
 class ModelError(TrainingError):
-    """A model or tokenizer that is missing, closed, or unfit for the build."""
+    """A model or tokenizer that is missing, not accessible, or unsuitable for the build."""
 
 
 class NotEnoughMemory(TrainingError):
-    """What was asked for does not fit into the device's memory."""
+    """The requested configuration does not fit into the device's memory."""
 
 
 class RunError(TrainingError):
-    """A run's folder that cannot be used, continued or written."""
+    """A run's folder that cannot be used, resumed or written."""
 
 
 class Diverged(TrainingError):
-    """The loss is no number any more, or exactly 0."""
+    """The loss is NaN, infinite, or exactly 0."""
 
 
 class Stopped(Exception):
-    """A run that was asked to end by a signal, after its checkpoint was saved."""
+    """A run that a signal ended, after its checkpoint was saved; the program exits with 128 + the signal's number."""
 
     def __init__(self, signal_number: int, message: str) -> None:
         super().__init__(message)
@@ -49,7 +49,7 @@ class Stopped(Exception):
 
 
 def nearest(name: str, available: Iterable[str]) -> str:
-    """`Did you mean 'x'? Available: …`: the end of a sentence about an unknown name."""
+    """`Did you mean 'x'? Available: …`, the end of a sentence about an unknown name."""
     names = sorted(available)
     close = get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"Did you mean '{close[0]}'? " if close else ""

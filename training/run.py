@@ -133,7 +133,7 @@ def base_model(config: RunConfig, build: Build, folder: Folder, *, make: bool = 
         from training.model import tiny
 
         shutil.rmtree(folder.base, ignore_errors=True)  # perhaps half of one
-        tiny.make(folder.base, build, config.seed)
+        tiny.write_model(folder.base, build, config.seed)
     return str(folder.base.resolve())  # the adapter's settings name it
 
 
@@ -271,7 +271,7 @@ def warn_of_other_template(build: Build, vocabulary: ChatTokenizer) -> str | Non
     from training.after.prompts import render
 
     told = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hi."}]
-    marks = {key: vocabulary.named(key) for key in ("bos_token", "eos_token")}
+    marks = {key: vocabulary.special_token(key) for key in ("bos_token", "eos_token")}
     template = (build.path / "template.jinja").read_text("utf-8")
     try:
         ours = render(template, told, dict(build.manifest.template), answer=False)

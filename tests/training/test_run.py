@@ -262,7 +262,7 @@ def test_answers_to_values_that_make_no_sense(values, told):
 def test_bad_input_is_one_sentence(small_build, tmp_path):
     cases = [
         (["--data", tmp_path / "none", "--model", "tiny"], 1, "There is no build"),
-        (["--data", small_build, "--model", tmp_path / "none"], 1, "There is no model folder"),
+        (["--data", small_build, "--model", tmp_path / "none"], 1, "does not exist: give a folder"),
         (["--data", small_build], 2, "model"),
         (["--data", small_build, "--model", "tiny", "--epcohs", "2"], 2, "--epochs"),
     ]
@@ -340,7 +340,7 @@ def test_broken_facts_of_a_model(whole, tmp_path, file):
 
     folder = shutil.copytree(whole / "base", tmp_path / "base")
     (folder / file).write_text('{"hidden_size": ')
-    with pytest.raises(ModelError, match=f"{file} is no readable JSON object"):
+    with pytest.raises(ModelError, match=f"{file} is not a readable JSON object"):
         read_model_config(str(folder), None)
         load_tokenizer(str(folder))
 
@@ -382,7 +382,7 @@ def vocabulary_with(template):
 
     vocabulary = train_tokenizer(["text"], ["<s>", "</s>"])
     marks = {"bos_token": "<s>", "eos_token": "</s>"}
-    return replace(vocabulary, facts=vocabulary.facts | marks, chat_template=template)
+    return replace(vocabulary, config=vocabulary.config | marks, chat_template=template)
 
 
 def test_another_template_is_a_warning_that_shows_both(small_build, capsys):

@@ -104,4 +104,4 @@ def test_a_base_model_that_cannot_be_written(tmp_path):
 
     build = data.open_data(RunConfig(data=write_build(tmp_path / "b", chatter(20)), model="tiny"))
     with limited_file_size(2**18), pytest.raises(RunError, match="base could not be written"):
-        tiny.make(tmp_path / "base", build, 0)
+        tiny.write_model(tmp_path / "base", build, 0)

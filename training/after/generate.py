@@ -39,7 +39,7 @@ def answers(
     """
     import torch
 
-    end, pad = vocabulary.id_of(end_token), vocabulary.id_of(vocabulary.padding(end_token))
+    end, pad = vocabulary.id_of(end_token), vocabulary.id_of(vocabulary.padding_token(end_token))
     device = next(model.parameters()).device
     sampling: dict[str, Any] = {"do_sample": False}
     if temperature > 0:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from training.after.evaluate import Finished, autocast, bound_build, load, open_run
 from training.data import holdout as data
 from training.errors import ModelError, RunError
-from training.model.tokenizer import locate, read_json_object
+from training.model.files import locate, read_json_object
 from training.run_folder import PARTIAL, publish, writing
 
 if TYPE_CHECKING:

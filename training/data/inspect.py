@@ -25,7 +25,7 @@ def vocabulary_of(config: RunConfig, table: pa.Table, template: dict[str, Any]) 
         return load_tokenizer(config.model, config.revision)
     from training.model import tiny
 
-    return tiny.learn(table, template)
+    return tiny.tokenizer_for(table, template)
 
 
 def json_lines(options: RunConfig, rows: str) -> Iterator[str]:

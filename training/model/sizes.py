@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.errors import ModelError
-from training.model.tokenizer import CONFIG, ChatTokenizer, locate, read_json_object
+from training.model.files import CONFIG, locate, read_json_object
+from training.model.tokenizer import ChatTokenizer
 
 if TYPE_CHECKING:
     from training.model.runtime import Runtime

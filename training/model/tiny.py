@@ -1,4 +1,4 @@
-"""`--model tiny`: a small random Llama and a tokenizer learnt from the build, for the whole path without a download."""
+"""`--model tiny`: a small random Llama and a tokenizer trained on the build, to run the whole path without a download."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from training.model.tokenizer import ChatTokenizer
 from training.run_folder import writing
 
 VOCABULARY = 1024
-SHAPE = {
+SIZES = {
     "hidden_size": 128,
     "intermediate_size": 256,
     "num_hidden_layers": 2,
@@ -22,11 +22,12 @@ SHAPE = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 8192,
 }
-LEARNT_FROM = 2000  # rows
+TOKENIZER_ROWS = 2000  # rows that the tokenizer is trained on
+INITIALIZER_RANGE = 0.08  # larger than usual, so that adapters alone can teach the model something in a few steps
 
 
 def train_tokenizer(texts: Iterable[str], special: Iterable[str], size: int = VOCABULARY) -> ChatTokenizer:
-    """A byte-level BPE vocabulary: it holds any text."""
+    """Train a byte-level BPE tokenizer, which can encode any text."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -44,42 +45,38 @@ def train_tokenizer(texts: Iterable[str], special: Iterable[str], size: int = VO
     return ChatTokenizer(tokenizer, {"pad_token": "<pad>"}, None)
 
 
-def learn(table: pa.Table, template: dict[str, Any]) -> ChatTokenizer:
-    """A vocabulary learnt from the first rows of a build, with the special tokens of its template."""
+def tokenizer_for(table: pa.Table, template: dict[str, Any]) -> ChatTokenizer:
+    """Train a tokenizer on the first rows of a build, with the special tokens of its template."""
     special = [token for token in (template.get("bos_token"), template["end_token"]) if token]
-    texts = table.slice(0, LEARNT_FROM)["text"].to_pylist()
+    texts = table.slice(0, TOKENIZER_ROWS)["text"].to_pylist()
     return train_tokenizer(texts, [*special, *template["special_tokens"]])
 
 
-def make(folder: Path, build: Build, seed: int) -> None:
-    """Write a random model and its tokenizer into `folder`; the same build and seed give the same bytes.
-
-    The output layer is made larger than usual at the start: a fresh model is otherwise so unsure that adapters alone
-    could teach it little in the few steps of such a run.
-    """
+def write_model(folder: Path, build: Build, seed: int) -> None:
+    """Write a random model and its tokenizer into `folder`; the same build and seed give the same bytes."""
     template = dict(build.manifest.template)
-    vocabulary = learn(build.splits["train"], template)
+    tokenizer = tokenizer_for(build.splits["train"], template)
     with writing(f"The base model in {folder}", folder, "begin again"):
-        _write(folder, vocabulary, template, seed)
+        _write(folder, tokenizer, template, seed)
 
 
-def _write(folder: Path, vocabulary: ChatTokenizer, template: dict[str, Any], seed: int) -> None:
+def _write(folder: Path, tokenizer: ChatTokenizer, template: dict[str, Any], seed: int) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     folder.mkdir(parents=True)
-    vocabulary.backend.save(str(folder / "tokenizer.json"))
-    facts = {"pad_token": "<pad>", "eos_token": template["end_token"], "bos_token": template.get("bos_token")}
-    marks = {key: value for key, value in facts.items() if value}
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **marks}))
+    tokenizer.backend.save(str(folder / "tokenizer.json"))
+    tokens = {"pad_token": "<pad>", "eos_token": template["end_token"], "bos_token": template.get("bos_token")}
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast"} | {key: token for key, token in tokens.items() if token}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         config = LlamaConfig(
-            vocab_size=vocabulary.size,
-            pad_token_id=vocabulary.id_of("<pad>"),
-            bos_token_id=vocabulary.id_of(template.get("bos_token") or template["end_token"]),
-            eos_token_id=vocabulary.id_of(template["end_token"]),
-            initializer_range=0.08,
-            **SHAPE,  # type: ignore[arg-type]
+            vocab_size=tokenizer.size,
+            pad_token_id=tokenizer.id_of("<pad>"),
+            bos_token_id=tokenizer.id_of(template.get("bos_token") or template["end_token"]),
+            eos_token_id=tokenizer.id_of(template["end_token"]),
+            initializer_range=INITIALIZER_RANGE,
+            **SIZES,  # type: ignore[arg-type]
         )
         LlamaForCausalLM(config).save_pretrained(folder)

@@ -10,7 +10,7 @@ import pytest
 from tests.support.training_builds import chatter, row, write_build
 from training.config import RunConfig
 from training.data import holdout as data
-from training.model.tiny import learn
+from training.model.tiny import tokenizer_for
 
 BASE = RunConfig(data=Path("."), model="tiny")
 
@@ -18,7 +18,7 @@ BASE = RunConfig(data=Path("."), model="tiny")
 def loaded(folder, **options):
     config = replace(BASE, data=folder, **options)
     build = data.open_data(config)
-    return data.load(config, build, learn(build.splits["train"], dict(build.manifest.template)))
+    return data.load(config, build, tokenizer_for(build.splits["train"], dict(build.manifest.template)))
 
 
 def ids(found) -> list[str]:

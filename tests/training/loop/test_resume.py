@@ -112,7 +112,7 @@ def test_a_base_model_without_a_run_is_made_again(config, build):
     from training.data.holdout import open_data
     from training.model import tiny
 
-    tiny.make(config.out / "base", open_data(config), 99)  # as a kill before run.json leaves it
+    tiny.write_model(config.out / "base", open_data(config), 99)  # as a kill before run.json leaves it
     before = (config.out / "base" / "model.safetensors").read_bytes()
     run(replace(config, max_steps=1))
     assert (config.out / "base" / "model.safetensors").read_bytes() != before
