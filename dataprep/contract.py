@@ -24,6 +24,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from dataprep.common.errors import BuildError, DamagedBuild
+
 CONTRACT = 1  # raised when a reader of an older build would misread a newer one
 
 MANIFEST = "manifest.json"
@@ -63,14 +65,6 @@ SHARD_SCHEMA = pa.schema(
         ("message_ids", pa.list_(pa.string())),
     ]
 )
-
-
-class BuildError(Exception):
-    """A build that is missing, damaged, or of another contract: one sentence."""
-
-
-class DamagedFile(BuildError):
-    """A file of a build that is not what its manifest says."""
 
 
 @dataclass(frozen=True)
@@ -134,17 +128,17 @@ def read_manifest(folder: Path) -> Manifest:
     except FileNotFoundError:
         raise BuildError(f"There is no build in {folder}: it has no {MANIFEST}.") from None
     except (OSError, ValueError) as fault:
-        raise DamagedFile(f"{path} cannot be read ({fault}): the build is damaged, rebuild it with --force.") from None
+        raise DamagedBuild(f"{path} cannot be read ({fault}): the build is damaged, rebuild it with --force.") from None
     contract = facts.get("contract") if isinstance(facts, dict) else None
     if type(contract) is not int:
-        raise DamagedFile(f"{path} is not a build's manifest: it names no contract.")
+        raise DamagedBuild(f"{path} is not a build's manifest: it names no contract.")
     if contract > CONTRACT:
         raise BuildError(
             f"{path} was written under contract {contract} and this program knows {CONTRACT}: use a newer version of it."
         )
     misfit = _misfit(facts, {**_SHAPE, **{key: shape for key, shape in _MAY_HOLD.items() if key in facts}})
     if misfit:
-        raise DamagedFile(f"{path} {misfit}: the build is damaged, rebuild it with --force.")
+        raise DamagedBuild(f"{path} {misfit}: the build is damaged, rebuild it with --force.")
     return Manifest(folder, facts)
 
 
@@ -177,7 +171,7 @@ def verify(manifest: Manifest) -> None:
     What was found whole is remembered beside the build, for `open_build`.
 
     Raises:
-        DamagedFile: names the first file that is off.
+        DamagedBuild: names the first file that is off.
         BuildError: the build was removed meanwhile.
     """
     began = time.time_ns()
@@ -199,15 +193,15 @@ def _checked(folder: Path, entry: Mapping[str, Any]) -> list[int]:
     try:
         look = _look(path)
         if look[0] != entry["bytes"]:
-            raise DamagedFile(f"{path} is damaged: {look[0]} bytes instead of {entry['bytes']}; rebuild with --force.")
+            raise DamagedBuild(f"{path} is damaged: {look[0]} bytes instead of {entry['bytes']}; rebuild with --force.")
         if sha256_of(path) != entry["sha256"]:
-            raise DamagedFile(f"{path} is damaged: its checksum is not the manifest's; rebuild with --force.")
+            raise DamagedBuild(f"{path} is damaged: its checksum is not the manifest's; rebuild with --force.")
     except FileNotFoundError:
         if not (folder / MANIFEST).exists():  # a version goes as a whole
             raise _removed(folder) from None
-        raise DamagedFile(f"{path} is missing: the build is damaged, rebuild it with --force.") from None
+        raise DamagedBuild(f"{path} is missing: the build is damaged, rebuild it with --force.") from None
     except OSError as fault:
-        raise DamagedFile(f"{path} cannot be read ({fault.strerror}).") from None
+        raise DamagedBuild(f"{path} cannot be read ({fault.strerror}).") from None
     return look
 
 
@@ -255,7 +249,7 @@ def open_split(manifest: Manifest, split: str) -> pa.Table:
     """One split as a table over its memory-mapped shards: no bytes are copied.
 
     Raises:
-        DamagedFile: a shard that is no Arrow stream of `SHARD_SCHEMA`, or of another number of rows.
+        DamagedBuild: a shard that is no Arrow stream of `SHARD_SCHEMA`, or of another number of rows.
     """
     tables = []
     for shard in manifest.splits[split]["shards"]:
@@ -264,9 +258,9 @@ def open_split(manifest: Manifest, split: str) -> pa.Table:
             with pa.memory_map(str(path)) as source:
                 table = pa.ipc.open_stream(source).read_all()
         except (OSError, pa.ArrowException) as fault:
-            raise DamagedFile(f"{path} is no readable Arrow stream ({fault}); rebuild with --force.") from None
+            raise DamagedBuild(f"{path} is no readable Arrow stream ({fault}); rebuild with --force.") from None
         if not table.schema.equals(SHARD_SCHEMA, check_metadata=False) or table.num_rows != shard["rows"]:
-            raise DamagedFile(f"{path} has other columns or rows than its manifest says; rebuild with --force.")
+            raise DamagedBuild(f"{path} has other columns or rows than its manifest says; rebuild with --force.")
         tables.append(table.replace_schema_metadata(None))
     return pa.concat_tables(tables) if tables else SHARD_SCHEMA.empty_table()
 
@@ -278,7 +272,7 @@ def open_build(folder: Path | str, *, check: bool = True) -> Build:
 
     Raises:
         BuildError: no build there, or one of a newer contract.
-        DamagedFile: a file that is not what the manifest says.
+        DamagedBuild: a file that is not what the manifest says.
     """
     manifest = read_manifest(Path(folder).resolve())
     if check and not _is_as_remembered(manifest):

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from dataprep.common.errors import RecipeError, nearest
+from dataprep.common.errors import RecipeError
+from dataprep.common.text import nearest
 
 Format = Literal["auto", "oasst-trees", "oasst-messages", "guanaco", "messages", "sharegpt", "alpaca"]
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, Parameter
 from cyclopts.config import Dict
 
-from dataprep.contract import BuildError, DamagedFile
+from dataprep.common.errors import UserError
+from dataprep.common.text import nearest
 from training.config import PRESETS, TINY, TINY_DEFAULTS, RunConfig, read_toml
-from training.errors import OptionError, Stopped, TrainingError, nearest
+from training.errors import OptionError, Stopped, TrainingError
 
 if TYPE_CHECKING:
     from cyclopts import ArgumentCollection
@@ -194,12 +195,10 @@ def _told(fault: Exception) -> int:
 
     if isinstance(fault, CycloptsError):
         return 2
-    if not isinstance(fault, (TrainingError, BuildError, Stopped)):
+    if not isinstance(fault, (UserError, Stopped)):
         raise fault
     print(f"{'' if isinstance(fault, Stopped) else 'Error: '}{fault}", file=sys.stderr)
-    if isinstance(fault, DamagedFile):
-        return 4
-    return 1 if isinstance(fault, BuildError) else fault.exit_code
+    return fault.exit_code
 
 
 if __name__ == "__main__":

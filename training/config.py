@@ -13,7 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from training.errors import OptionError, nearest
+from dataprep.common.text import nearest
+from training.errors import OptionError
 
 TINY = "tiny"  # the model that is made on the spot
 

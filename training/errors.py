@@ -6,14 +6,11 @@ The command line prints the sentence of a `TrainingError` (or of the contract's 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from difflib import get_close_matches
+from dataprep.common.errors import UserError
 
 
-class TrainingError(Exception):
-    """Base of all errors that a user can cause; the program exits with `exit_code`."""
-
-    exit_code = 1
+class TrainingError(UserError):
+    """Base of training's own errors; those of builds come from dataprep.contract."""
 
 
 class OptionError(TrainingError):
@@ -46,11 +43,3 @@ class Stopped(Exception):
     def __init__(self, signal_number: int, message: str) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
-
-
-def nearest(name: str, available: Iterable[str]) -> str:
-    """`Did you mean 'x'? Available: …`, the end of a sentence about an unknown name."""
-    names = sorted(available)
-    close = get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"Did you mean '{close[0]}'? " if close else ""
-    return f"{hint}Available: {', '.join(names)}." if names else "None is available."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,7 @@ from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.config import Dict
 
 from dataprep import __version__
-from dataprep.common.errors import StoreError
+from dataprep.common.text import json_text
 from dataprep.recipe import read_recipe
 
 if TYPE_CHECKING:
@@ -57,16 +56,11 @@ def locate_build(store: Path, reference: str) -> Path:
 
 def open_named(store: Path, reference: str, *, check: bool = False) -> Build:
     """The build that `reference` names; its sizes and columns are looked at, its checksums only by `verify`."""
-    from dataprep.common.errors import DamagedBuild
-    from dataprep.contract import BuildError, DamagedFile, open_build
+    from dataprep.contract import open_build
 
-    try:
-        return open_build(locate_build(store, reference), check=check)
-    except DamagedFile as fault:
-        raise DamagedBuild(str(fault)) from None
-    except BuildError as fault:
-        raise StoreError(str(fault)) from None
+    return open_build(locate_build(store, reference), check=check)
 
 
 def print_json(value: Mapping[str, Any] | list[Any]) -> None:
-    print(json.dumps(value, ensure_ascii=False, default=str))
+    """Print a value as one line of JSON on stdout."""
+    print(json_text(value))

@@ -35,7 +35,8 @@ def show(
     split
         train or test.
     """
-    from dataprep.common.terminal import conversation, plain_conversation, stdout_console, visible
+    from dataprep.common.terminal import conversation, plain_conversation, stdout_console
+    from dataprep.common.text import visible
 
     opened = open_named(store, reference)
     if split not in opened.splits:

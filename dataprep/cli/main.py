@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def _fail(code: int, sentence: str, **more: object) -> None:
-    from dataprep.common.terminal import visible
+    from dataprep.common.text import visible
 
     print(f"dataprep: {visible(sentence)}", file=sys.stderr)
     if "--json" in sys.argv:

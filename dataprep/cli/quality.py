@@ -64,7 +64,7 @@ def report(
     if as_json:
         print_json({"path": str(path)})
     else:
-        from dataprep.common.terminal import visible
+        from dataprep.common.text import visible
 
         print(visible(str(path)))
 
@@ -104,7 +104,8 @@ def audit(
     from rich.text import Text
 
     from dataprep.audit import audit_file, write_page, write_repaired
-    from dataprep.common.terminal import stdout_console, visible
+    from dataprep.common.terminal import stdout_console
+    from dataprep.common.text import visible
 
     found = audit_file(file, template, format, against, source_format)
     mended = write_repaired(found, repaired) if repaired else None
@@ -138,7 +139,7 @@ def _table(found: Audit) -> object:
     from rich.table import Table
     from rich.text import Text
 
-    from dataprep.common.terminal import visible
+    from dataprep.common.text import visible
 
     several = len(found.rows.files) > 1
     table = Table(box=None, pad_edge=False, header_style="bold")

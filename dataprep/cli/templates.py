@@ -46,7 +46,8 @@ def check(template: str, *, as_json: Json = False) -> None:
     template
         A bundled name, a .jinja file, a tokenizer_config.json, or a folder that holds one.
     """
-    from dataprep.common.terminal import stdout_console, visible
+    from dataprep.common.terminal import stdout_console
+    from dataprep.common.text import visible
     from dataprep.rendering import check_template, load_template
 
     found = check_template(load_template(template))

@@ -1,49 +1,64 @@
-"""The tree of errors: each is one sentence that says what was found, where, and what would work.
+"""The errors that a user can cause: each is one sentence that says what is wrong, where, and what would work.
 
-Everything a user can cause ends as a `DataprepError`; the command line prints its sentence and leaves
-with its `exit_code`. Any other exception that reaches a user is a bug of ours.
+The command line prints that sentence and exits with the error's `exit_code`; any other exception that reaches a user is
+a bug. `UserError` is the common base of this package's errors and those of `training`. This module imports the standard
+library only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
 
 
-class DataprepError(Exception):
-    """Base of all errors that a user can cause; `exit_code` is what the program ends with."""
+class UserError(Exception):
+    """Base of all errors that a user can cause; `exit_code` is the exit code of the program."""
 
     exit_code = 1
 
 
+class DataprepError(UserError):
+    """Base of dataprep's own errors."""
+
+
 class InputError(DataprepError):
-    """A source that cannot be read, or of which nothing would be left."""
+    """A source that cannot be read, or that leaves no row."""
 
 
 class EmptyFile(InputError):
-    """A source without a record; beside others that have some, it is worth a note only."""
+    """A source without a record; beside other sources that have records it is only noted."""
 
 
 class RecipeError(DataprepError):
-    """An option, or a combination of options, that makes no sense."""
+    """An invalid option, or a combination of options that contradict each other."""
 
 
 class TemplateError(DataprepError):
-    """A chat template that is missing, unsound, or refuses a conversation."""
+    """A chat template that is missing, invalid, or raises an exception for a conversation."""
 
 
 class StoreError(DataprepError):
-    """A place for builds that cannot be read or written, or a build that is not there."""
+    """A folder of builds that cannot be read or written."""
+
+
+class BuildError(DataprepError):
+    """A build that does not exist, or that this version cannot read."""
+
+
+class DamagedBuild(BuildError):
+    """A build whose files do not match its manifest."""
+
+    exit_code = 4
 
 
 class PublishError(DataprepError):
-    """A data set that the Hub does not take, or not from us."""
+    """A data set that the Hub refuses, or that this user may not write."""
 
 
 class GateError(DataprepError):
     """The quality gate found a critical fault.
 
-    `ids` has the failing conversations by expectation, `counts` their whole number: of many, only the first are named.
+    `ids` maps each failed expectation to the ids of the failing conversations (only the first where there are many),
+    `counts` to their total number.
     """
 
     exit_code = 3
@@ -54,17 +69,3 @@ class GateError(DataprepError):
         super().__init__(sentence)
         self.ids = dict(ids or {})
         self.counts = dict(counts or {})
-
-
-class DamagedBuild(DataprepError):
-    """A build whose files are not what its manifest says."""
-
-    exit_code = 4
-
-
-def nearest(name: str, available: Iterable[str]) -> str:
-    """`Did you mean 'x'? Available: …`: the end of a sentence about an unknown name."""
-    names = sorted(available)
-    close = get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"Did you mean '{close[0]}'? " if close else ""
-    return f"{hint}Available: {', '.join(names)}." if names else "None is available."

@@ -19,17 +19,12 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from rich.text import Text
 
-_UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ud800-\udfff]")
+from dataprep.common.text import visible
 
 TRAINED = "green"
 MASKED = "bright_black"
 CONTROL = "bold black on yellow"
 LONG = 2_000  # words of a text of which only those that are not frequent are looked up in the other
-
-
-def visible(text: str) -> str:
-    """`text` with what could steer a terminal written out, as in `<U+001B>`; new lines and tabs stay."""
-    return _UNSAFE.sub(lambda found: f"<U+{ord(found[0]):04X}>", text)
 
 
 class _SafeConsole(Console):

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from dataprep.common.errors import PublishError
+from dataprep.common.errors import BuildError, PublishError
 from dataprep.common.hub import BUSY, WAITS, cause, reason, retried, token
-from dataprep.contract import MANIFEST, Build, BuildError, Manifest, read_manifest
+from dataprep.contract import MANIFEST, Build, Manifest, read_manifest
 from dataprep.publish.export import DATA, Layout
 from dataprep.publish.folder import CARD, Published, refuse_failed_gate, sizes, staged, tag_of
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dataprep.common.errors import RecipeError, nearest
+from dataprep.common.errors import RecipeError
+from dataprep.common.text import nearest
 from dataprep.quality.facts import FACTS
 from dataprep.recipe import Recipe, flag
 

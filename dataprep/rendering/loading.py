@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.common.bundled import templates_folder
-from dataprep.common.errors import TemplateError, nearest
+from dataprep.common.errors import TemplateError
+from dataprep.common.text import nearest
 from dataprep.rendering.probe import with_end_token
 from dataprep.rendering.template import Template, compiled
 

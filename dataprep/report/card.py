@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from dataprep.common.terminal import visible
+from dataprep.common.text import visible
 from dataprep.recipe import Recipe, flag, normalised
 
 _APACHE = ("openassistant/oasst", "timdettmers/openassistant-guanaco", "mlabonne/guanaco-llama2")

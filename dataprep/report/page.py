@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from dataprep.common import charts
-from dataprep.common.terminal import visible
+from dataprep.common.text import visible
 
 _FOLDER = Path(__file__).parent
 

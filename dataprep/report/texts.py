@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import escape
 
 from dataprep.common.personal_data import masked
-from dataprep.common.terminal import visible
+from dataprep.common.text import visible
 
 PAGE_BYTES = 4_300_000  # limit for all texts of a page after escaping; with its markup the page stays below 5 MB
 MARKUP_BYTES = 80  # estimate of the markup around one text

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dataprep.common.errors import InputError
-from dataprep.contract import MANIFEST, BuildError, read_manifest
+from dataprep.common.errors import BuildError, InputError
+from dataprep.contract import MANIFEST, read_manifest
 from dataprep.sources import hub
 from dataprep.sources.containers import EXTENSIONS
 

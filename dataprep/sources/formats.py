@@ -11,7 +11,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from dataprep.common.errors import InputError, nearest
+from dataprep.common.errors import InputError
+from dataprep.common.text import nearest
 from dataprep.sources import chat, guanaco, jsonlines, oasst, trees
 from dataprep.sources.containers import Unit
 from dataprep.sources.jsonlines import Block

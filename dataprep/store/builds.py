@@ -17,11 +17,10 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from dataprep.common.errors import DamagedBuild, StoreError, nearest
+from dataprep.common.errors import BuildError, DamagedBuild, StoreError
+from dataprep.common.text import nearest
 from dataprep.contract import (
     MANIFEST,
-    BuildError,
-    DamagedFile,
     read_manifest,
     remembered,
     verify,
@@ -101,7 +100,7 @@ def existing(store: Path, name: str, version: str) -> Path | None:
         return None
     try:
         check_files(folder)
-    except (DamagedBuild, StoreError):
+    except BuildError:
         if (folder / MANIFEST).is_file():
             raise
         return None  # it was taken away meanwhile
@@ -119,12 +118,7 @@ def check_files(folder: Path) -> None:
     Raises:
         DamagedBuild: names the damaged file.
     """
-    try:
-        verify(read_manifest(folder))
-    except DamagedFile as fault:
-        raise DamagedBuild(str(fault)) from None
-    except BuildError as fault:
-        raise StoreError(str(fault)) from None
+    verify(read_manifest(folder))
 
 
 @contextmanager

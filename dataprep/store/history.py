@@ -12,8 +12,8 @@ from typing import Any
 
 import polars as pl
 
-from dataprep.common.errors import StoreError
-from dataprep.contract import Build, BuildError, Manifest, read_manifest
+from dataprep.common.errors import BuildError, StoreError
+from dataprep.contract import Build, Manifest, read_manifest
 from dataprep.store import builds as store
 from dataprep.store import shards
 from dataprep.tables import KEPT, SYSTEM

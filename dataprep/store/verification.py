@@ -9,9 +9,9 @@ from typing import Any
 
 import polars as pl
 
-from dataprep.common.errors import DamagedBuild, StoreError
+from dataprep.common.errors import DamagedBuild
 from dataprep.common.funnel import fate_counts, funnel_of, language_counts
-from dataprep.contract import MANIFEST, Build, BuildError, DamagedFile, Manifest, open_build, read_manifest, verify
+from dataprep.contract import MANIFEST, Build, Manifest, open_build, read_manifest, verify
 from dataprep.store.shards import FATES_FILE, read_fates
 from dataprep.tables import FATES, KEPT
 
@@ -36,10 +36,6 @@ def verify_build(folder: Path) -> dict[str, Any]:
         fates = _sound_fates(folder)
         _check_rows(build, fates)
         _check_counts(build, fates)
-    except DamagedFile as fault:
-        raise DamagedBuild(str(fault)) from None
-    except BuildError as fault:
-        raise StoreError(str(fault)) from None
     except (LookupError, TypeError, AttributeError) as fault:  # JSON, but of another shape
         raise DamagedBuild(
             f"{folder / MANIFEST} lacks what a manifest has ({fault}): the build is damaged, rebuild it with --force."

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from dataprep import contract
-from dataprep.common.errors import StoreError
-from dataprep.contract import DamagedFile, open_build
+from dataprep.common.errors import DamagedBuild, StoreError
+from dataprep.contract import open_build
 from dataprep.store import builds as store
 from dataprep.store import history
 from tests.support.builds import guanaco_file, guanaco_text, make_build
@@ -195,7 +195,7 @@ def test_one_malformed_manifest_is_told_and_hides_no_other(
     found = {facts["version"]: facts for facts in history.listing(tmp_path / "store")}
     assert words in found[bad.name]["problem"] and found[good.name]["rows"] == 30
     assert [path for path, _ in history.gc(tmp_path / "store", 0)] == [good]
-    with pytest.raises(DamagedFile, match=re.escape(words)):
+    with pytest.raises(DamagedBuild, match=re.escape(words)):
         open_build(bad)
 
 
@@ -242,7 +242,7 @@ def test_checksums_are_remembered_until_a_size_or_a_time_changes(
     times = shard.stat()
     shard.write_bytes(data)
     os.utime(shard, ns=(times.st_atime_ns, times.st_mtime_ns))  # the time of its entry tells all the same
-    with pytest.raises(DamagedFile, match=shard.name):
+    with pytest.raises(DamagedBuild, match=shard.name):
         open_build(path)
     data[len(data) // 2] ^= 1
     shard.write_bytes(data)

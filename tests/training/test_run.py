@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dataprep.contract import BuildError
+from dataprep.common.errors import BuildError
 from tests.support.commands import logged_losses, start_training, training
 from tests.support.paths import ROOT
 from tests.support.training_builds import chatter, row, write_build

@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dataprep.common.text import nearest
 from dataprep.contract import Build, open_build
 from training.config import RunConfig
 from training.data.encode import IGNORED, encode
 from training.data.labels import Prepared, prepare
 from training.data.windows import Packed, pack
-from training.errors import DataError, nearest
+from training.errors import DataError
 from training.model.attention import boundaries
 from training.model.tokenizer import ChatTokenizer
 
@@ -64,7 +65,7 @@ def open_data(config: RunConfig) -> Build:
     """The build that a run is bound to, verified.
 
     Raises:
-        BuildError, DamagedFile: no build there, or not what its manifest says.
+        BuildError, DamagedBuild: no build there, or not what its manifest says.
         DataError: its gate failed and that was not allowed; it has no train split.
     """
     build = open_build(config.data)

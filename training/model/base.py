@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dataprep.common.text import nearest
 from training.config import RunConfig
-from training.errors import ModelError, OptionError, nearest
+from training.errors import ModelError, OptionError
 from training.model import attention
 from training.model.runtime import Runtime
 from training.model.sizes import read_model_config
