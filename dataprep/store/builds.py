@@ -196,15 +196,18 @@ def publish(folder: Path, store: Path, name: str, version: str) -> Path:
 
 
 def _mend(folder: Path, target: Path) -> None:
-    with suppress(BuildError):  # no readable manifest: nothing to compare with
+    before = None
+    with suppress(BuildError):  # without a readable manifest there is nothing to compare with
         before = read_manifest(target)
-        if before.splits != read_manifest(folder).splits:
-            raise DamagedBuild(
-                f"The rebuild of {target} gave other shards than its manifest names: "
-                "something outside the recipe changed; move the old version away to keep both."
-            )
-        verify(before)
-        return
+    if before and before.splits != read_manifest(folder).splits:
+        raise DamagedBuild(
+            f"The rebuild of {target} has other shards than its manifest names: "
+            "something outside the recipe changed; move the old version away to keep both."
+        )
+    with suppress(BuildError):
+        if before:
+            verify(before)
+            return
     files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     for file in sorted(files, key=lambda path: path.name == MANIFEST):
         (target / file).parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 from datasets import Features
 
-from dataprep.common.errors import DamagedBuild, StoreError
+from dataprep.common.errors import BuildError, DamagedBuild, StoreError
 from dataprep.contract import SHARD_SCHEMA, open_build
 from dataprep.store import builds as store
 from dataprep.store import shards
@@ -148,9 +148,9 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
     assert not list((tmp_path / "n").glob(".tmp-*"))
 
 
-def test_a_manifest_of_a_newer_program_is_told(tmp_path: Path) -> None:
+def test_a_manifest_of_a_newer_contract_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path)
     facts = json.loads((path / "manifest.json").read_text())
     (path / "manifest.json").write_text(json.dumps({**facts, "contract": 99}))
-    with pytest.raises(StoreError, match="contract 99"):
+    with pytest.raises(BuildError, match="contract 99"):
         store.check_files(path)
