@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from dataprep.contract import Build
 from training.config import NOTEBOOK_FAULTS, OPERATIONAL, TINY, RunConfig, as_json, check
-from training.data import holdout as data
+from training.data.provenance import provenance
+from training.data.training_data import TrainingData, load_training_data, open_training_build
 from training.errors import DataError, NotEnoughMemory, Stopped
 from training.memory.choose import RunPlan, choose_run_plan
 from training.model import attention
@@ -19,7 +20,7 @@ from training.model.base import adapters_to_fp32, add_adapters, load_base
 from training.model.runtime import Runtime, choose_runtime
 from training.model.sizes import check_model_fits, model_revision, read_model_config
 from training.model.tokenizer import ChatTokenizer, load_tokenizer
-from training.run_folder import RUN, Folder, cut_back, library_versions, prepare_folder, refuse_other
+from training.run_folder import RUN, RunFolder, library_versions, prepare_folder, refuse_changes, truncate_metrics
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -31,7 +32,7 @@ BOUND = ("bond", "model", "options", "place")
 GONE_ON = "The run has gone on with"
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     """A line of the log, once over all processes."""
     import os
 
@@ -47,13 +48,13 @@ def run(config: RunConfig) -> dict[str, Any]:
         Stopped: a signal ended the run; its checkpoint is saved.
     """
     config = _in_full(check(config))
-    build = data.open_data(config)
+    build = open_training_build(config)
     state = _processes(config)
     config = replace(config, out=config.out or _usual_place(config, build))
     assert config.out is not None
     with state.main_process_first():
         folder, checkpoint = prepare_folder(config.out, config.resume) if state.is_main_process else _joined(config.out)
-        name = base_model(config, build, folder, make=state.is_main_process)
+        name = base_model_name(config, build, folder, make=state.is_main_process)
     place = choose_runtime(config)
     vocabulary = load_tokenizer(name, config.revision)
     shape = read_model_config(name, config.revision)
@@ -61,17 +62,17 @@ def run(config: RunConfig) -> dict[str, Any]:
     facts = _facts(config, build, vocabulary, name, place)
     recorded = folder.read() if (folder.path / RUN).exists() else None  # without a checkpoint too: it has its base/
     if recorded is not None:
-        refuse_other(recorded, {part: facts[part] for part in BOUND}, folder.path)
-    prepared = data.load(config, build, vocabulary)
+        refuse_changes(recorded, {part: facts[part] for part in BOUND}, folder.path)
+    prepared = load_training_data(config, build, vocabulary)
     _tell(config, prepared, place)
     warn_of_other_template(build, vocabulary)
 
     versions = library_versions()
     moved = moved_versions(recorded, versions) if recorded is not None else []
     for note in moved:
-        say(note)
+        log(note)
 
-    adapted = adapt(name, config, place)
+    adapted = load_with_new_adapters(name, config, place)
     plan = choose_run_plan(config, place, shape, prepared, adapted, folder, recorded, state.num_processes)
     facts |= plan.as_record() | {
         "ledger": _ledgers(prepared),
@@ -81,8 +82,8 @@ def run(config: RunConfig) -> dict[str, Any]:
     }
     if state.is_main_process:
         folder.write(recorded | facts if recorded else facts)
-        cut_back(folder.metrics, _step_of(checkpoint))
-    say(plan.sentence())
+        truncate_metrics(folder.metrics, _step_of(checkpoint))
+    log(plan.sentence())
     try:
         return _train(config, place, plan, prepared, adapted, vocabulary, build, folder, checkpoint, name)
     except Stopped:
@@ -101,9 +102,9 @@ def _in_full(config: RunConfig) -> RunConfig:
     """
     path = config.data.expanduser().resolve()
     if config.resume == "auto" and config.out is not None and config.data.is_symlink() and (config.out / RUN).exists():
-        began = Path(Folder(config.out).read()["operational"]["data"])
+        began = Path(RunFolder(config.out).read()["operational"]["data"])
         if began != path and began.parent == path.parent:
-            say(
+            log(
                 f"The run in {config.out} goes on with {began}, which it began with; {config.data} is {path.name} by now."
             )
             path = began
@@ -125,7 +126,7 @@ def moved_versions(recorded: dict[str, Any], now: dict[str, str]) -> list[str]:
     return [*notes, said] if other else notes
 
 
-def base_model(config: RunConfig, build: Build, folder: Folder, *, make: bool = True) -> str:
+def base_model_name(config: RunConfig, build: Build, folder: RunFolder, *, make: bool = True) -> str:
     """The name to load the base model by; `tiny` is made here, by the first process of a run that is not begun yet."""
     if config.model != TINY:
         return config.model
@@ -137,16 +138,16 @@ def base_model(config: RunConfig, build: Build, folder: Folder, *, make: bool = 
     return str(folder.base.resolve())  # the adapter's settings name it
 
 
-def adapt(name: str, config: RunConfig, place: Runtime) -> PeftModel:
+def load_with_new_adapters(name: str, config: RunConfig, place: Runtime) -> PeftModel:
     """The base model with fresh adapters, seeded, ready for a pass."""
     from transformers import set_seed
 
-    from training.loop.trainer import fuse_head
+    from training.loop.trainer import fuse_output_layer
     from training.model.fused_lora import fuse_adapters
 
     set_seed(config.seed)
     adapted = adapters_to_fp32(add_adapters(load_base(name, config.revision, config, place), config))
-    fuse_head(adapted)
+    fuse_output_layer(adapted)
     if place.liger:  # with the other fused kernels
         fuse_adapters(adapted)
     return adapted
@@ -156,11 +157,11 @@ def _train(
     config: RunConfig,
     place: Runtime,
     plan: RunPlan,
-    prepared: data.Data,
+    prepared: TrainingData,
     adapted: PeftModel,
     vocabulary: ChatTokenizer,
     build: Build,
-    folder: Folder,
+    folder: RunFolder,
     checkpoint: Path | None,
     name: str,
 ) -> dict[str, Any]:
@@ -169,11 +170,11 @@ def _train(
 
     from training.after.adapter import export
     from training.loop.callbacks import Metrics, Progress, Stop, tensorboard
-    from training.loop.trainer import QloraTrainer, arguments
+    from training.loop.trainer import QloraTrainer, trainer_arguments
 
     template = build.manifest.template
     tokenizer = vocabulary.for_transformers(template["end_token"], (build.path / "template.jinja").read_text("utf-8"))
-    args = arguments(config, place, plan.batch, folder, accumulate=plan.accumulate, steps=plan.steps)
+    args = trainer_arguments(config, place, plan.batch, folder, accumulate=plan.accumulate, steps=plan.steps)
     args.eval_on_start = plan.test is not None and checkpoint is None
     watching: list[TrainerCallback] = [Metrics(folder.metrics, plan.tokens_per_step), Progress(plan.tokens_per_step)]
     if config.report_to == "tensorboard" and args.process_index == 0:
@@ -205,7 +206,7 @@ def _train(
     return export(trainer, config, plan, prepared, tokenizer, build, folder, name)
 
 
-def _note(trainer: Any, folder: Folder, facts: dict[str, Any]) -> None:
+def _note(trainer: Any, folder: RunFolder, facts: dict[str, Any]) -> None:
     if trainer.is_world_process_zero():
         folder.update(**facts)
 
@@ -217,10 +218,10 @@ def _processes(config: RunConfig) -> Any:
     return PartialState(cpu=config.device == "cpu")
 
 
-def _joined(path: Path) -> tuple[Folder, Path | None]:
+def _joined(path: Path) -> tuple[RunFolder, Path | None]:
     """The folder as the first process has prepared it."""
-    folder = Folder(path)
-    whole = folder.whole()
+    folder = RunFolder(path)
+    whole = folder.complete_checkpoints()
     return folder, whole[-1] if whole else None
 
 
@@ -232,15 +233,15 @@ def _step_of(checkpoint: Path | None) -> int:
     return int(checkpoint.name.removeprefix("step-")) if checkpoint else -1
 
 
-def _ledgers(prepared: data.Data) -> dict[str, Any]:
-    test = prepared.test.prepared.ledger.as_json() if prepared.test else None
-    return {"rows": prepared.rows, "train": prepared.train.prepared.ledger.as_json(), "test": test}
+def _ledgers(prepared: TrainingData) -> dict[str, Any]:
+    test = prepared.test.labelled.ledger.as_json() if prepared.test else None
+    return {"rows": prepared.rows, "train": prepared.train.labelled.ledger.as_json(), "test": test}
 
 
 def _facts(config: RunConfig, build: Build, vocabulary: ChatTokenizer, name: str, place: Runtime) -> dict[str, Any]:
     options = as_json(config)
     return {
-        "bond": data.bond(build, vocabulary),
+        "bond": provenance(build, vocabulary),
         "model": {"name": config.model, "revision": model_revision(name, config.revision)},
         "options": {key: value for key, value in options.items() if key not in OPERATIONAL},
         "operational": {key: value for key, value in options.items() if key in OPERATIONAL},
@@ -249,14 +250,14 @@ def _facts(config: RunConfig, build: Build, vocabulary: ChatTokenizer, name: str
     }
 
 
-def _tell(config: RunConfig, prepared: data.Data, place: Runtime) -> None:
-    ledger = prepared.train.prepared.ledger
+def _tell(config: RunConfig, prepared: TrainingData, place: Runtime) -> None:
+    ledger = prepared.train.labelled.ledger
     for note in (*(NOTEBOOK_FAULTS if config.preset == "notebook" else ()), *prepared.notes, *ledger.sentences()):
-        say(note)
+        log(note)
     if prepared.build.manifest.gate == "failed":
-        say("The build's quality gate failed; --allow-failed-gate was said, and run.json records it.")
+        log("The build's quality gate failed; --allow-failed-gate was said, and run.json records it.")
     kind = "one variable-length kernel" if place.attention == attention.VARLEN else "SDPA, conversation by conversation"
-    say(
+    log(
         f"{ledger.rows} conversations, {ledger.tokens_trained} tokens trained and {ledger.tokens_masked} masked; "
         f"on {place.device} in {place.precision}, attention by {kind}{', liger kernels' if place.liger else ''}."
     )
@@ -281,5 +282,5 @@ def warn_of_other_template(build: Build, vocabulary: ChatTokenizer) -> str | Non
         message = f"The build's template is not the model's own. The build: {ours!r}  The model: {theirs!r}"
     except DataError as fault:  # some templates want a system text, or tools
         message = f"The build's template could not be compared with the model's own: {fault}"
-    say(message)
+    log(message)
     return message

@@ -32,7 +32,7 @@ LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate
 
 
 @dataclass(frozen=True)
-class Folder:
+class RunFolder:
     """The paths of a run."""
 
     path: Path
@@ -57,7 +57,7 @@ class Folder:
     def base(self) -> Path:
         return self.path / "base"
 
-    def whole(self) -> list[Path]:
+    def complete_checkpoints(self) -> list[Path]:
         """The whole checkpoints, oldest first."""
         return sorted(self.checkpoints.glob("step-*"))
 
@@ -98,13 +98,13 @@ def write_whole(path: Path, text: str) -> None:
         partial.replace(path)
 
 
-def prepare_folder(path: Path, resume: str) -> tuple[Folder, Path | None]:
+def prepare_folder(path: Path, resume: str) -> tuple[RunFolder, Path | None]:
     """The run's folder and the checkpoint to go on from (None: begin).
 
     Raises:
         RunError: it holds something and `--resume auto` was not said, or it holds no run.
     """
-    folder = Folder(path)
+    folder = RunFolder(path)
     filled = path.is_dir() and any(not _left_over(child) for child in path.iterdir())
     if path.exists() and not path.is_dir():
         raise RunError(f"{path} is no folder: choose another --out.")
@@ -116,7 +116,7 @@ def prepare_folder(path: Path, resume: str) -> tuple[Folder, Path | None]:
         folder.checkpoints.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
         raise RunError(f"{path} cannot be written ({fault.strerror}): choose another --out.") from None
-    whole = folder.whole()
+    whole = folder.complete_checkpoints()
     return folder, whole[-1] if whole else None
 
 
@@ -125,7 +125,7 @@ def _left_over(path: Path) -> bool:
     return path.name == "base" or (path.name == "checkpoints" and not any(path.iterdir()))
 
 
-def refuse_other(recorded: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+def refuse_changes(recorded: dict[str, Any], now: dict[str, Any], path: Path) -> None:
     """A run goes on with the build, tokenizer, model, options, arithmetic and pace it began with.
 
     Args:
@@ -144,7 +144,7 @@ def refuse_other(recorded: dict[str, Any], now: dict[str, Any], path: Path) -> N
                 )
 
 
-def cut_back(path: Path, step: int) -> None:
+def truncate_metrics(path: Path, step: int) -> None:
     """Leave the lines of metrics.jsonl up to `step`; a half-written last line goes too."""
     if not path.exists():
         return
@@ -163,7 +163,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
 
 
-def publish(partial: Path, final: Path) -> None:
+def commit_folder(partial: Path, final: Path) -> None:
     """Make a folder count: all its bytes on disk, then one rename."""
     for file in partial.rglob("*"):
         if file.is_file():
@@ -179,11 +179,11 @@ def publish(partial: Path, final: Path) -> None:
         os.close(handle_parent)
 
 
-def rotate(folder: Folder, keep: int) -> None:
+def rotate(folder: RunFolder, keep: int) -> None:
     """Remove all whole checkpoints but the newest `keep`, and what a killed run left of older ones."""
     for left in folder.checkpoints.glob(PARTIAL + "-*"):
         shutil.rmtree(left)
-    for old in folder.whole()[:-keep]:
+    for old in folder.complete_checkpoints()[:-keep]:
         doomed = old.with_name(PARTIAL + "-" + old.name)  # renamed first: a half-removed one must not count
         old.rename(doomed)
         shutil.rmtree(doomed)

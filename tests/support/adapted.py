@@ -25,24 +25,25 @@ class Adapted(NamedTuple):
 def adapted_tiny_model(build_folder: Path, scratch: Path) -> Adapted:
     """Load the model `tiny` for a build, as a run on a CPU does."""
     from training.config import RunConfig
-    from training.data import holdout as data
-    from training.loop.trainer import arguments
+    from training.data.training_data import load_training_data, open_training_build
+    from training.data.windows import window_dataset
+    from training.loop.trainer import trainer_arguments
     from training.memory.batches import BatchConfig
     from training.model.runtime import choose_runtime
     from training.model.tokenizer import load_tokenizer
-    from training.run import adapt, base_model
-    from training.run_folder import Folder
+    from training.run import base_model_name, load_with_new_adapters
+    from training.run_folder import RunFolder
 
     config = RunConfig(data=build_folder, model="tiny", device="cpu", held_out=0)
-    build = data.open_data(config)
-    folder = Folder(scratch)
-    name = base_model(config, build, folder)
+    build = open_training_build(config)
+    folder = RunFolder(scratch)
+    name = base_model_name(config, build, folder)
     runtime = choose_runtime(config)
-    prepared = data.load(config, build, load_tokenizer(name))
-    windows, _ = data.windows(prepared.train, 512, seed=0)
+    prepared = load_training_data(config, build, load_tokenizer(name))
+    windows, _ = window_dataset(prepared.train.labelled, 512, seed=0)
     batch = BatchConfig(1, 0, "adamw")
-    args = arguments(config, runtime, batch, folder, accumulate=1, steps=1)
-    return Adapted(adapt(name, config, runtime), windows, args)
+    args = trainer_arguments(config, runtime, batch, folder, accumulate=1, steps=1)
+    return Adapted(load_with_new_adapters(name, config, runtime), windows, args)
 
 
 def gradients(model: PeftModel, inputs: dict[str, Any], tokens: int) -> Tensor:

@@ -6,13 +6,15 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from dataprep.contract import CONTRACT, SHARD_SCHEMA, sha256_of
 from tests.support.paths import REAL
 
-Pairs = Sequence[tuple[str, str]]
+Pairs = Sequence[tuple[str, str | None]]
+Row = dict[str, Any]  # one row of SHARD_SCHEMA
 
 LLAMA2 = (
     "{% for message in messages %}"

@@ -12,24 +12,26 @@ import pytest
 
 from tests.support.training_builds import chatter, row, write_build
 from training.config import PRESETS, TINY_DEFAULTS, RunConfig, as_json, check, from_json, names, read_toml
-from training.data import holdout as data
+from training.data.training_data import load_training_data, open_training_build
 from training.errors import DataError, OptionError, RunError, TrainingError
 from training.memory.batches import BatchConfig
 from training.memory.choose import step_schedule
 from training.model.base import add_adapters, load_base
 from training.model.runtime import Runtime, choose_runtime
-from training.run_folder import Folder, prepare_folder
+from training.run_folder import RunFolder, prepare_folder
 
 BASE = RunConfig(data=Path("."), model="tiny")
 
 
 def sft(config: RunConfig, **over):
     """trl's configuration for these options."""
-    from training.loop.trainer import arguments
+    from training.loop.trainer import trainer_arguments
 
     place = over.pop("place", Runtime("cpu", "fp32", "dataprep_segments", liger=False))
     choice = over.pop("choice", BatchConfig(1, 0, config.optimizer or "adamw"))
-    return arguments(config, place, choice, Folder(Path("/tmp/none")), accumulate=1, steps=over.pop("steps", 100))
+    return trainer_arguments(
+        config, place, choice, RunFolder(Path("/tmp/none")), accumulate=1, steps=over.pop("steps", 100)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +42,9 @@ def build(tmp_path_factory):
 def loaded(config, build):
     from training.data.inspect import vocabulary_of
 
-    opened = data.open_data(replace(config, data=build, allow_failed_gate=True))
+    opened = open_training_build(replace(config, data=build, allow_failed_gate=True))
     vocabulary = vocabulary_of(config, opened.splits["train"], dict(opened.manifest.template))
-    return data.load(config, opened, vocabulary)
+    return load_training_data(config, opened, vocabulary)
 
 
 def first_batch(config):
@@ -144,21 +146,21 @@ def test_option_arrives(name):
 
 def test_data_options(build):
     whole = loaded(BASE, build)
-    assert whole.train.prepared.ledger.rows_cut == 0 and len(whole.test.prepared.rows.names) == 12
-    short = loaded(replace(BASE, max_tokens=20), build).train.prepared
+    assert whole.train.labelled.ledger.rows_cut == 0 and len(whole.test.labelled.rows.names) == 12
+    short = loaded(replace(BASE, max_tokens=20), build).train.labelled
     assert short.ledger.rows_cut > 0 and short.rows.lengths.max() <= 20
-    dropped = loaded(replace(BASE, max_tokens=20, cut="drop"), build).train.prepared.ledger
+    dropped = loaded(replace(BASE, max_tokens=20, cut="drop"), build).train.labelled.ledger
     assert dropped.rows_cut == 0 and dropped.rows_dropped > 0
-    last = loaded(replace(BASE, train_on="last-answer"), build).train.prepared.ledger
-    assert last.tokens_trained < whole.train.prepared.ledger.tokens_trained
-    assert len(loaded(replace(BASE, held_out=3), build).test.prepared.rows.names) == 3
+    last = loaded(replace(BASE, train_on="last-answer"), build).train.labelled.ledger
+    assert last.tokens_trained < whole.train.labelled.ledger.tokens_trained
+    assert len(loaded(replace(BASE, held_out=3), build).test.labelled.rows.names) == 3
     assert loaded(replace(BASE, held_out=0), build).test is None
 
 
 def test_gate(build):
     with pytest.raises(DataError, match="allow-failed-gate"):
-        data.open_data(replace(BASE, data=build))
-    assert data.open_data(replace(BASE, data=build, allow_failed_gate=True)).manifest.gate == "failed"
+        open_training_build(replace(BASE, data=build))
+    assert open_training_build(replace(BASE, data=build, allow_failed_gate=True)).manifest.gate == "failed"
 
 
 def test_whole_trees_are_held_out_where_there_is_no_test_split(tmp_path):
@@ -166,7 +168,7 @@ def test_whole_trees_are_held_out_where_there_is_no_test_split(tmp_path):
     folder = write_build(tmp_path / "b", rows)
     found = loaded(BASE, folder)
     kept, held = set(found.train.table["tree_id"].to_pylist()), set(found.test.table["tree_id"].to_pylist())
-    assert not kept & held and len(held) == 2 and "kept from training" in found.notes[0]
+    assert not kept & held and len(held) == 2 and "held out from training" in found.notes[0]
     again = loaded(BASE, folder)
     assert again.test.table.equals(found.test.table)
 

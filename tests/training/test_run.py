@@ -401,12 +401,12 @@ def test_another_template_is_a_warning_that_shows_both(small_build, capsys):
 
 def test_the_presets_faults_are_told(small_build, capsys):
     from training.config import NOTEBOOK_FAULTS
-    from training.data import holdout as data
+    from training.data.training_data import load_training_data, open_training_build
     from training.model.runtime import choose_runtime
     from training.run import _tell
 
     config = RunConfig(data=small_build, model="tiny", device="cpu", preset="notebook")
-    prepared = data.load(config, data.open_data(config), vocabulary_with(None))
+    prepared = load_training_data(config, open_training_build(config), vocabulary_with(None))
     _tell(config, prepared, choose_runtime(config))
     told = capsys.readouterr().err
     assert all(fault in told for fault in NOTEBOOK_FAULTS)
@@ -423,11 +423,11 @@ def test_the_loss_page_escapes():
 
 
 def test_what_a_kill_left_of_an_old_checkpoint_goes(tmp_path):
-    from training.run_folder import Folder, rotate
+    from training.run_folder import RunFolder, rotate
 
     for name in ("step-000004", "step-000008", "step-000012", ".partial-step-000002"):
         (tmp_path / "checkpoints" / name).mkdir(parents=True)
-    rotate(Folder(tmp_path), 2)
+    rotate(RunFolder(tmp_path), 2)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-000008", "step-000012"]
 
 
@@ -443,12 +443,12 @@ def test_a_full_disk_at_a_checkpoint(tmp_path):
 
 def test_a_loss_that_is_no_number_or_zero_ends_the_run():
     from training.errors import Diverged
-    from training.loop.callbacks import look_at
+    from training.loop.callbacks import check_loss
 
     for loss in (float("nan"), float("inf"), 0.0):
         with pytest.raises(Diverged, match="training inspect"):
-            look_at(loss, 3)
-    look_at(1.5, 3)
+            check_loss(loss, 3)
+    check_loss(1.5, 3)
 
 
 def test_no_tree_is_lost_without_a_word(tmp_path):

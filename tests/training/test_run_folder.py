@@ -13,7 +13,7 @@ import torch
 from tests.support.disk import limited_file_size
 from tests.support.training_builds import chatter, write_build
 from training.errors import ModelError, RunError
-from training.run_folder import Folder, explain, write_whole, writing
+from training.run_folder import RunFolder, explain, write_whole, writing
 
 torch.set_num_threads(1)
 
@@ -93,15 +93,15 @@ def test_what_is_no_fault_of_the_disk_is_left_alone(tmp_path):
 def test_run_json_stays_whole(small_disk):
     write_whole(small_disk / "run.json", "{}")
     with pytest.raises(RunError, match="run.json could not be written: the disk is full"):
-        Folder(small_disk).write({"a": "b" * 2**21})
+        RunFolder(small_disk).write({"a": "b" * 2**21})
     assert json.loads((small_disk / "run.json").read_text()) == {}
 
 
 def test_a_base_model_that_cannot_be_written(tmp_path):
     from training.config import RunConfig
-    from training.data import holdout as data
+    from training.data.training_data import open_training_build
     from training.model import tiny
 
-    build = data.open_data(RunConfig(data=write_build(tmp_path / "b", chatter(20)), model="tiny"))
+    build = open_training_build(RunConfig(data=write_build(tmp_path / "b", chatter(20)), model="tiny"))
     with limited_file_size(2**18), pytest.raises(RunError, match="base could not be written"):
         tiny.write_model(tmp_path / "base", build, 0)

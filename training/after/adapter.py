@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from dataprep.common import charts
 from dataprep.contract import Build
 from training.config import RunConfig
-from training.run_folder import PARTIAL, Folder, publish, read_metrics, write_whole, writing
+from training.run_folder import PARTIAL, RunFolder, commit_folder, read_metrics, write_whole, writing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from training.data.holdout import Data
+    from training.data.training_data import TrainingData
     from training.loop.trainer import QloraTrainer
     from training.memory.choose import RunPlan
 
@@ -24,10 +24,10 @@ def export(
     trainer: QloraTrainer,
     config: RunConfig,
     plan: RunPlan,
-    prepared: Data,
+    prepared: TrainingData,
     tokenizer: PreTrainedTokenizerFast,
     build: Build,
-    folder: Folder,
+    folder: RunFolder,
     name: str,
 ) -> dict[str, Any]:
     """Write what a run leaves behind; returns run.json's content."""
@@ -45,7 +45,7 @@ def export(
     return folder.read()
 
 
-def metrics_of(folder: Folder) -> dict[str, Any]:
+def metrics_of(folder: RunFolder) -> dict[str, Any]:
     """First and last losses of a run, from metrics.jsonl."""
     lines = read_metrics(folder.metrics)
     losses = [line["loss"] for line in lines if "loss" in line]
@@ -58,7 +58,7 @@ def metrics_of(folder: Folder) -> dict[str, Any]:
     }
 
 
-def _stopping(model: Any, config: RunConfig, prepared: Data, build: Build, name: str) -> dict[str, Any]:
+def _stopping(model: Any, config: RunConfig, prepared: TrainingData, build: Build, name: str) -> dict[str, Any]:
     from training.after.generate import stop_share
     from training.model.tokenizer import load_tokenizer
 
@@ -76,7 +76,7 @@ def write_adapter(model: Any, tokenizer: PreTrainedTokenizerFast, path: Path, ca
     model.save_pretrained(str(partial))
     tokenizer.save_pretrained(str(partial))
     (partial / "README.md").write_text(card, "utf-8")
-    publish(partial, path)
+    commit_folder(partial, path)
 
 
 def _card(config: RunConfig, build: Build, facts: dict[str, Any]) -> str:

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from dataprep.contract import Build
 from training.config import TINY, RunConfig, at_least, check_seed, from_json
-from training.data import holdout as data
+from training.data.collate import collate
+from training.data.training_data import load_training_data, open_training_build
+from training.data.windows import window_dataset
 from training.errors import DataError, ModelError, RunError
 from training.model.base import load_adapted
 from training.model.runtime import Runtime, choose_runtime
 from training.model.sizes import model_revision
 from training.model.tokenizer import ChatTokenizer, load_tokenizer
-from training.run_folder import Folder
+from training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 class Finished:
     """A run that has its adapter, and what it was made of."""
 
-    folder: Folder
+    folder: RunFolder
     facts: dict[str, Any]
     config: RunConfig
     name: str  # what the base model is loaded by
@@ -44,7 +46,7 @@ def open_run(path: Path) -> Finished:
         RunError: there is no run, or it has no adapter yet.
         ModelError: the base model's folder holds another model by now.
     """
-    folder = Folder(path)
+    folder = RunFolder(path)
     facts = folder.read()
     if not (folder.adapter / "adapter_config.json").exists():
         raise RunError(f"The run in {path} has no adapter yet ({facts.get('status')}): go on with --resume auto.")
@@ -72,7 +74,7 @@ def bound_build(run: Finished) -> Build:
     Raises:
         DataError: the folder holds another version by now.
     """
-    build = data.open_data(run.config)
+    build = open_training_build(run.config)
     if build.manifest.version != run.facts["bond"]["version"]:
         raise DataError(
             f"{run.config.data} holds version {build.manifest.version} and the run was trained on "
@@ -83,10 +85,10 @@ def bound_build(run: Finished) -> Build:
 
 def load(run: Finished) -> PeftModel:
     """The base model with the run's adapter, ready for fused losses."""
-    from training.loop.trainer import fuse_head
+    from training.loop.trainer import fuse_output_layer
 
     adapted = load_adapted(run.name, run.config.revision, run.folder.adapter, run.config, run.place)
-    fuse_head(adapted)
+    fuse_output_layer(adapted)
     return adapted
 
 
@@ -103,10 +105,10 @@ def evaluate(path: Path, prompts: int, max_new_tokens: int) -> dict[str, Any]:
 
     run = open_run(path)
     build = bound_build(run)
-    prepared = data.load(run.config, build, run.vocabulary)
+    prepared = load_training_data(run.config, build, run.vocabulary)
     if prepared.test is None:
         raise DataError(f"Nothing is held out from {build.path}: there is nothing to evaluate on.")
-    windows, _ = data.windows(prepared.test, run.config.max_tokens, seed=run.config.seed)
+    windows, _ = window_dataset(prepared.test.labelled, run.config.max_tokens, seed=run.config.seed)
     adapted = load(run)
     with adapted.disable_adapter():
         before = loss_over(adapted, windows, run.place)
@@ -129,7 +131,7 @@ def loss_over(adapted: PeftModel, windows: Dataset, place: Runtime) -> float:
     adapted.eval()
     for window in windows:
         with torch.no_grad(), autocast(place):
-            out = adapted(**data.lay([window], place.device), use_cache=False, fused_lm_head=True)
+            out = adapted(**collate([window], place.device), use_cache=False, fused_lm_head=True)
         total -= float(out.log_probs.double().sum())
         tokens += int(out.label_mask.sum())
     return total / max(tokens, 1)

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.after.evaluate import Finished, autocast, bound_build, load, open_run
-from training.data import holdout as data
+from training.data.training_data import load_training_data
 from training.errors import ModelError, RunError
 from training.model.files import locate, read_json_object
-from training.run_folder import PARTIAL, publish, writing
+from training.run_folder import PARTIAL, commit_folder, writing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,7 +51,7 @@ def merge(path: Path, to: Path, *, check: bool) -> dict[str, Any]:
             _accompany(run, partial)
             if to.exists():
                 to.rmdir()
-            publish(partial, to)
+            commit_folder(partial, to)
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # renamed by now, or of no use
     facts: dict[str, Any] = {"merged": merged, "shards": shards}
@@ -205,8 +205,8 @@ def compare(run: Finished, merged: Path, rows: list[list[int]]) -> dict[str, flo
 
 def _rows(run: Finished) -> list[list[int]]:
     build = bound_build(run)
-    prepared = data.load(run.config, build, run.vocabulary)
-    rows = (prepared.test or prepared.train).prepared.rows
+    prepared = load_training_data(run.config, build, run.vocabulary)
+    rows = (prepared.test or prepared.train).labelled.rows
     return [
         rows.ids[rows.bounds[n] : rows.bounds[n + 1]][:CHECKED_TOKENS].tolist()
         for n in range(min(CHECKED_ROWS, len(rows.names)))

@@ -25,8 +25,8 @@ IGNORED = -100  # the label of a token that is not trained (torch.nn.CrossEntrop
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """Encoded rows as flat columns.
+class EncodedRows:
+    """EncodedRows rows as flat columns.
 
     `names`: the rows' ids, n. `ids`: int32, all tokens. `span`: int32, for each token the number of its answer in its
     row, or -1 where it is not part of one. `bounds`: int64, n + 1; row i has the tokens bounds[i]:bounds[i + 1].
@@ -42,15 +42,15 @@ class Encoded:
         """Tokens of each row."""
         return np.diff(self.bounds)
 
-    def take(self, rows: NDArray[np.int64], lengths: NDArray[np.int64] | None = None) -> Encoded:
+    def take(self, rows: NDArray[np.int64], lengths: NDArray[np.int64] | None = None) -> EncodedRows:
         """The given rows, each with its first `lengths` tokens only."""
         lengths = self.lengths[rows] if lengths is None else lengths
         bounds = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         tokens = np.repeat(self.bounds[rows] - bounds[:-1], lengths) + np.arange(bounds[-1])
-        return Encoded([self.names[row] for row in rows], self.ids[tokens], self.span[tokens], bounds)
+        return EncodedRows([self.names[row] for row in rows], self.ids[tokens], self.span[tokens], bounds)
 
 
-def encode(table: pa.Table, vocabulary: ChatTokenizer) -> Encoded:
+def encode(table: pa.Table, vocabulary: ChatTokenizer) -> EncodedRows:
     """All rows of a split, encoded and checked: the trained ids of each answer decode to its text.
 
     Args:
@@ -64,7 +64,7 @@ def encode(table: pa.Table, vocabulary: ChatTokenizer) -> Encoded:
     return _joined(blocks)
 
 
-def encode_block(table: pa.Table, vocabulary: ChatTokenizer) -> Encoded:
+def encode_block(table: pa.Table, vocabulary: ChatTokenizer) -> EncodedRows:
     """As `encode`, for rows that fit into memory at once."""
     texts: list[str] = table["text"].to_pylist()
     names: list[str] = table["id"].to_pylist()
@@ -75,7 +75,7 @@ def encode_block(table: pa.Table, vocabulary: ChatTokenizer) -> Encoded:
     bounds = np.searchsorted(rows, np.arange(len(texts) + 1)).astype(np.int64)
     base = np.concatenate([[0], np.cumsum([len(text) + 1 for text in texts])])  # texts laid end to end
     span = _answers(base[rows] + ends, base, spans)
-    encoded = Encoded(names, ids, span, bounds)
+    encoded = EncodedRows(names, ids, span, bounds)
     _check(encoded, texts, spans, firsts, vocabulary)
     return encoded
 
@@ -158,7 +158,7 @@ def _answers(ends: NDArray[np.int64], base: NDArray[np.int64], spans: _Places) -
 
 
 def _check(
-    encoded: Encoded, texts: list[str], spans: _Places, firsts: NDArray[np.int64], vocabulary: ChatTokenizer
+    encoded: EncodedRows, texts: list[str], spans: _Places, firsts: NDArray[np.int64], vocabulary: ChatTokenizer
 ) -> None:
     """Decode the trained ids of every answer and compare with the whole of its span: nothing in it is left untrained.
 
@@ -201,12 +201,12 @@ def _same(text: str, meant: str, vocabulary: ChatTokenizer) -> bool:
     return normaliser.normalize_str(text) in map(normaliser.normalize_str, wanted)
 
 
-def _joined(blocks: Iterable[Encoded]) -> Encoded:
+def _joined(blocks: Iterable[EncodedRows]) -> EncodedRows:
     blocks = list(blocks)
     if not blocks:
-        return Encoded([], np.empty(0, np.int32), np.empty(0, np.int32), np.zeros(1, np.int64))
+        return EncodedRows([], np.empty(0, np.int32), np.empty(0, np.int32), np.zeros(1, np.int64))
     lengths = np.concatenate([block.lengths for block in blocks])
-    return Encoded(
+    return EncodedRows(
         [name for block in blocks for name in block.names],
         np.concatenate([block.ids for block in blocks]),
         np.concatenate([block.span for block in blocks]),

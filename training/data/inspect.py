@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from dataprep.contract import Build
 from training.config import TINY, RunConfig, check
-from training.data import holdout as data
-from training.data.encode import Encoded, encode
-from training.data.labels import prepare
+from training.data.encode import EncodedRows, encode
+from training.data.labels import truncate_and_label
+from training.data.training_data import load_training_data, open_training_build
 from training.data.windows import pack
 from training.errors import DataError, OptionError
 from training.model.tokenizer import ChatTokenizer, load_tokenizer
@@ -35,14 +35,14 @@ def json_lines(options: RunConfig, rows: str) -> Iterator[str]:
         OptionError: `rows` is no range.
     """
     config = check(options)
-    build = data.open_data(config)
+    build = open_training_build(config)
     train = build.splits["train"]
     start, stop = _range(rows, train.num_rows)
     vocabulary = vocabulary_of(config, train, dict(build.manifest.template))
     for at in range(start, stop, 1024):
         encoded = encode(train.slice(at, min(1024, stop - at)), vocabulary)
         longest = int(encoded.lengths.max(initial=1))
-        ready = prepare(encoded, longest, config.cut, config.train_on, strict=False)
+        ready = truncate_and_label(encoded, longest, config.cut, config.train_on, strict=False)
         labels = dict(zip(ready.rows.names, _split(ready.labels, ready.rows.bounds), strict=True))
         for name, ids in zip(encoded.names, _split(encoded.ids, encoded.bounds), strict=True):
             yield json.dumps({"id": name, "input_ids": ids, "labels": labels.get(name, [-100] * len(ids))})
@@ -72,13 +72,13 @@ def in_colour(options: RunConfig, row: int) -> None:
     from rich.console import Console
 
     config = check(options)
-    build = data.open_data(config)
+    build = open_training_build(config)
     train = build.splits["train"]
     if not 0 <= row < train.num_rows:
         raise OptionError(f"--row {row}: the train split has the rows 0 to {train.num_rows - 1}.")
     vocabulary = vocabulary_of(config, train, dict(build.manifest.template))
     alone = encode(train.slice(row, 1), vocabulary)
-    ready = prepare(alone, config.max_tokens, config.cut, config.train_on, strict=False)
+    ready = truncate_and_label(alone, config.max_tokens, config.cut, config.train_on, strict=False)
     labels = ready.labels.tolist()
     name = alone.names[0]
     console = Console()
@@ -94,12 +94,12 @@ def in_colour(options: RunConfig, row: int) -> None:
 def _whereabouts(config: RunConfig, build: Build, vocabulary: ChatTokenizer, name: str) -> str:
     """What a run makes of a row: its window, or why it has none."""
     try:
-        prepared = data.load(config, build, vocabulary)
+        prepared = load_training_data(config, build, vocabulary)
     except DataError as fault:
         return f"No run takes this build: {fault}"
     if prepared.test is not None and name in prepared.test.table["id"].to_pylist():
         return "It is held out from training."
-    rows = prepared.train.prepared.rows
+    rows = prepared.train.labelled.rows
     if name not in rows.names:
         return "It is left out: its first answer does not fit, or it trains nothing."
     place = rows.names.index(name)
@@ -109,7 +109,7 @@ def _whereabouts(config: RunConfig, build: Build, vocabulary: ChatTokenizer, nam
     return f"Window {number} of {len(packed.windows)}: {len(window)} conversations, {tokens} tokens."
 
 
-def _coloured(alone: Encoded, labels: list[int], vocabulary: ChatTokenizer):  # type: ignore[no-untyped-def]
+def _coloured(alone: EncodedRows, labels: list[int], vocabulary: ChatTokenizer):  # type: ignore[no-untyped-def]
     from rich.text import Text
 
     special = set(vocabulary.backend.get_added_tokens_decoder())

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.encode import IGNORED, Encoded
+from training.data.encode import IGNORED, EncodedRows
 from training.errors import DataError
 
 NAMED = 20  # rows that run.json and messages name, at most
@@ -64,15 +64,17 @@ class Ledger:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class LabelledRows:
     """Rows ready to be packed: `rows` cut to the window, `labels` (int32, one for each token), and the ledger."""
 
-    rows: Encoded
+    rows: EncodedRows
     labels: NDArray[np.int32]
     ledger: Ledger
 
 
-def prepare(encoded: Encoded, window: int, cut: str, train_on: str, *, strict: bool = True) -> Prepared:
+def truncate_and_label(
+    encoded: EncodedRows, window: int, cut: str, train_on: str, *, strict: bool = True
+) -> LabelledRows:
     """Cut what is longer than `window` tokens, set the labels, count everything.
 
     A conversation that is too long ends after its last answer that fits, so that what is left is a prefix of its text.
@@ -108,7 +110,7 @@ def prepare(encoded: Encoded, window: int, cut: str, train_on: str, *, strict: b
     )
     if strict:
         _insist(ledger, window)
-    return Prepared(rows, np.where(mask, rows.ids, IGNORED).astype(np.int32), ledger)
+    return LabelledRows(rows, np.where(mask, rows.ids, IGNORED).astype(np.int32), ledger)
 
 
 def _insist(ledger: Ledger, window: int) -> None:
@@ -125,14 +127,14 @@ def _insist(ledger: Ledger, window: int) -> None:
         raise DataError("The build has no conversations to train on: its train split is empty.")
 
 
-def _last_tokens(encoded: Encoded) -> NDArray[np.int64]:
+def _last_tokens(encoded: EncodedRows) -> NDArray[np.int64]:
     """The places of the last tokens of all answers."""
     following = np.append(encoded.span[1:], -1)
     following[encoded.bounds[1:-1] - 1] = -1  # the next row's tokens follow nothing
     return np.flatnonzero((encoded.span >= 0) & (following != encoded.span))
 
 
-def _fitting(encoded: Encoded, window: int, cut: str) -> tuple[NDArray[np.int64], int]:
+def _fitting(encoded: EncodedRows, window: int, cut: str) -> tuple[NDArray[np.int64], int]:
     """For each row the number of tokens to keep (0: none of it), and how many answers are cut off kept rows."""
     keep = encoded.lengths.copy()
     long = np.flatnonzero(keep > window)
@@ -151,7 +153,7 @@ def _fitting(encoded: Encoded, window: int, cut: str) -> tuple[NDArray[np.int64]
     return keep, int((whole - found - 1)[fits].sum())
 
 
-def _trained(encoded: Encoded, train_on: str) -> NDArray[np.bool_]:
+def _trained(encoded: EncodedRows, train_on: str) -> NDArray[np.bool_]:
     """Which tokens are trained. A row's first token never is: nothing comes before it to predict it from."""
     if train_on == "everything":
         mask = np.ones(len(encoded.ids), np.bool_)

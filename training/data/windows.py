@@ -1,57 +1,105 @@
-"""Whole conversations into fixed windows: best fit over the whole data set.
+"""Pack whole conversations into windows of a fixed size, by best fit over the whole data set.
 
-Best fit decreasing fills 0.99 and more of the windows of real conversations (Johnson 1974: never more than
-11/9 of the best number of windows). Windows only ever hold whole conversations; each keeps its own positions, and
-attention never crosses (`attention.py`).
+Best fit decreasing fills at least 0.99 of the windows on real conversations (Johnson 1974: it never needs more than 11/9
+of the minimum number of windows). A window holds whole conversations only. Each conversation keeps its own positions, and
+attention does not cross conversations (`training.model.attention`).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
+
+from training.data.encode import IGNORED
+from training.data.labels import LabelledRows
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 @dataclass(frozen=True)
-class Packed:
-    """`windows`: for each window the rows in it. `fill`: tokens over windows times the window's size, 0..1."""
+class Packing:
+    """`windows`: the row numbers in each window. `fill`: share of all windows' positions that hold a token, 0 to 1."""
 
     windows: list[list[int]]
     fill: float
 
 
-def pack(lengths: NDArray[np.int64], size: int, *, seed: int) -> Packed:
-    """Rows of the given `lengths` (tokens, each at most `size`) into windows of `size` tokens, in a seeded order."""
+def pack(lengths: NDArray[np.int64], size: int, *, seed: int) -> Packing:
+    """Assign rows of `lengths` tokens (each at most `size`) to windows of `size` tokens; the windows are shuffled."""
     windows = _best_fit(lengths, size)
     order = np.random.default_rng(seed).permutation(len(windows))
-    full = float(lengths.sum()) / (len(windows) * size) if windows else 0.0
-    return Packed([windows[number] for number in order], full)
+    fill = float(lengths.sum()) / (len(windows) * size) if windows else 0.0
+    return Packing([windows[index] for index in order], fill)
 
 
 def _best_fit(lengths: NDArray[np.int64], size: int) -> list[list[int]]:
-    """Longest first, each into the window with the least room that still takes it: O(n log size)."""
+    """Put each row, longest first, into the fullest window that still has space for it: O(n log size)."""
     windows: list[list[int]] = []
-    by_room: dict[int, list[int]] = {}
-    rooms: list[int] = []  # the keys of by_room, sorted: at most `size` of them
+    windows_by_space: dict[int, list[int]] = {}  # free tokens -> windows with that many
+    spaces: list[int] = []  # the sorted keys of `windows_by_space`, at most `size` of them
     for row in np.argsort(-lengths, kind="stable").tolist():
         length = int(lengths[row])
-        place = bisect_left(rooms, length)
-        if place == len(rooms):
-            number, room = len(windows), size
+        index = bisect_left(spaces, length)
+        if index == len(spaces):
+            window, space = len(windows), size
             windows.append([])
         else:
-            room = rooms[place]
-            number = by_room[room].pop()
-            if not by_room[room]:
-                del by_room[room]
-                rooms.pop(place)
-        windows[number].append(row)
-        left = room - length
-        if left:
-            if left not in by_room:
-                insort(rooms, left)
-                by_room[left] = []
-            by_room[left].append(number)
+            space = spaces[index]
+            window = windows_by_space[space].pop()
+            if not windows_by_space[space]:
+                del windows_by_space[space]
+                spaces.pop(index)
+        windows[window].append(row)
+        remaining = space - length
+        if remaining:
+            if remaining not in windows_by_space:
+                insort(spaces, remaining)
+                windows_by_space[remaining] = []
+            windows_by_space[remaining].append(window)
     return windows
+
+
+def window_dataset(labelled: LabelledRows, size: int, *, seed: int) -> tuple[Dataset, Packing]:
+    """Pack rows into a data set of windows.
+
+    Its columns are `input_ids` and `labels` (one value for each token) and `seq_lengths` (one for each conversation).
+    `collate` concatenates windows to one row of the model's input.
+    """
+    from datasets import Dataset
+
+    packing = pack(labelled.rows.lengths, size, seed=seed)
+    order = np.array([row for window in packing.windows for row in window], np.int64)
+    rows = labelled.rows.take(order)
+    labels = replace(labelled.rows, ids=labelled.labels).take(order).ids
+    row_bounds = np.concatenate([[0], np.cumsum([len(window) for window in packing.windows])]).astype(np.int64)
+    token_bounds = rows.bounds[row_bounds]
+    table = pa.table(
+        {
+            "input_ids": pa.LargeListArray.from_arrays(pa.array(token_bounds), pa.array(rows.ids)),
+            "labels": pa.LargeListArray.from_arrays(pa.array(token_bounds), pa.array(labels)),
+            "seq_lengths": pa.LargeListArray.from_arrays(pa.array(row_bounds), pa.array(rows.lengths)),
+        }
+    )
+    return Dataset(table), packing
+
+
+def with_empty_windows(windows: Dataset, multiple_of: int) -> Dataset:
+    """Append windows of one token without a label until the number of windows is a multiple of `multiple_of`.
+
+    Without them accelerate would repeat real windows in the last round if several processes share the windows.
+    """
+    from datasets import Dataset
+
+    missing = -len(windows) % multiple_of
+    if not missing:
+        return windows
+    table = windows.data.table
+    token = windows[0]["input_ids"][:1]
+    empty = {"input_ids": [token] * missing, "labels": [[IGNORED]] * missing, "seq_lengths": [[1]] * missing}
+    return Dataset(pa.concat_tables([table, pa.table(empty, schema=table.schema)]))

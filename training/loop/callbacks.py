@@ -47,7 +47,7 @@ class Metrics(TrainerCallback):
             line["tokens_per_s"] = round((self.at[0] - step) * self.tokens_per_step / max(self.at[1] - then, 1e-9), 1)
         with writing(str(self.path), self.path.parent), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        look_at(logs.get("loss"), state.global_step)
+        check_loss(logs.get("loss"), state.global_step)
 
 
 def tensorboard(folder: Path, step: int) -> TrainerCallback:
@@ -59,7 +59,7 @@ def tensorboard(folder: Path, step: int) -> TrainerCallback:
     return TensorBoardCallback(tb_writer=writer)  # type: ignore[no-untyped-call]
 
 
-def look_at(loss: float | None, step: int) -> None:
+def check_loss(loss: float | None, step: int) -> None:
     """Raises:
     Diverged: the loss is no number, or exactly 0. (A skipped fp16 step has a loss like any other.)
     """

@@ -1,7 +1,7 @@
 """trl's SFTTrainer, with the parts changed where it would lose a checkpoint, time, or a token.
 
 trl is kept for its fused output layer; transformers' Trainer below it for accumulation, several GPUs and resuming. Changed
-here: how windows are laid end to end (`data.lay`), the loss (trl's own gathers four metrics with a wait for the GPU each), the
+here: how windows are laid end to end (`collate`), the loss (trl's own gathers four metrics with a wait for the GPU each), the
 held-out loss (one sum over trained tokens, not a mean of means), and how checkpoints come to be.
 """
 
@@ -20,11 +20,11 @@ from trl.trainer.sft_trainer import SFTTrainer
 from trl.trainer.utils import add_fused_lm_head
 
 from training.config import RunConfig
-from training.data.holdout import lay
+from training.data.collate import collate
 from training.memory.batches import BatchConfig
 from training.model.base import adapters_to_fp32, checkpoint_layers
 from training.model.runtime import Runtime
-from training.run_folder import PARTIAL, Folder, publish, rotate, writing
+from training.run_folder import PARTIAL, RunFolder, commit_folder, rotate, writing
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -34,8 +34,8 @@ COUNTS = "counts.json"  # in a checkpoint, beside what transformers writes
 OPTIMIZERS = {"adamw": "adamw_torch", "paged_adamw_8bit": "paged_adamw_8bit", "paged_adamw_32bit": "paged_adamw_32bit"}
 
 
-def arguments(
-    config: RunConfig, place: Runtime, choice: BatchConfig, folder: Folder, *, accumulate: int, steps: int
+def trainer_arguments(
+    config: RunConfig, place: Runtime, choice: BatchConfig, folder: RunFolder, *, accumulate: int, steps: int
 ) -> SFTConfig:
     """The run's options as trl's. `steps`: optimiser steps of the whole run."""
     tenth = max(1, steps // 10)
@@ -93,7 +93,7 @@ class QloraTrainer(SFTTrainer):
         train: Dataset,
         test: Dataset | None,
         tokenizer: PreTrainedTokenizerFast,
-        folder: Folder,
+        folder: RunFolder,
         config: RunConfig,
         choice: BatchConfig,
         callbacks: list[TrainerCallback],
@@ -111,12 +111,12 @@ class QloraTrainer(SFTTrainer):
             processing_class=tokenizer,
             callbacks=[*callbacks, _GoOn(self)],
         )
-        self.data_collator = lay
+        self.data_collator = collate
         # Our loss divides by the labels of the whole step, which are counted for it, whatever the model's own loss does.
         self.model_accepts_loss_kwargs = True
         self._signature_columns: Any = ["input_ids", "labels", "seq_lengths"]
         adapters_to_fp32(model)
-        fuse_head(model)
+        fuse_output_layer(model)
         checkpoint_layers(model, choice.checkpoint_layers)
 
     def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], Any]:
@@ -168,7 +168,7 @@ class QloraTrainer(SFTTrainer):
             self.accelerator.wait_for_everyone()
             if first:
                 (partial / f"checkpoint-{step}" / COUNTS).write_text(json.dumps(left), "utf-8")
-                publish(partial / f"checkpoint-{step}", self.folder.checkpoints / f"step-{step:06d}")
+                commit_folder(partial / f"checkpoint-{step}", self.folder.checkpoints / f"step-{step:06d}")
                 shutil.rmtree(partial)
                 rotate(self.folder, self.config.keep)
 
@@ -204,7 +204,7 @@ class _GoOn(TrainerCallback):
         self.trainer.take_up()
 
 
-def fuse_head(model: PeftModel) -> None:
+def fuse_output_layer(model: PeftModel) -> None:
     """trl's fused output layer, with only what the loss needs (trl's trainer adds entropy and accuracy, at a cost)."""
     base: Any = model.get_base_model()
     base.__dict__.pop("forward", None)

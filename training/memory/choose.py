@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from training.config import RunConfig
-from training.data import holdout as data
-from training.data.windows import Packed
+from training.data.training_data import TrainingData
+from training.data.windows import Packing, window_dataset, with_empty_windows
 from training.errors import OptionError
 from training.memory.batches import BatchConfig, candidate_batches, fitting_batches
 from training.memory.estimate import GIB, MemoryEstimate, MemoryInputs, estimate_memory
@@ -15,7 +15,7 @@ from training.memory.schedule import StepSchedule, requested_windows, step_sched
 from training.model import attention
 from training.model.runtime import Runtime
 from training.model.sizes import dimensions
-from training.run_folder import Folder, refuse_other
+from training.run_folder import RunFolder, refuse_changes
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -38,7 +38,7 @@ class RunPlan:
     schedule: StepSchedule
     processes: int
     tokens_per_step: float  # real tokens, on average, over all processes
-    packed: Packed
+    packed: Packing
     windows: Dataset  # the packed windows, and empty ones that make their number a multiple of the processes' share
     test: Dataset | None
     estimate: MemoryEstimate
@@ -92,9 +92,9 @@ def choose_run_plan(
     config: RunConfig,
     runtime: Runtime,
     model_config: dict[str, Any],
-    prepared: data.Data,
+    prepared: TrainingData,
     adapted: PeftModel,
-    folder: Folder,
+    folder: RunFolder,
     recorded: dict[str, Any] | None,
     processes: int,
 ) -> RunPlan:
@@ -108,16 +108,16 @@ def choose_run_plan(
         NotEnoughMemory: no batch configuration fits.
         RunError: a resumed run would train on other windows or steps than before.
     """
-    from training.loop.trainer import arguments
+    from training.loop.trainer import trainer_arguments
     from training.memory.probe import first_that_runs
 
-    windows, packed = data.windows(prepared.train, config.max_tokens, seed=config.seed)
+    windows, packed = window_dataset(prepared.train.labelled, config.max_tokens, seed=config.seed)
     requested = requested_windows(config, len(windows))
     leak = attention.check_leaks(adapted, windows, bound=LEAK_BOUND[runtime.attention])
     off_stock = attention.check_against_stock(adapted, windows, bound=STOCK_BOUND[runtime.precision])
 
     def arguments_for(batch: BatchConfig) -> SFTConfig:
-        return arguments(config, runtime, batch, folder, accumulate=1, steps=1)
+        return trainer_arguments(config, runtime, batch, folder, accumulate=1, steps=1)
 
     available = available_memory(config, runtime)  # also when resuming: it limits the run to --memory-gb
     if recorded is not None:
@@ -129,12 +129,12 @@ def choose_run_plan(
     batch, measured = first_that_runs(adapted, batches, windows, arguments_for)
     batch = _agree(batch, processes)
     share = batch.micro_batch * processes if processes > 1 else 1  # a single process only has a smaller last batch
-    windows = data.with_empty_windows(windows, share)
+    windows = with_empty_windows(windows, share)
     test = None
     if prepared.test is not None:
-        test = data.with_empty_windows(data.windows(prepared.test, config.max_tokens, seed=config.seed)[0], share)
+        test = with_empty_windows(window_dataset(prepared.test.labelled, config.max_tokens, seed=config.seed)[0], share)
     schedule = step_schedule(config, batch, len(windows), requested, processes)
-    tokens_per_step = float(prepared.train.prepared.rows.lengths.sum()) / schedule.steps_per_epoch
+    tokens_per_step = float(prepared.train.labelled.rows.lengths.sum()) / schedule.steps_per_epoch
     estimate = estimate_memory(model_config, memory_inputs(config, runtime, batch, prepared))
     plan = RunPlan(
         batch, schedule, processes, tokens_per_step, packed, windows, test, estimate, measured, leak, off_stock
@@ -143,7 +143,7 @@ def choose_run_plan(
         record = plan.as_record()
         bound = {"resolved": ("per_step", "steps"), "packing": ("windows", "empty")}
         now = {part: {name: record[part][name] for name in names} for part, names in bound.items()}
-        refuse_other(recorded, now, folder.path)
+        refuse_changes(recorded, now, folder.path)
     return plan
 
 
@@ -152,7 +152,7 @@ def possible_batches(
     runtime: Runtime,
     model_config: dict[str, Any],
     windows_per_step: int,
-    prepared: data.Data | None,
+    prepared: TrainingData | None,
     available: int | None,
 ) -> list[BatchConfig]:
     """The batch configurations to try, fastest first.
@@ -200,12 +200,14 @@ def available_memory(config: RunConfig, runtime: Runtime) -> int | None:
     return min(limit, usable)
 
 
-def memory_inputs(config: RunConfig, runtime: Runtime, batch: BatchConfig, prepared: data.Data | None) -> MemoryInputs:
+def memory_inputs(
+    config: RunConfig, runtime: Runtime, batch: BatchConfig, prepared: TrainingData | None
+) -> MemoryInputs:
     """The estimate's inputs for a batch configuration. Without data, every token counts as trained."""
     tokens = batch.micro_batch * config.max_tokens
     trained_share = 1.0
     if prepared is not None:
-        ledger = prepared.train.prepared.ledger
+        ledger = prepared.train.labelled.ledger
         trained_share = ledger.tokens_trained / max(1, ledger.tokens_trained + ledger.tokens_masked)
     return MemoryInputs(
         micro_tokens=tokens,

@@ -8,7 +8,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from training.config import RunConfig, check
-from training.data import holdout as data
+from training.data.training_data import TrainingData, load_training_data, open_training_build
+from training.data.windows import window_dataset
 from training.errors import OptionError
 from training.memory.batches import BatchConfig
 from training.memory.choose import available_memory, memory_inputs, possible_batches
@@ -17,7 +18,7 @@ from training.memory.schedule import requested_windows, step_schedule
 from training.model import attention
 from training.model.runtime import Runtime, choose_runtime
 from training.model.sizes import count_adapter_weights, count_weights, dimensions, read_model_config
-from training.run_folder import Folder
+from training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -41,18 +42,18 @@ def plan(options: RunConfig, gpu: str | None) -> tuple[dict[str, Any], list[str]
         NotEnoughMemory: nothing fits; the message names settings that would.
     """
     from training.model.tokenizer import load_tokenizer
-    from training.run import base_model
+    from training.run import base_model_name
 
     config = check(options)
-    build = data.open_data(config)
+    build = open_training_build(config)
     with TemporaryDirectory(prefix="training-") as scratch:
-        folder = Folder(Path(scratch))
-        name = base_model(config, build, folder)
+        folder = RunFolder(Path(scratch))
+        name = base_model_name(config, build, folder)
         tokenizer = load_tokenizer(name, config.revision)
         model_config = read_model_config(name, config.revision)
-        prepared = data.load(config, build, tokenizer)
+        prepared = load_training_data(config, build, tokenizer)
         runtime = _runtime(config, gpu)
-        windows, packed = data.windows(prepared.train, config.max_tokens, seed=config.seed)
+        windows, packed = window_dataset(prepared.train.labelled, config.max_tokens, seed=config.seed)
         record, batch = _planned(config, model_config, prepared, runtime, gpu, len(windows))
         record["fill"] = round(packed.fill, 4)
         if gpu not in GPUS and runtime.device != "cpu":
@@ -65,7 +66,7 @@ def plan(options: RunConfig, gpu: str | None) -> tuple[dict[str, Any], list[str]
 def _planned(
     config: RunConfig,
     model_config: dict[str, Any],
-    prepared: data.Data,
+    prepared: TrainingData,
     runtime: Runtime,
     gpu: str | None,
     windows: int,
@@ -74,8 +75,8 @@ def _planned(
     available = int(GPUS[gpu][0] * GIB) - CUDA_CONTEXT if gpu in GPUS else available_memory(config, runtime)
     batch = possible_batches(config, runtime, model_config, requested, prepared, available)[0]
     schedule = step_schedule(config, batch, windows, requested)
-    ledger = prepared.train.prepared.ledger
-    tokens = schedule.steps * int(prepared.train.prepared.rows.lengths.sum()) / schedule.steps_per_epoch
+    ledger = prepared.train.labelled.ledger
+    tokens = schedule.steps * int(prepared.train.labelled.rows.lengths.sum()) / schedule.steps_per_epoch
     record = {
         "gpu": gpu or runtime.device,
         "room_gib": round(available / GIB, 1) if available is not None else None,
@@ -117,19 +118,19 @@ def _seconds(
 
 
 def _measure_step(
-    config: RunConfig, name: str, windows: Dataset, runtime: Runtime, batch: BatchConfig, folder: Folder
+    config: RunConfig, name: str, windows: Dataset, runtime: Runtime, batch: BatchConfig, folder: RunFolder
 ) -> Measurement:
     """Measure one step on the worst batch, on this machine's GPU."""
-    from training.loop.trainer import arguments
+    from training.loop.trainer import trainer_arguments
     from training.memory.probe import first_that_runs
-    from training.run import adapt
+    from training.run import load_with_new_adapters
 
-    adapted = adapt(name, config, runtime)
+    adapted = load_with_new_adapters(name, config, runtime)
     _, measured = first_that_runs(
         adapted,
         [batch],
         windows,
-        lambda chosen: arguments(config, runtime, chosen, folder, accumulate=1, steps=1),
+        lambda chosen: trainer_arguments(config, runtime, chosen, folder, accumulate=1, steps=1),
         warm=1,
     )
     return measured

@@ -14,7 +14,7 @@ import torch
 from bitsandbytes.functional import GlobalPageManager
 from transformers import Trainer
 
-from training.data.holdout import lay
+from training.data.collate import collate
 from training.errors import NotEnoughMemory
 from training.memory.batches import BatchConfig
 from training.memory.estimate import GIB
@@ -56,7 +56,7 @@ def measure(
     """
     checkpoint_layers(model, config.checkpoint_layers)
     device = next(model.parameters()).device
-    inputs = lay(batch, device)
+    inputs = collate(batch, device)
     with restored_afterwards(model):
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer_class, settings = Trainer.get_optimizer_cls_and_kwargs(args)

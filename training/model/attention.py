@@ -1,6 +1,6 @@
 """Attention within each conversation of a packed window, never across.
 
-`data.lay` hands the boundaries of the conversations to the attention function as `cu_seq_lens_q`
+`collate` hands the boundaries of the conversations to the attention function as `cu_seq_lens_q`
 (int32, conversations + 1, from 0 to all tokens) and `max_length_q`. Two ways to use them:
 
 * **varlen**: one variable-length flash kernel (torch.nn.attention.varlen), on GPUs from sm80 on;
@@ -162,7 +162,7 @@ def _boundaries(kwargs: dict[str, Any]) -> tuple[Tensor, int]:
     if bounds is None:
         raise TrainingError(
             "Packed windows reached attention without the boundaries of their conversations, which would see each other: "
-            "lay them with training.data.lay, and generate with attention 'sdpa'."
+            "collate them with training.data.collate, and generate with attention 'sdpa'."
         )
     return bounds, int(kwargs["max_length_q"])
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.training_builds import chatter, row, write_build
 from training.config import RunConfig
-from training.data import holdout as data
+from training.data.training_data import load_training_data, open_training_build
 from training.model.tiny import tokenizer_for
 
 BASE = RunConfig(data=Path("."), model="tiny")
@@ -17,8 +17,8 @@ BASE = RunConfig(data=Path("."), model="tiny")
 
 def loaded(folder, **options):
     config = replace(BASE, data=folder, **options)
-    build = data.open_data(config)
-    return data.load(config, build, tokenizer_for(build.splits["train"], dict(build.manifest.template)))
+    build = open_training_build(config)
+    return load_training_data(config, build, tokenizer_for(build.splits["train"], dict(build.manifest.template)))
 
 
 def ids(found) -> list[str]:

@@ -10,8 +10,9 @@ import pytest
 from tests.support.training_builds import chatter, row, write_build
 from training import cli
 from training.config import RunConfig
-from training.data import holdout as data
 from training.data import inspect as show
+from training.data.training_data import load_training_data, open_training_build
+from training.data.windows import window_dataset
 from training.errors import OptionError
 
 
@@ -24,10 +25,10 @@ def config(tmp_path_factory):
 
 
 def test_inspect_tells_the_runs_packing(config, capsys):
-    build = data.open_data(config)
+    build = open_training_build(config)
     train = build.splits["train"]
-    prepared = data.load(config, build, show.vocabulary_of(config, train, dict(build.manifest.template)))
-    windows, _ = data.windows(prepared.train, config.max_tokens, seed=config.seed)
+    prepared = load_training_data(config, build, show.vocabulary_of(config, train, dict(build.manifest.template)))
+    windows, _ = window_dataset(prepared.train.labelled, config.max_tokens, seed=config.seed)
     held_out = set(prepared.test.table["id"].to_pylist())
     shown: dict[int, int] = {}
     for number, name in enumerate(train["id"].to_pylist()):

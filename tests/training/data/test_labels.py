@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.data.encode import IGNORED, Encoded
-from training.data.labels import prepare
+from training.data.encode import IGNORED, EncodedRows
+from training.data.labels import truncate_and_label
 from training.errors import DataError
 
 
-def made(rows: list[list[int]]) -> Encoded:
+def made(rows: list[list[int]]) -> EncodedRows:
     """Rows given by the answer each token belongs to (-1: none); ids count up."""
     span = np.array([number for row in rows for number in row], np.int32)
     bounds = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
-    return Encoded([f"r{n}" for n in range(len(rows))], np.arange(len(span), dtype=np.int32), span, bounds)
+    return EncodedRows([f"r{n}" for n in range(len(rows))], np.arange(len(span), dtype=np.int32), span, bounds)
 
 
 # A row: pairs of (masked tokens, trained tokens).
@@ -33,7 +33,7 @@ def row_of(shape):
 )
 def test_sum_and_prefix(shapes, window, cut):
     encoded = made([row_of(shape) for shape in shapes])
-    ready = prepare(encoded, window, cut, "all-answers", strict=False)  # Ledger checks its own sum
+    ready = truncate_and_label(encoded, window, cut, "all-answers", strict=False)  # Ledger checks its own sum
     ledger = ready.ledger
     assert ledger.tokens_read == len(encoded.ids)
     assert ledger.rows_read == ledger.rows + ledger.rows_dropped + ledger.rows_untrained
@@ -67,24 +67,24 @@ def _spans(rows):
 
 def test_train_on():
     encoded = made([[-1, -1, 0, 0, -1, 1, 1]])
-    trained = {kind: prepare(encoded, 99, "newest", kind).ledger.tokens_trained for kind in
+    trained = {kind: truncate_and_label(encoded, 99, "newest", kind).ledger.tokens_trained for kind in
                ("all-answers", "last-answer", "everything")}  # fmt: skip
     assert trained == {"all-answers": 4, "last-answer": 2, "everything": 6}  # the first token has no predecessor
 
 
 def test_last_answer_is_the_last_that_fits():
-    ready = prepare(made([[-1, 0, 0, -1, 1, 1]]), 5, "newest", "last-answer")
+    ready = truncate_and_label(made([[-1, 0, 0, -1, 1, 1]]), 5, "newest", "last-answer")
     assert ready.labels.tolist() == [IGNORED, 1, 2] and ready.ledger.answers_cut == 1 and ready.ledger.tokens_cut == 3
 
 
 def test_rows_without_a_trained_token_are_named_and_an_error_over_one_percent():
     rows = [[-1, 0]] * 200 + [[-1, -1]]
-    ready = prepare(made(rows), 9, "newest", "all-answers")
+    ready = truncate_and_label(made(rows), 9, "newest", "all-answers")
     assert ready.ledger.untrained == ["r200"] and "r200" in " ".join(ready.ledger.sentences())
     with pytest.raises(DataError, match="r2"):
-        prepare(made([[-1, 0], [-1, 0], [-1, -1]]), 9, "newest", "all-answers")
+        truncate_and_label(made([[-1, 0], [-1, 0], [-1, -1]]), 9, "newest", "all-answers")
 
 
 def test_nothing_fits():
     with pytest.raises(DataError, match="--max-tokens"):
-        prepare(made([[-1, 0, 0, 0, 0]]), 3, "newest", "all-answers")
+        truncate_and_label(made([[-1, 0, 0, 0, 0]]), 3, "newest", "all-answers")

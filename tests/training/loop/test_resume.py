@@ -16,7 +16,7 @@ from tests.support.disk import limited_file_size
 from tests.support.training_builds import chatter, write_build
 from training.config import TINY_DEFAULTS, RunConfig
 from training.errors import RunError, TrainingError
-from training.run_folder import Folder, read_metrics
+from training.run_folder import RunFolder, read_metrics
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parents[3]
@@ -77,7 +77,7 @@ def test_losses_and_counts_are_those_of_an_uninterrupted_run(config, killed, tmp
     config = replace(config, log_every=log_every)
     whole = run(replace(config, out=tmp_path / "whole"))
     killed(config, 5)
-    assert [path.name for path in Folder(config.out).whole()] == ["step-000002", "step-000004"]
+    assert [path.name for path in RunFolder(config.out).complete_checkpoints()] == ["step-000002", "step-000004"]
     resumed = run(config)
     assert losses(config.out) == losses(tmp_path / "whole")  # bit-equal
     assert resumed["metrics"] == whole["metrics"] and whole["notes"] == resumed["notes"]
@@ -98,7 +98,7 @@ def test_trained_tokens_are_those_of_the_steps_that_ran(config):
 
 def test_a_run_killed_before_its_first_checkpoint_is_bound_too(config, killed, tmp_path):
     killed(config, 0)
-    assert not Folder(config.out).whole()
+    assert not RunFolder(config.out).complete_checkpoints()
     other = write_build(tmp_path / "other", chatter(30, seed=1), chatter(3, seed=5))
     for changed, told in (({"data": other}, "version"), ({"seed": 7}, "seed")):
         with pytest.raises(RunError, match=f"began with {told}"):
@@ -109,10 +109,10 @@ def test_a_run_killed_before_its_first_checkpoint_is_bound_too(config, killed, t
 
 
 def test_a_base_model_without_a_run_is_made_again(config, build):
-    from training.data.holdout import open_data
+    from training.data.training_data import open_training_build
     from training.model import tiny
 
-    tiny.write_model(config.out / "base", open_data(config), 99)  # as a kill before run.json leaves it
+    tiny.write_model(config.out / "base", open_training_build(config), 99)  # as a kill before run.json leaves it
     before = (config.out / "base" / "model.safetensors").read_bytes()
     run(replace(config, max_steps=1))
     assert (config.out / "base" / "model.safetensors").read_bytes() != before
@@ -125,7 +125,7 @@ def test_a_base_model_without_a_run_is_made_again(config, build):
 )  # fmt: skip
 def test_other_arithmetic_or_another_pace_is_refused(config, killed, part, name, value):
     killed(config, 2)
-    folder = Folder(config.out)
+    folder = RunFolder(config.out)
     facts = folder.read()
     facts[part][name] = value
     folder.write(facts)
@@ -135,7 +135,7 @@ def test_other_arithmetic_or_another_pace_is_refused(config, killed, part, name,
 
 def test_other_versions_are_told_and_kept(config, killed, capsys):
     killed(config, 3)
-    folder = Folder(config.out)
+    folder = RunFolder(config.out)
     facts = folder.read()
     now, facts["versions"]["torch"] = facts["versions"]["torch"], "2.0.0"
     folder.write(facts)
@@ -159,13 +159,13 @@ def test_memory_gb_holds_on_resume(config, killed, monkeypatch):
 def test_a_checkpoint_that_cannot_be_written(config, killed):
     """The optimiser's file is the largest one: half of it fits. The checkpoint before stays, and the run goes on from it."""
     killed(config, 3)
-    largest = max(path.stat().st_size for path in Folder(config.out).whole()[0].iterdir())
+    largest = max(path.stat().st_size for path in RunFolder(config.out).complete_checkpoints()[0].iterdir())
     with (
         limited_file_size(largest // 2),
         pytest.raises(RunError, match=r"The checkpoint of step 4 in .* could not be written"),
     ):
         run(config)
-    assert [path.name for path in Folder(config.out).whole()] == ["step-000002"]
+    assert [path.name for path in RunFolder(config.out).complete_checkpoints()] == ["step-000002"]
     assert run(config)["status"] == "done"
 
 
@@ -237,7 +237,7 @@ def test_two_processes_train_and_count_an_odd_number_of_windows_once(config):
     flags = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
     done = subprocess.run([*command, "run", *flags], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    facts = Folder(two).read()
+    facts = RunFolder(two).read()
     assert one["packing"] | {"empty": 1} == facts["packing"] and facts["packing"]["windows"] == 7
     assert facts["resolved"]["per_step"] == one["resolved"]["per_step"] == 2
     whole = facts["ledger"]["train"]["tokens_trained"]

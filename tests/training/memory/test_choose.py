@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset
 
 from training.config import RunConfig
-from training.data.windows import Packed
+from training.data.windows import Packing
 from training.memory.batches import BatchConfig
 from training.memory.choose import RunPlan
 from training.memory.estimate import MemoryEstimate
@@ -27,7 +27,7 @@ def test_the_log_names_the_batch_and_how_it_differs_from_the_request(processes: 
     config, batch = replace(CONFIG), BatchConfig(1, 0, "adamw")
     schedule = step_schedule(config, batch, 800, requested_windows(config, 800), processes)
     plan = RunPlan(
-        batch, schedule, processes, 1.0, Packed([[0]] * 10, 0.9), Dataset.from_dict({}), None,
+        batch, schedule, processes, 1.0, Packing([[0]] * 10, 0.9), Dataset.from_dict({}), None,
         MemoryEstimate(*[0] * 7), None, 0.0, 0.0,
     )  # fmt: skip
     assert expected in plan.sentence()

@@ -13,7 +13,7 @@ import pytest
 from tests.support.shapes import LLAMA_2_7B
 from training import run
 from training.config import TINY_DEFAULTS, RunConfig
-from training.data import holdout as data
+from training.data.training_data import load_training_data, open_training_build
 from training.errors import NotEnoughMemory, OptionError
 from training.memory import plan as planning
 from training.memory import probe
@@ -24,7 +24,7 @@ from training.model.runtime import Runtime, choose_runtime
 from training.model.sizes import read_model_config
 from training.model.tiny import train_tokenizer
 from training.model.tokenizer import load_tokenizer
-from training.run_folder import Folder
+from training.run_folder import RunFolder
 
 GPU = Runtime("cuda:0", "bf16", "dataprep_varlen", liger=True)
 SEVEN_B = RunConfig(data=Path("."), model="m")
@@ -38,13 +38,13 @@ def config(small_build: Path) -> RunConfig:
 @pytest.fixture(scope="module")
 def planned(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RunPlan]:
     """`choose_run_plan` on a tiny model, as a run calls it; its arguments replace options."""
-    build = data.open_data(config)
-    folder = Folder(tmp_path_factory.mktemp("planned"))
-    name = run.base_model(config, build, folder)
+    build = open_training_build(config)
+    folder = RunFolder(tmp_path_factory.mktemp("planned"))
+    name = run.base_model_name(config, build, folder)
     runtime = choose_runtime(config)
-    prepared = data.load(config, build, load_tokenizer(name))
+    prepared = load_training_data(config, build, load_tokenizer(name))
     model_config = read_model_config(name, None)
-    adapted = run.adapt(name, config, runtime)
+    adapted = run.load_with_new_adapters(name, config, runtime)
 
     def choose(**options: Any) -> RunPlan:
         return choose_run_plan(
@@ -120,10 +120,10 @@ def test_a_plan_on_a_gpu_measures_and_times_a_step(
 ) -> None:
     monkeypatch.setattr(planning, "choose_runtime", lambda _: GPU)
     monkeypatch.setattr(planning, "available_memory", lambda *_: 80 * GIB)
-    monkeypatch.setattr(run, "adapt", lambda *_: None)
+    monkeypatch.setattr(run, "load_with_new_adapters", lambda *_: None)
     measured = probe.Measurement(2 * GIB, 3 * GIB, 0.5, 1000)
     monkeypatch.setattr(probe, "first_that_runs", lambda model, batches, *_, **__: (batches[0], measured))
-    monkeypatch.setattr("training.loop.trainer.arguments", lambda *_, **__: None)
+    monkeypatch.setattr("training.loop.trainer.trainer_arguments", lambda *_, **__: None)
     record, lines = plan(config, gpu)
     assert record["measured"]["allocated_gib"] == 2
     assert record["seconds"] == pytest.approx(record["tokens"] * 0.5 / 1000, abs=0.1)

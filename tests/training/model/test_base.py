@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from tests.support.adapted import Adapted, gradients, randomise_adapters
-from training.data.holdout import lay
+from training.data.collate import collate
 from training.memory.probe import restored_afterwards
 from training.model.base import checkpoint_layers
 
@@ -17,12 +17,12 @@ def test_accumulated_batched_and_checkpointed_gradients_are_equal(adapted: Adapt
     device = torch.device("cpu")
     with restored_afterwards(model):
         randomise_adapters(model)
-        whole = lay(rows, device)
+        whole = collate(rows, device)
         tokens = int((whole["labels"] >= 0).sum())
         batched = gradients(model, whole, tokens)
         model.zero_grad(set_to_none=True)
         for row in rows:
-            accumulated = gradients(model, lay([row], device), tokens)
+            accumulated = gradients(model, collate([row], device), tokens)
         model.zero_grad(set_to_none=True)
         model.train()
         checkpoint_layers(model, 1)
@@ -35,7 +35,7 @@ def test_accumulated_batched_and_checkpointed_gradients_are_equal(adapted: Adapt
 def test_an_evaluation_pass_does_not_change_later_gradients(adapted: Adapted) -> None:
     """bitsandbytes repacks 4-bit weights on some CPUs at the first evaluation pass, unless it is switched off."""
     model, windows, _ = adapted
-    inputs = lay([windows[0]], torch.device("cpu"))
+    inputs = collate([windows[0]], torch.device("cpu"))
     with restored_afterwards(model):
         randomise_adapters(model)
         model.train()

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from tests.support.adapted import Adapted, fused, gradients, randomise_adapters
-from training.data.holdout import lay
+from training.data.collate import collate
 from training.memory.probe import restored_afterwards
 from training.model import fused_lora
 
 
 def test_fused_gradients_are_those_of_peft(adapted: Adapted) -> None:
     model, windows, _ = adapted
-    inputs = lay([windows[0]], torch.device("cpu"))
+    inputs = collate([windows[0]], torch.device("cpu"))
     with restored_afterwards(model):
         randomise_adapters(model)
         expected = gradients(model, inputs, 1)
@@ -37,7 +37,7 @@ def test_layers_with_one_input_are_computed_together(adapted: Adapted, monkeypat
 
     monkeypatch.setattr(fused_lora, "_compute_group", recorded)
     with restored_afterwards(model), fused(model):
-        gradients(model, lay([windows[0]]), 1)
+        gradients(model, collate([windows[0]]), 1)
         forwards = [module.__dict__.get("forward") for module in model.modules()]
         shared = next(forward.shared for forward in forwards if isinstance(forward, fused_lora._FusedForward))
     assert sizes == [3, 1, 2, 1] * 2  # q, k, v; o; gate, up; down
