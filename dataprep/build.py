@@ -32,7 +32,8 @@ from dataprep.recipe import Recipe
 from dataprep.rendering import Renderer, Template, load_template
 from dataprep.report import card
 from dataprep.report.croissant import CROISSANT_FILE, croissant
-from dataprep.sources.reader import Reading, find_files, hash_files, pin, read
+from dataprep.sources.files import find_files, hash_files, pin
+from dataprep.sources.reader import Reading, read
 from dataprep.store import builds as store
 from dataprep.store import shards
 from dataprep.store.version import provenance, version_of
@@ -83,7 +84,7 @@ def build(
     recipe = replace(recipe, source=tuple(pin(recipe.source)))  # what is read, and what the manifest names
     files = find_files(recipe.source or (str(sample_file()),))
     with progress.stage("hash", sum(file.bytes for file in files)) as advance:
-        files = hash_files(files, lambda done, total: advance(done))
+        files = hash_files(files, advance)
         benchmarks = [read_benchmark(Path(file)) for file in recipe.decontaminate]
         version = version_of(recipe, [(file.name, file.digest) for file in files], template.sha256, gate.digests)
     if not (force or dry_run):
@@ -97,14 +98,14 @@ def build(
     _refuse_system(recipe, template)
     ledger = Ledger()
     with progress.stage("read", sum(file.bytes for file in files)) as advance:
-        reading = read(files, recipe.format, recipe.limit, lambda done, total: advance(done))
+        reading = read(files, recipe.format, recipe.limit, advance)
         check_lines(
             [(file.name, file.records) for file in reading.files],
             [reading.conversations, reading.messages],
             reading.fates,
         )
         ledger.enter_rejected(reading.fates, reading.notes + _cut_off(reading) + _refuse_bad(reading, recipe))
-        sources = [file.facts() for file in reading.files]
+        sources = [file.to_manifest() for file in reading.files]
     with progress.stage("threads"):
         conversations = ledger.enter("threads", _conversations(reading, recipe))
         read_count = conversations.height

@@ -18,7 +18,8 @@ from dataprep.common.errors import InputError
 from dataprep.dedup.contamination import read_benchmark
 from dataprep.rendering import Template, load_template
 from dataprep.report import audit_report
-from dataprep.sources.reader import AUTO, SourceFile, find_files
+from dataprep.sources.files import SourceFile, find_files
+from dataprep.sources.formats import AUTO
 
 KINDS = (
     "unparsable",

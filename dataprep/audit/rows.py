@@ -10,10 +10,11 @@ from typing import Any
 from dataprep.audit.reading import Message, ReadRow, TextReader
 from dataprep.common.errors import InputError
 from dataprep.rendering import Template
-from dataprep.sources.containers import Unit, units
-from dataprep.sources.formats import recognised
-from dataprep.sources.jsonlines import Block, decoded, lines
-from dataprep.sources.reader import AUTO, SourceFile, hash_files, read
+from dataprep.sources.containers import Unit, iter_units
+from dataprep.sources.files import SourceFile, hash_files
+from dataprep.sources.formats import AUTO, recognise
+from dataprep.sources.jsonlines import Block, decode_record, iter_lines
+from dataprep.sources.reader import read
 
 Place = tuple[int, int]  # number of the file, from 0, and of the line or the row in it, from 1
 Record = tuple[Place, dict[str, Any] | None, str]  # None: it cannot be read, and why
@@ -64,7 +65,7 @@ def rows_of(files: list[SourceFile], template: Template, format: str) -> Rows:
 def records(files: list[SourceFile]) -> Iterator[Record]:
     """Every record of `files`, whole, and in the order of `Rows`."""
     for number, file in enumerate(files):
-        for unit in units(file.path, None):
+        for unit in iter_units(file.path, None):
             for line, record, why in _of_unit(unit):
                 yield (number, line), record, why
             if unit.fault:
@@ -73,8 +74,8 @@ def records(files: list[SourceFile]) -> Iterator[Record]:
 
 def _of_unit(unit: Unit) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
     if isinstance(unit, Block):
-        for line, data in lines(unit):
-            record, _, why = decoded(data)
+        for line, data in iter_lines(unit):
+            record, _, why = decode_record(data)
             yield line, record, why and f"the line {why}"
         return
     for row in range(len(unit.data)):  # one by one, so that a broken one takes no other along
@@ -98,7 +99,7 @@ def _texts(files: list[SourceFile]) -> list[tuple[Place, str | None, str]] | Non
 
 
 def _has_messages(record: dict[str, Any]) -> bool:
-    form = recognised([record])
+    form = recognise([record])
     rendered = isinstance(record.get("text"), str) and not (form and form.has_trees)
     return record.get("messages") is not None or (form is not None and not rendered)
 

@@ -1,4 +1,4 @@
-"""The bytes of a file, unzipped where it is gzip, up to the place where it breaks off."""
+"""Read the bytes of a file in blocks, decompressing gzip, and stop cleanly where the data breaks off."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from typing import BinaryIO
 
 from dataprep.common.errors import EmptyFile, InputError
 
-BLOCK = 4 << 20  # bytes: small enough to stay in cache between the passes over it, large enough to hide Python
+BLOCK = 4 << 20  # bytes: small enough to stay in cache between passes, large enough to hide the cost of Python
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_GZIP = 31  # zlib's window for a gzip member, its checksum verified
+_GZIP_WINDOW = 31  # zlib's window size for a gzip member whose checksum is verified
 
 
 class ByteStream:
-    """Reads a file in blocks. `done` counts the bytes of the file itself; `fault` says why it broke off, or is empty.
+    """Reads a file in blocks of about `BLOCK` bytes.
 
-    A gzip file that was cut or damaged gives all bytes before the break, so that whole records are not lost with it.
+    `done` counts the bytes read from the file itself. `fault` is empty, or says why the stream ended early: a truncated
+    or damaged gzip file yields all bytes before the damage, so that the complete records in it are still read.
 
     Raises:
-        EmptyFile: it has no bytes.
-        InputError: the file is missing, cannot be read, or is named `.gz` and is no gzip file.
+        EmptyFile: the file has no bytes.
+        InputError: the file is missing or unreadable, or is named `.gz` but is not a gzip file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,11 +34,11 @@ class ByteStream:
         except OSError as fault:
             raise InputError(f"{path} cannot be read: {fault.strerror}.") from None
         if not magic:
-            raise EmptyFile(f"{path} is empty: it holds no record at all.")
-        zipped = path.suffix == ".gz"
-        if zipped and magic != _GZIP_MAGIC:
-            raise InputError(f"{path} is named .gz and is no gzip file: unpack it again, or drop the .gz.")
-        self._member = zlib.decompressobj(_GZIP) if zipped else None
+            raise EmptyFile(f"{path} is empty: it holds no records.")
+        is_gzip = path.suffix == ".gz"
+        if is_gzip and magic != _GZIP_MAGIC:
+            raise InputError(f"{path} is named .gz but is not a gzip file: compress it again, or remove the .gz.")
+        self._member = zlib.decompressobj(_GZIP_WINDOW) if is_gzip else None
 
     def __enter__(self) -> ByteStream:
         return self
@@ -46,25 +47,25 @@ class ByteStream:
         self._file.close()
 
     def read(self) -> bytes:
-        """The next block of about `BLOCK` bytes; empty at the end of the file or at its break."""
+        """Return the next block of about `BLOCK` bytes; empty at the end of the data."""
         if self._member is None:
-            return self._next(BLOCK)
+            return self._read_file(BLOCK)
         parts, size = [], 0
         while size < BLOCK and not self.fault:
-            data = self._next(BLOCK // 32)  # bounded, whatever it unzips to
+            data = self._read_file(BLOCK // 32)  # small, because a highly compressed file expands a thousandfold
             if not data:
                 if not self._member.eof:
                     self.fault = f"the gzip stream ends early, after {self.done:,} bytes"
                 break
-            parts.append(self._unzipped(data))
+            parts.append(self._decompress(data))
             size += len(parts[-1])
         return b"".join(parts)
 
-    def rest(self) -> bytes:
-        """All that is left."""
+    def read_rest(self) -> bytes:
+        """Return all remaining bytes."""
         return b"".join(iter(self.read, b""))
 
-    def _next(self, size: int) -> bytes:
+    def _read_file(self, size: int) -> bytes:
         try:
             data = self._file.read(size)
         except OSError as fault:
@@ -72,19 +73,19 @@ class ByteStream:
         self.done += len(data)
         return data
 
-    def _unzipped(self, data: bytes) -> bytes:
-        """What `data` unzips to, over the ends of gzip members that follow one another."""
-        plain = []
+    def _decompress(self, data: bytes) -> bytes:
+        """Decompress `data`, which may span several concatenated gzip members."""
+        parts = []
         try:
             while data:
                 assert self._member is not None
                 if self._member.eof:
-                    data = data.lstrip(b"\0")  # padding that some tools leave behind the last member
+                    data = data.lstrip(b"\0")  # padding that some tools write after the last member
                     if not data:
                         break
-                    self._member = zlib.decompressobj(_GZIP)
-                plain.append(self._member.decompress(data))
+                    self._member = zlib.decompressobj(_GZIP_WINDOW)
+                parts.append(self._member.decompress(data))
                 data = self._member.unused_data
         except zlib.error as fault:
             self.fault = f"the gzip stream is damaged ({fault}) within {self.done:,} bytes"
-        return b"".join(plain)
+        return b"".join(parts)

@@ -1,6 +1,6 @@
-"""Containers: JSON lines, JSON arrays, Parquet and Arrow files, each read as a stream of units in order.
+"""Read JSON lines, JSON arrays, Parquet and Arrow files, each as an ordered stream of units.
 
-A unit is a `Block` of JSON lines or a `Batch` of columns; formats need not know which file it came from.
+A unit is a `Block` of JSON lines or a `Batch` of columns, so the formats do not depend on the kind of file.
 """
 
 from __future__ import annotations
@@ -18,59 +18,63 @@ import pyarrow.parquet as pq
 from dataprep.common.errors import InputError
 from dataprep.sources import jsonlines
 from dataprep.sources.bytestream import BLOCK, ByteStream
-from dataprep.sources.jsonlines import Block, count_lines, decoded
+from dataprep.sources.jsonlines import Block, count_lines, decode_record
 
 JSON_EXTENSIONS = (".jsonl", ".ndjson", ".json")
 EXTENSIONS = (*JSON_EXTENSIONS, *(f"{name}.gz" for name in JSON_EXTENSIONS), ".parquet", ".arrow")
 
-ROWS = 4096  # of a Parquet batch; with texts of 8 KB, that is 32 MB
+PARQUET_ROWS = 4096  # rows of a batch: 32 MB with texts of 8 KB
 _BOM = b"\xef\xbb\xbf"
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Batch(NamedTuple):
-    """Rows of a columnar file. `line` is the number of the first row; `done` the bytes of the file read so far."""
+    """Rows of a columnar file. `line` numbers the first row, from 1; `done` counts the bytes of the file read so far."""
 
     data: pa.RecordBatch
     line: int
     done: int
-    fault: str = ""
+    fault: str = ""  # why the file breaks off after these rows; empty if it does not
 
 
 Unit = Block | Batch
 
 
-def units(path: Path, columns: frozenset[str] | None) -> Iterator[Unit]:
-    """The records of the file at `path`, in order; of columnar files only `columns`, where it has any of them.
+def iter_units(path: Path, columns: frozenset[str] | None) -> Iterator[Unit]:
+    """Yield the records of the file at `path` in order.
+
+    Args:
+        path: a file with one of `EXTENSIONS`.
+        columns: the columns to read from a columnar file; all of them if None, or if the file has none of these.
 
     Raises:
-        InputError: a file that is missing, empty, or not what its extension says.
+        InputError: the file is missing, empty, or not what its extension says.
     """
     if path.name.endswith(".parquet"):
-        return _parquet(path, columns)
+        return _parquet_units(path, columns)
     if path.name.endswith(".arrow"):
-        return _arrow(path, columns)
-    return _json(path)
+        return _arrow_units(path, columns)
+    return _json_units(path)
 
 
 def count_records(unit: Unit) -> int:
-    """Records in `unit` as its container has them, whatever a format makes of them; what a break took counts as one."""
-    found = len(unit.data) if isinstance(unit, Batch) else jsonlines.count_records(unit.data)
-    return found + bool(unit.fault)
+    """Count the records in `unit` independently of any format; the part lost to a fault counts as one record."""
+    count = len(unit.data) if isinstance(unit, Batch) else jsonlines.count_records(unit.data)
+    return count + bool(unit.fault)
 
 
-def _parquet(path: Path, columns: frozenset[str] | None) -> Iterator[Unit]:
+def _parquet_units(path: Path, columns: frozenset[str] | None) -> Iterator[Unit]:
     try:
         with pq.ParquetFile(path) as file:
-            wanted = _wanted(file.schema_arrow, columns)
+            names = _columns_to_read(file.schema_arrow, columns)
             size, total = path.stat().st_size, max(file.metadata.num_rows, 1)
-            yield from _batches(file.iter_batches(ROWS, columns=wanted), size / total)
+            yield from _batches(file.iter_batches(PARQUET_ROWS, columns=names), size / total)
     except (pa.ArrowInvalid, OSError) as fault:
         raise InputError(f"{path} cannot be read as Parquet: {_first_line(fault)}.") from None
 
 
-def _arrow(path: Path, columns: frozenset[str] | None) -> Iterator[Unit]:
-    """Streams and files both are mapped, not copied; a stream is told from a file by its first bytes."""
+def _arrow_units(path: Path, columns: frozenset[str] | None) -> Iterator[Unit]:
+    """Map an IPC stream or file without copying it; the first bytes tell which of the two it is."""
     try:
         with pa.memory_map(str(path)) as source:
             size = source.size()
@@ -78,18 +82,18 @@ def _arrow(path: Path, columns: frozenset[str] | None) -> Iterator[Unit]:
             source.seek(0)
             reader = pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
             batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else iter(reader)
-            wanted = _wanted(reader.schema, columns)
-            yield from _batches((batch.select(wanted) for batch in batches), None)
+            names = _columns_to_read(reader.schema, columns)
+            yield from _batches((batch.select(names) for batch in batches), None)
     except (pa.ArrowInvalid, OSError) as fault:
         raise InputError(f"{path} cannot be read as an Arrow stream or file: {_first_line(fault)}.") from None
 
 
-def _wanted(schema: pa.Schema, columns: frozenset[str] | None) -> list[str]:
+def _columns_to_read(schema: pa.Schema, columns: frozenset[str] | None) -> list[str]:
     return [name for name in schema.names if columns and name in columns] or list(schema.names)
 
 
 def _batches(batches: Iterator[pa.RecordBatch], bytes_per_row: float | None) -> Iterator[Unit]:
-    """Numbered batches. A file that breaks off after its first rows keeps them, and says where it broke."""
+    """Number the rows of `batches`. A file that breaks off after its first batch keeps the rows before the fault."""
     line, done = 1, 0
     while True:
         try:
@@ -106,25 +110,26 @@ def _batches(batches: Iterator[pa.RecordBatch], bytes_per_row: float | None) -> 
         line += len(batch)
 
 
-def _json(path: Path) -> Iterator[Unit]:
+def _json_units(path: Path) -> Iterator[Unit]:
     with ByteStream(path) as stream:
         start = stream.read()
-        if start.startswith(_UTF16):
-            raise InputError(f"{path} is UTF-16: save it as UTF-8.")
+        if start.startswith(_UTF16_BOMS):
+            raise InputError(f"{path} is encoded as UTF-16: save it as UTF-8.")
         start = start.removeprefix(_BOM)
         text = start.lstrip()
-        first, newline, more = text.partition(b"\n")
-        whole = decoded(first)[1] not in ("bad_json", "too_deep")
-        if text.startswith(b"[") and not (whole and more.strip()):
-            yield from _array(start, stream)
-        elif text.startswith(b"{") and newline and not whole and path.name.removesuffix(".gz").endswith(".json"):
-            yield from _documents(start, stream)
+        first_line, newline, rest = text.partition(b"\n")
+        first_line_is_json = decode_record(first_line)[1] not in ("bad_json", "too_deep")
+        is_json_file = path.name.removesuffix(".gz").endswith(".json")
+        if text.startswith(b"[") and not (first_line_is_json and rest.strip()):
+            yield from _array_units(start, stream)
+        elif text.startswith(b"{") and newline and not first_line_is_json and is_json_file:
+            yield from _document_units(start, stream)
         else:
-            yield from _lines(start, stream)
+            yield from _line_units(start, stream)
 
 
-def _lines(start: bytes, stream: ByteStream) -> Iterator[Unit]:
-    """Blocks cut at the last line end that has been read."""
+def _line_units(start: bytes, stream: ByteStream) -> Iterator[Unit]:
+    """Yield blocks of whole lines, each cut at the last line end that has been read."""
     line, data = 1, start
     parts: list[bytes] = []
     while data:
@@ -138,49 +143,51 @@ def _lines(start: bytes, stream: ByteStream) -> Iterator[Unit]:
         data = stream.read()
     rest = b"".join(parts)
     if stream.fault:
-        yield Block(b"", line, stream.done, f"{stream.fault}: line {line} and what followed are lost")
+        yield Block(b"", line, stream.done, f"{stream.fault}: line {line} and everything after it are lost")
     elif rest:
         yield Block(rest, line, stream.done)
 
 
-def _array(start: bytes, stream: ByteStream) -> Iterator[Unit]:
-    """The elements of a JSON array, as lines: it has to be in memory whole."""
-    data = start + stream.rest()
+def _array_units(start: bytes, stream: ByteStream) -> Iterator[Unit]:
+    """Yield the elements of a JSON array as lines; the whole array is held in memory."""
+    data = start + stream.read_rest()
     try:
         elements = msgspec.json.decode(data, type=list[msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
-        found, end = _values(data, data.index(b"[") + 1)
-        why = stream.fault or str(fault)
-        where = f"record {len(found) + 1}, at byte {end + 1:,}, and what followed are lost ({len(data) - end:,} bytes)"
-        yield from _as_lines(found, stream.done)
-        yield Block(b"", len(found) + 1, stream.done, f"{why}: {where}")
+        values, end = _json_values(data, data.index(b"[") + 1)
+        reason = stream.fault or str(fault)
+        number = len(values) + 1
+        lost = f"record {number}, at byte {end + 1:,}, and everything after it are lost ({len(data) - end:,} bytes)"
+        yield from _value_units(values, stream.done)
+        yield Block(b"", number, stream.done, f"{reason}: {lost}")
         return
     del data
-    yield from _as_lines(elements, stream.done)
+    yield from _value_units(elements, stream.done)
 
 
-def _documents(start: bytes, stream: ByteStream) -> Iterator[Unit]:
-    """Objects spread over several lines, one after another; where there is none, lines after all."""
-    data = start + stream.rest()
-    found, end = _values(data, 0)
-    if not found:
+def _document_units(start: bytes, stream: ByteStream) -> Iterator[Unit]:
+    """Yield concatenated objects that each span several lines; if there are none, yield the data as plain lines."""
+    data = start + stream.read_rest()
+    values, end = _json_values(data, 0)
+    if not values:
         yield Block(data, 1, stream.done)
         return
-    yield from _as_lines(found, stream.done)
+    yield from _value_units(values, stream.done)
     if data[end:].strip():
-        why = stream.fault or f"no JSON at byte {end + 1:,}"
-        where = f"record {len(found) + 1} and what followed are lost ({len(data) - end:,} bytes)"
-        yield Block(b"", len(found) + 1, stream.done, f"{why}: {where}")
+        reason = stream.fault or f"invalid JSON at byte {end + 1:,}"
+        number = len(values) + 1
+        lost = f"record {number} and everything after it are lost ({len(data) - end:,} bytes)"
+        yield Block(b"", number, stream.done, f"{reason}: {lost}")
 
 
-def _as_lines(elements: list[msgspec.Raw] | list[bytes], done: int) -> Iterator[Unit]:
-    """JSON values as blocks of one line each; a line end inside a JSON value is always white space."""
+def _value_units(values: list[msgspec.Raw] | list[bytes], done: int) -> Iterator[Unit]:
+    """Yield JSON values as blocks with one value a line; a newline inside a JSON value is always white space."""
     block: list[bytes] = []
     size, line = 0, 1
-    for element in elements:
-        value = bytes(element).replace(b"\n", b" ")
-        block.append(value)
-        size += len(value)
+    for value in values:
+        text = bytes(value).replace(b"\n", b" ")
+        block.append(text)
+        size += len(text)
         if size >= BLOCK:
             yield Block(b"\n".join(block), line, done)
             line, size, block = line + len(block), 0, []
@@ -188,9 +195,9 @@ def _as_lines(elements: list[msgspec.Raw] | list[bytes], done: int) -> Iterator[
         yield Block(b"\n".join(block), line, done)
 
 
-def _values(data: bytes, start: int) -> tuple[list[bytes], int]:
-    """The JSON values from byte `start` on, with commas or white space between them, and where the last one ends."""
-    # surrogateescape: bytes that are no UTF-8 come back unchanged, and their record is refused by name later
+def _json_values(data: bytes, start: int) -> tuple[list[bytes], int]:
+    """Return the JSON values from byte `start` on, separated by commas or white space, and the end of the last one."""
+    # surrogateescape restores invalid UTF-8 unchanged, and the line reader rejects that record by name later
     text = data[start:].decode(errors="surrogateescape")
     decoder, gap = json.JSONDecoder(), re.compile(r"[\s,]*")
     values, end = [], 0

@@ -1,4 +1,4 @@
-"""From what a user names (files, folders, globs, Hub ids) to the files that are read, in a fixed order."""
+"""Resolve what a user names (files, folders, globs, Hub ids) to the files that are read, in a fixed order."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.common.errors import BuildError, InputError
+from dataprep.common.progress import Advance
 from dataprep.contract import MANIFEST, read_manifest
 from dataprep.sources import hub
 from dataprep.sources.containers import EXTENSIONS
 
-Progress = Callable[[int, int], None]
-
-# Files that lie beside data and are none: of datasets, of the Hub, and of our own builds.
-_BESIDE_DATA = {
+# Files with a data extension that describe data and hold none: of datasets, of the Hub, and of our own builds.
+_METADATA_FILES = {
     "dataset_dict.json",
     "dataset_info.json",
     "dataset_infos.json",
@@ -30,18 +29,19 @@ _BESIDE_DATA = {
     "manifest.json",
     "quality.json",
 }
-_ROWS = "data"  # the folder of a published data set that its rows are in
-_SHARD = re.compile(r"data-\d+-of-\d+\.arrow|dataset\.arrow")  # as save_to_disk names them, today and before 2022
+_PUBLISHED_ROWS = "data"  # the folder with the rows of a published data set
+_SHARD = re.compile(r"data-\d+-of-\d+\.arrow|dataset\.arrow")  # names that save_to_disk uses, now and before 2022
+_READABLE = f"files that can be read end in {', '.join(EXTENSIONS)}"
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file that is read.
+    """One file to read.
 
-    `name` is what people and fates call it: the file's name, its path in the named folder, or `org/name:path`; with
-    folders in front where several files would have the same.
-    `digest` identifies its content: the SHA-256 of its bytes in hex, or `<commit>:<path>` where `datasets` made it
-    from a Hub repository. `format` and `records` (blank lines are none) are known when it has been read.
+    `name` identifies it to people and in fates: the file's name, its path in the named folder, or `org/name:path`, with
+    parent folders in front if several files would have the same name.
+    `digest` identifies its content: the SHA-256 of its bytes in hex, or `<commit>:<path>` if `datasets` converted it
+    from a Hub repository. `format` and `records` (blank lines do not count) are known once it has been read.
     """
 
     name: str
@@ -52,64 +52,67 @@ class SourceFile:
     format: str = ""
     records: int = 0
 
-    def facts(self) -> dict[str, str | int]:
-        """The file as a manifest names it: all but its folder."""
-        facts = asdict(self)
-        del facts["path"]
-        return facts
+    def to_manifest(self) -> dict[str, str | int]:
+        """Return the file's entry in a manifest: everything but its path."""
+        entry = asdict(self)
+        del entry["path"]
+        return entry
 
 
 def pin(sources: Sequence[str]) -> list[str]:
-    """`sources` with each Hub id bound to the commit that it names now; all else as it is.
+    """Bind each Hub id among `sources` to the commit that it names now; leave other sources as they are.
 
     Raises:
-        InputError: a Hub repository or revision that is not there, or no way to it.
+        InputError: a Hub repository or revision does not exist, or the Hub cannot be reached.
     """
     return [hub.pinned(source) if _is_on_hub(source) else source for source in sources]
 
 
 def _is_on_hub(source: str) -> bool:
-    """Whether `source` means a Hub repository: it has an id's form, and nothing of that name lies here."""
+    """Whether `source` is a Hub repository: it has the form of an id, and no local file or folder has that name."""
     return hub.is_id(source) and not source.endswith(EXTENSIONS) and not Path(source).expanduser().exists()
 
 
 def find_files(sources: Sequence[str]) -> list[SourceFile]:
-    """The files that `sources` name, in that order; those of a folder or a glob sorted by path.
+    """Return the files that `sources` name, each once, in that order; those of a folder or glob are sorted by path.
 
     Raises:
-        InputError: a source that is not there, or holds no data file; a Hub repository that cannot be read.
+        InputError: a source does not exist or holds no data file, or a Hub repository cannot be read.
     """
     files: dict[Path, SourceFile] = {}
     for source in sources:
         for file in _expand(os.fspath(source)):
             files.setdefault(file.path.resolve(), file)
-    return _told_apart(files.values())
+    return _with_unique_names(files.values())
 
 
-def _told_apart(files: Iterable[SourceFile]) -> list[SourceFile]:
-    """`files`, those of one name with as many of their folders in front of it as tell them apart."""
+def _with_unique_names(files: Iterable[SourceFile]) -> list[SourceFile]:
+    """Put parent folders in front of names that occur more than once, as many as it takes to make them unique."""
     named = [(file, file.path.absolute().parts) for file in files]
     for depth in range(2, 1 + max((len(parts) for _, parts in named), default=0)):
         count = Counter(file.name for file, _ in named)
         named = [
-            (replace(file, name=_shown("/".join(parts[-depth:]))) if count[file.name] > 1 else file, parts)
+            (replace(file, name=_as_text("/".join(parts[-depth:]))) if count[file.name] > 1 else file, parts)
             for file, parts in named
         ]
     return [file for file, _ in named]
 
 
-def hash_files(files: Iterable[SourceFile], progress: Progress = lambda done, total: None) -> list[SourceFile]:
-    """`files` with the digest of each; a file that has one already is not read."""
+def hash_files(files: Iterable[SourceFile], advance: Advance = lambda done: None) -> list[SourceFile]:
+    """Return `files` with their digests; a file that has a digest is not read again.
+
+    `advance` is called with the number of bytes hashed so far.
+    """
     files = list(files)
-    waiting = [file for file in files if not file.digest]
-    total, done = sum(file.bytes for file in waiting), 0
+    unhashed = [file for file in files if not file.digest]
+    done = 0
     digests: dict[Path, str] = {}
-    # hashing and reading both leave Python's lock, so two files go at the speed of two cores
+    # hashing and reading both release the GIL, so two files at a time use two cores
     with ThreadPoolExecutor(max_workers=2) as pool:
-        for file, digest in zip(waiting, pool.map(lambda file: _sha256(file.path), waiting), strict=True):
+        for file, digest in zip(unhashed, pool.map(lambda file: _sha256(file.path), unhashed), strict=True):
             digests[file.path] = digest
             done += file.bytes
-            progress(done, total)
+            advance(done)
     return [replace(file, digest=file.digest or digests[file.path]) for file in files]
 
 
@@ -124,66 +127,66 @@ def _sha256(path: Path) -> str:
 def _expand(source: str) -> Iterator[SourceFile]:
     path = Path(source).expanduser()
     if path.is_dir():
-        yield from _in_folder(path)
+        yield from _files_in_folder(path)
     elif path.exists():
-        yield _checked(path, path.name)
+        yield _source_file(path, path.name)
     elif glob.has_magic(source):
-        found = sorted(match for match in glob.glob(str(path), recursive=True) if match.endswith(EXTENSIONS))
-        if not found:
+        matches = sorted(match for match in glob.glob(str(path), recursive=True) if match.endswith(EXTENSIONS))
+        if not matches:
             raise InputError(f"No data file matches {source}: {_READABLE}.")
-        for match in found:
-            yield _checked(Path(match), Path(match).name)
+        for match in matches:
+            yield _source_file(Path(match), Path(match).name)
     elif _is_on_hub(source):
         for file in hub.files(source):
             yield SourceFile(file.name, file.path, file.path.stat().st_size, file.digest, file.commit)
     else:
-        raise InputError(f"There is no file or folder {source}, and it is no Hub id (org/name) either.")
+        raise InputError(f"There is no file or folder {source}, and it is not a Hub id (org/name) either.")
 
 
-_READABLE = f"files that can be read end in {', '.join(EXTENSIONS)}"
-
-
-def _checked(path: Path, name: str) -> SourceFile:
+def _source_file(path: Path, name: str) -> SourceFile:
     if not name.endswith(EXTENSIONS):
-        raise InputError(f"{path} is of no kind that can be read: {_READABLE}.")
-    return SourceFile(_shown(name), path, path.stat().st_size)
+        raise InputError(f"{path} cannot be read, because its extension is not known: {_READABLE}.")
+    return SourceFile(_as_text(name), path, path.stat().st_size)
 
 
-def _shown(name: str) -> str:
-    """A file's name as text, which it need not be."""
+def _as_text(name: str) -> str:
+    """Replace the bytes of a file's name that are not UTF-8."""
     return name.encode("utf-8", "surrogateescape").decode(errors="replace")
 
 
-def _in_folder(folder: Path) -> list[SourceFile]:
-    """The data files below `folder`; of what `save_to_disk` wrote (our builds too) only the shards that it names, and of
-    what `dataprep publish` wrote only the rows, not its papers."""
-    paths = sorted(_data_files(folder))
+def _files_in_folder(folder: Path) -> list[SourceFile]:
+    """Return the data files below `folder`.
+
+    Of what `save_to_disk` wrote (our builds too), these are the shards that it names; of what `dataprep publish`
+    wrote, the rows without the files that describe them.
+    """
+    paths = sorted(_data_paths(folder))
     if not paths:
         raise InputError(f"{folder} holds no data file: {_READABLE}.")
-    return [_checked(path, path.relative_to(folder).as_posix()) for path in paths]
+    return [_source_file(path, path.relative_to(folder).as_posix()) for path in paths]
 
 
-def _data_files(folder: Path) -> Iterator[Path]:
-    for where, folders, names in os.walk(folder):
-        place = Path(where)
-        saved = _saved(place, names)
-        if saved is not None:
-            folders.clear()  # what else lies there is no data
-            yield from saved
+def _data_paths(folder: Path) -> Iterator[Path]:
+    for name, subfolders, names in os.walk(folder):
+        current = Path(name)
+        shards = _saved_shards(current, names)
+        if shards is not None:
+            subfolders.clear()  # other files and folders in it are not data
+            yield from shards
             continue
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        if _ROWS in folders and _is_published(place, names):
-            folders[:] = [_ROWS]
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        if _PUBLISHED_ROWS in subfolders and _is_published(current, names):
+            subfolders[:] = [_PUBLISHED_ROWS]
             continue
         for name in names:
-            if name.endswith(EXTENSIONS) and name not in _BESIDE_DATA and not name.startswith("."):
-                yield place / name
+            if name.endswith(EXTENSIONS) and name not in _METADATA_FILES and not name.startswith("."):
+                yield current / name
 
 
-def _saved(folder: Path, names: Sequence[str]) -> list[Path] | None:
-    """The shards of the data set, or of its splits, that `save_to_disk` wrote into `folder`; None where it did not."""
+def _saved_shards(folder: Path, names: Sequence[str]) -> list[Path] | None:
+    """Return the shards of the data set, or of its splits, that `save_to_disk` wrote to `folder`; None if it did not."""
     if "dataset_dict.json" in names:
-        splits = [folder / split for split in _named(folder / "dataset_dict.json", lambda facts: facts["splits"])]
+        splits = [folder / split for split in _listed(folder / "dataset_dict.json", lambda content: content["splits"])]
         return [shard for split in splits for shard in _shards(split)]
     if "state.json" in names and any(_SHARD.fullmatch(name) for name in names):
         return _shards(folder)
@@ -191,7 +194,7 @@ def _saved(folder: Path, names: Sequence[str]) -> list[Path] | None:
 
 
 def _is_published(folder: Path, names: Sequence[str]) -> bool:
-    """Whether the manifest of a build lies in `folder`, whose rows were published beside it."""
+    """Whether `folder` holds the manifest of a published build."""
     try:
         return MANIFEST in names and bool(read_manifest(folder))
     except BuildError:
@@ -199,15 +202,13 @@ def _is_published(folder: Path, names: Sequence[str]) -> bool:
 
 
 def _shards(folder: Path) -> list[Path]:
-    return [
-        folder / name
-        for name in _named(folder / "state.json", lambda facts: [entry["filename"] for entry in facts["_data_files"]])
-    ]
+    names = _listed(folder / "state.json", lambda content: [entry["filename"] for entry in content["_data_files"]])
+    return [folder / name for name in names]
 
 
-def _named(file: Path, names: Callable[[Any], list[str]]) -> list[str]:
-    """The files or folders that a file of `save_to_disk` names."""
+def _listed(file: Path, select: Callable[[Any], list[str]]) -> list[str]:
+    """Return the names of files or folders that `select` takes from a JSON file of `save_to_disk`."""
     try:
-        return [str(name) for name in names(json.loads(file.read_bytes()))]
+        return [str(name) for name in select(json.loads(file.read_bytes()))]
     except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{file} does not name its data files as datasets' save_to_disk does.") from None
+        raise InputError(f"{file} does not name its data files in the way of datasets' save_to_disk.") from None

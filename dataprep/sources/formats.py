@@ -13,105 +13,108 @@ import pyarrow as pa
 
 from dataprep.common.errors import InputError
 from dataprep.common.text import nearest
-from dataprep.sources import chat, guanaco, jsonlines, oasst, trees
+from dataprep.sources import alpaca, chat, guanaco, jsonlines, oasst, trees
 from dataprep.sources.containers import Unit
 from dataprep.sources.jsonlines import Block
-from dataprep.sources.rows import Rows, complete, in_schema, rejects
+from dataprep.sources.rows import ParsedRows, cast_to_schema, reject_incomplete, rejects
 
 
 @dataclass(frozen=True)
 class Format:
-    """`recognise` a record; `parse` JSON lines into rows of `schema`; `convert` rows to a frame and rejects.
+    """How to `recognise` a record, `parse` JSON lines into rows of `schema`, and `convert` rows to a frame and rejects.
 
-    The frame holds messages where the format `has_trees`, conversations otherwise. Records of a `recursive` format
-    are of no Arrow type: those in columnar files are parsed as JSON lines, too.
+    The frame holds messages if the format `has_trees`, otherwise conversations. A `recursive` format has no Arrow type,
+    so its records are parsed as JSON lines even if they come from a columnar file.
     """
 
     name: str
     recognise: Callable[[Mapping[str, Any]], bool]
     schema: pa.Schema
-    convert: Callable[[Rows], tuple[pl.DataFrame, pl.DataFrame]]
-    parse: Callable[[Block, pa.Schema, pa.Schema], Rows] = jsonlines.parse
+    convert: Callable[[ParsedRows], tuple[pl.DataFrame, pl.DataFrame]]
+    parse: Callable[[Block, pa.Schema, pa.Schema], ParsedRows] = jsonlines.parse
     has_trees: bool = False
     recursive: bool = False
 
 
-# In the order in which they are tried: our own exports have `messages` and `text`.
+# Tried in this order: exports of our own builds have both `messages` and `text`.
 FORMATS = (
-    Format("oasst-trees", trees.recognise, trees.SCHEMA, oasst.convert, trees.parse, has_trees=True, recursive=True),
-    Format("oasst-messages", oasst.recognise, oasst.SCHEMA, oasst.convert, has_trees=True),
-    Format("messages", chat.recognise_messages, chat.MESSAGES_SCHEMA, chat.convert_messages),
-    Format("sharegpt", chat.recognise_sharegpt, chat.SHAREGPT_SCHEMA, chat.convert_sharegpt),
-    Format("alpaca", chat.recognise_alpaca, chat.ALPACA_SCHEMA, chat.convert_alpaca),
-    Format("guanaco", guanaco.recognise, guanaco.SCHEMA, guanaco.convert),
+    Format("oasst-trees", trees.is_tree, trees.SCHEMA, oasst.convert, trees.parse, has_trees=True, recursive=True),
+    Format("oasst-messages", oasst.is_message, oasst.SCHEMA, oasst.convert, has_trees=True),
+    Format("messages", chat.is_messages, chat.MESSAGES_SCHEMA, chat.convert_messages),
+    Format("sharegpt", chat.is_sharegpt, chat.SHAREGPT_SCHEMA, chat.convert_sharegpt),
+    Format("alpaca", alpaca.is_alpaca, alpaca.SCHEMA, alpaca.convert),
+    Format("guanaco", guanaco.is_guanaco, guanaco.SCHEMA, guanaco.convert),
 )
 
 AUTO = "auto"
-NAMES = tuple(form.name for form in FORMATS)
-COLUMNS = frozenset(name for form in FORMATS for name in form.schema.names)
+NAMES = tuple(format.name for format in FORMATS)
+COLUMNS = frozenset(name for format in FORMATS for name in format.schema.names)
 
 
-def named(name: str) -> Format | None:
-    """The format called `name`; None for `auto`.
+def format_named(name: str) -> Format | None:
+    """Return the format called `name`; None for `auto`.
 
     Raises:
-        InputError: no such format.
+        InputError: there is no such format.
     """
     if name == AUTO:
         return None
-    for form in FORMATS:
-        if form.name == name:
-            return form
+    for format in FORMATS:
+        if format.name == name:
+            return format
     raise InputError(f"Unknown format '{name}'. {nearest(name, (AUTO, *NAMES))}")
 
 
-def recognised(samples: Sequence[Mapping[str, Any]]) -> Format | None:
-    """The format of the first of `samples` that has one."""
-    return next((form for record in samples for form in FORMATS if form.recognise(record)), None)
+def recognise(samples: Sequence[Mapping[str, Any]]) -> Format | None:
+    """Return the format of the first of `samples` whose format is known."""
+    return next((format for record in samples for format in FORMATS if format.recognise(record)), None)
 
 
-def rows_of(unit: Unit, form: Format, read_as: pa.Schema) -> Rows:
-    """The rows of `unit` in `form`'s schema, a break of the file among the rejects; `read_as` is for `form.parse`."""
-    rows: Rows | None
+def parse_unit(unit: Unit, format: Format, read_as: pa.Schema) -> ParsedRows:
+    """Parse the rows of `unit` into the schema of `format`; a fault of the file becomes a reject.
+
+    `read_as` is passed to `format.parse` for JSON lines.
+    """
+    rows: ParsedRows | None
     if isinstance(unit, Block):
-        rows = form.parse(unit, form.schema, read_as)
+        rows = format.parse(unit, format.schema, read_as)
     else:
-        rows = None if form.recursive else _by_columns(unit.data, unit.line, form.schema)
-        rows = rows or form.parse(as_json(unit.data, unit.line), form.schema, form.schema)
+        rows = None if format.recursive else _parse_batch(unit.data, unit.line, format.schema)
+        rows = rows or format.parse(to_json_lines(unit.data, unit.line), format.schema, format.schema)
     if unit.fault:
         rows = rows._replace(rejects=pl.concat([rows.rejects, rejects([(unit.line, "truncated", unit.fault)])]))
     return rows
 
 
-def _by_columns(batch: pa.RecordBatch, line: int, schema: pa.Schema) -> Rows | None:
-    """The rows of a columnar batch, or None where its types are not the format's."""
+def _parse_batch(batch: pa.RecordBatch, line: int, schema: pa.Schema) -> ParsedRows | None:
+    """Cast a columnar batch to `schema`; return None if its types cannot be cast."""
     try:
-        batch, untold = in_schema(batch, schema)
+        batch, uncoercible = cast_to_schema(batch, schema)
         batch.validate(full=True)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
         return None
-    return complete(Rows(batch, np.arange(line, line + len(batch)), rejects(), untold), schema)
+    return reject_incomplete(ParsedRows(batch, np.arange(line, line + len(batch)), rejects(), uncoercible), schema)
 
 
-def as_json(batch: pa.RecordBatch, line: int) -> Block:
-    """Rows that Arrow's casts cannot bring into a format's schema, as JSON lines, which are read leniently."""
+def to_json_lines(batch: pa.RecordBatch, line: int) -> Block:
+    """Write rows that Arrow cannot cast to a format's schema as JSON lines, which are parsed leniently."""
     records = []
     for row in range(len(batch)):
         try:
-            records.append(msgspec.json.encode(_with_text(batch.slice(row, 1).to_pylist()[0])))
+            records.append(msgspec.json.encode(_decode_binary(batch.slice(row, 1).to_pylist()[0])))
         except UnicodeDecodeError as fault:
-            records.append(fault.object.replace(b"\n", b" "))  # refused by name when it is read as a line
+            records.append(fault.object.replace(b"\n", b" "))  # rejected by name when it is parsed as a line
     return Block(b"\n".join(records), line, 0)
 
 
-def _with_text(value: Any) -> Any:
-    """`value` with the bytes in it as text: binary columns hold it as often as string columns do.
+def _decode_binary(value: Any) -> Any:
+    """Decode the bytes in `value`: many data sets store text in binary columns.
 
     Raises:
-        UnicodeDecodeError: bytes that are no UTF-8.
+        UnicodeDecodeError: the bytes are not UTF-8.
     """
     if isinstance(value, bytes):
         return value.decode()
     if isinstance(value, dict):
-        return {name: _with_text(part) for name, part in value.items()}
-    return [_with_text(part) for part in value] if isinstance(value, list) else value
+        return {name: _decode_binary(part) for name, part in value.items()}
+    return [_decode_binary(part) for part in value] if isinstance(value, list) else value

@@ -1,9 +1,9 @@
-"""Data sets on the Hugging Face Hub: `org/name[@revision][:split]`, pinned to a commit.
+"""Fetch data sets from the Hugging Face Hub: `org/name[@revision][:split]`, pinned to a commit.
 
-Files that our own readers know are downloaded as they are: OASST's trees (`…ready.trees.jsonl.gz`) where a repository
-has them, else the files of its card's default configuration, else its Parquet or JSON files. A repository of nothing of
-that sort goes through `datasets`. No code of a repository is ever run. `huggingface_hub` honours HF_ENDPOINT, HF_HOME
-and the usual places of a token, and is imported only when a Hub id is named.
+Files that our readers support are downloaded unchanged: OASST's trees (`…ready.trees.jsonl.gz`) if a repository has
+them, otherwise the files of its card's default configuration, otherwise its Parquet or JSON files. `datasets` loads
+any other repository. Code in a repository is never run. `huggingface_hub` honours HF_ENDPOINT, HF_HOME and the usual
+places of a token; it is imported only if a source is a Hub id.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from dataprep.common.hub import BUSY, WAITS, cause, reason, retried, token
 from dataprep.sources.containers import EXTENSIONS, JSON_EXTENSIONS
 
 _ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?(?::(?P<split>\w+))?")
-_TREES = "ready.trees.jsonl.gz"
+_TREES_SUFFIX = "ready.trees.jsonl.gz"
 _TRAIN = "train"
 _CARD = "README.md"
-_READ = ((".parquet",), tuple(end for end in EXTENSIONS if end.startswith(JSON_EXTENSIONS)))
-# The words that `datasets` knows for one split.
-_SPLIT_WORDS = (
+# Groups of extensions, in order of preference; only files of the first group present are read.
+_PREFERRED = ((".parquet",), tuple(end for end in EXTENSIONS if end.startswith(JSON_EXTENSIONS)))
+# Synonyms for the names of splits, as `datasets` has them.
+_SPLIT_SYNONYMS = (
     {"train", "training"},
     {"validation", "valid", "dev", "val"},
     {"test", "testing", "eval", "evaluation"},
@@ -32,7 +33,7 @@ _SPLIT_WORDS = (
 
 
 class HubFile(NamedTuple):
-    """One file of a repository, here. `digest` is empty where the file's bytes are the repository's own."""
+    """A downloaded file of a repository. `digest` is empty if its bytes are those in the repository."""
 
     name: str
     path: Path
@@ -46,7 +47,7 @@ def is_id(source: str) -> bool:
 
 
 def pinned(source: str) -> str:
-    """`org/name@<commit>[:split]`: the Hub id `source` with the commit that its revision names now.
+    """Return `org/name@<commit>[:split]`: the Hub id `source` with the commit that its revision names now.
 
     Raises:
         InputError: as `files`.
@@ -55,33 +56,33 @@ def pinned(source: str) -> str:
     assert parts is not None
     if re.fullmatch("[0-9a-f]{40}", parts["revision"] or ""):
         return source
-    with _telling(parts["repo"], parts["revision"]):
+    with _one_sentence_errors(parts["repo"], parts["revision"]):
         commit = _info(parts["repo"], parts["revision"]).sha
     return f"{parts['repo']}@{commit}" + (f":{parts['split']}" if parts["split"] else "")
 
 
 def files(source: str) -> list[HubFile]:
-    """The data files of the repository that `source` names, downloaded or found in the Hub's cache.
+    """Return the data files of the repository `source`, downloaded or from the Hub's cache.
 
     Raises:
-        InputError: no such repository, revision or split; no access to it; or no way to the Hub.
+        InputError: the repository, revision or split does not exist or is not accessible, or the Hub is unreachable.
     """
     parts = _ID.fullmatch(source)
     assert parts is not None
-    with _telling(parts["repo"], parts["revision"]):
-        return _fetched(parts["repo"], parts["revision"], parts["split"])
+    with _one_sentence_errors(parts["repo"], parts["revision"]):
+        return _fetch(parts["repo"], parts["revision"], parts["split"])
 
 
 @contextmanager
-def _telling(repo: str, revision: str | None) -> Iterator[None]:
-    """Turn what the client raises into one sentence about the repository."""
+def _one_sentence_errors(repo: str, revision: str | None) -> Iterator[None]:
+    """Turn the client's exceptions into one sentence about the repository."""
     from huggingface_hub import errors
 
     token(InputError)
     try:
         yield
     except (OSError, ValueError, errors.HTTPError) as fault:  # type: ignore[attr-defined]
-        raise InputError(_told(repo, revision, fault)) from None
+        raise InputError(_describe(repo, revision, fault)) from None
 
 
 def _info(repo: str, revision: str | None) -> Any:
@@ -90,15 +91,15 @@ def _info(repo: str, revision: str | None) -> Any:
     return retried(lambda: huggingface_hub.HfApi().dataset_info(repo, revision=revision))
 
 
-def _fetched(repo: str, revision: str | None, split: str | None) -> list[HubFile]:
+def _fetch(repo: str, revision: str | None, split: str | None) -> list[HubFile]:
     info = _info(repo, revision)
     commit = str(info.sha)
-    there = [entry.rfilename for entry in info.siblings or []]
-    names = trees(there) if split is None else []
-    names = names or chosen(there, split, _configs(repo, commit) if _CARD in there else [])
-    if not names:
-        return retried(lambda: _through_datasets(repo, commit, split))
-    return [HubFile(f"{repo}:{name}", _download(repo, name, commit), commit, "") for name in names]
+    names = [entry.rfilename for entry in info.siblings or []]
+    selected = latest_trees(names) if split is None else []
+    selected = selected or select_files(names, split, _configs(repo, commit) if _CARD in names else [])
+    if not selected:
+        return retried(lambda: _load_with_datasets(repo, commit, split))
+    return [HubFile(f"{repo}:{name}", _download(repo, name, commit), commit, "") for name in selected]
 
 
 def _download(repo: str, name: str, commit: str) -> Path:
@@ -108,39 +109,42 @@ def _download(repo: str, name: str, commit: str) -> Path:
 
 
 def _configs(repo: str, commit: str) -> list[Any]:
-    """The configurations that the card names: which files are the data set, and of which split."""
-    import yaml  # type: ignore[import-untyped]  # which the Hub's client needs
+    """Return the configurations in the card, which say which files belong to the data set and its splits."""
+    import yaml  # type: ignore[import-untyped]  # a dependency of the Hub's client
     from huggingface_hub import metadata_load
 
     try:
-        found = (metadata_load(_download(repo, _CARD, commit)) or {}).get("configs")
+        configs = (metadata_load(_download(repo, _CARD, commit)) or {}).get("configs")
     except (ValueError, yaml.YAMLError):
         return []
-    return found if isinstance(found, list) else []
+    return configs if isinstance(configs, list) else []
 
 
-def _through_datasets(repo: str, commit: str, split: str | None) -> list[HubFile]:
-    """The Arrow files that `datasets` makes of a repository; their bytes depend on its version, the commit does not."""
+def _load_with_datasets(repo: str, commit: str, split: str | None) -> list[HubFile]:
+    """Return the Arrow files to which `datasets` converts a repository.
+
+    Their bytes depend on the version of `datasets`, so the commit identifies them instead of a hash.
+    """
     import datasets
 
     try:
         splits = datasets.load_dataset(repo, revision=commit)
-    except (datasets.exceptions.DatasetsError, RuntimeError) as fault:  # the latter for a repository that is a script
-        raise ValueError(f"`datasets` refuses it: {fault}") from None
-    wanted = [split] if split else [_TRAIN] if _TRAIN in splits else sorted(splits)
+    except (datasets.exceptions.DatasetsError, RuntimeError) as fault:  # RuntimeError: the repository is a script
+        raise ValueError(f"`datasets` cannot load it: {fault}") from None
+    selected = [split] if split else [_TRAIN] if _TRAIN in splits else sorted(splits)
     if split and split not in splits:
-        raise ValueError(f"it has no split '{split}'; there are: {', '.join(sorted(splits))}")
+        raise ValueError(f"it has no split '{split}'; its splits are: {', '.join(sorted(splits))}")
     return [
         HubFile(f"{repo}:{name}", Path(file["filename"]), commit, f"{commit}:{name}/{number}")
-        for name in wanted
+        for name in selected
         for number, file in enumerate(splits[name].cache_files)
     ]
 
 
-def _told(repo: str, revision: str | None, fault: BaseException) -> str:
-    """One sentence about why a repository cannot be read."""
+def _describe(repo: str, revision: str | None, fault: BaseException) -> str:
+    """Say in one sentence why a repository cannot be read."""
     from huggingface_hub import constants
-    from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is that of the HTTP client it uses
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is its HTTP client's
         GatedRepoError,
         HfHubHTTPError,
         HTTPError,
@@ -153,82 +157,85 @@ def _told(repo: str, revision: str | None, fault: BaseException) -> str:
     login = "set HF_TOKEN or run `hf auth login`"
     page = f"{constants.ENDPOINT}/datasets/{repo}"
     if isinstance(fault, GatedRepoError):
-        why = f"is gated: accept its terms at {page}, then {login}"
+        problem = f"is gated: accept its terms at {page}, then {login}"
     elif isinstance(fault, RevisionNotFoundError):
-        why = f"has no revision '{revision}': see {page}"
+        problem = f"has no revision '{revision}': see {page}"
     elif isinstance(fault, RepositoryNotFoundError):
-        why = f"is not on the Hub under that name, or is private ({login} if it is yours)"
+        problem = f"is not on the Hub under that name, or is private ({login} if it is yours)"
     elif isinstance(fault, OfflineModeIsEnabled):
-        why = "cannot be fetched, because HF_HUB_OFFLINE is set"
+        problem = "cannot be fetched, because HF_HUB_OFFLINE is set"
     elif isinstance(fault, HfHubHTTPError):
         status = fault.response.status_code
         busy = f" {len(WAITS) + 1} times" if status in BUSY else ""
-        why = f"was refused by the Hub with status {status}{busy}" + (f": {login}" if status in (401, 403) else "")
+        problem = f"was refused by the Hub with status {status}{busy}" + (f": {login}" if status in (401, 403) else "")
     elif isinstance(fault, HTTPError | ConnectionError):
-        why = f"cannot be fetched, because {constants.ENDPOINT} cannot be reached"
+        problem = f"cannot be fetched, because {constants.ENDPOINT} cannot be reached"
     else:
-        why = f"cannot be read ({reason(fault)})"
-    return f"The data set {repo} {why}; there is no local file or folder {repo} either."
+        problem = f"cannot be read ({reason(fault)})"
+    return f"The data set {repo} {problem}; there is no local file or folder {repo} either."
 
 
-def trees(names: Sequence[str]) -> list[str]:
-    """The ready trees of a repository, if it has any: exports are named by date, and the last one holds the earlier ones."""
-    return sorted(name for name in names if name.endswith(_TREES))[-1:]
+def latest_trees(names: Sequence[str]) -> list[str]:
+    """Return the last file of ready trees, if there is one: exports are named by date, and each holds the earlier ones."""
+    return sorted(name for name in names if name.endswith(_TREES_SUFFIX))[-1:]
 
 
-def chosen(names: Sequence[str], split: str | None, configs: Sequence[Any] = ()) -> list[str]:
-    """Which of a repository's files are read; none where only `datasets` can tell.
+def select_files(names: Sequence[str], split: str | None, configs: Sequence[Any] = ()) -> list[str]:
+    """Select the files of a repository to read; none if only `datasets` can load it.
 
-    Where its card has `configs`, those of the default one; else all of the one kind of data file that it has, Parquet
-    before JSON, since repositories that have both have the same rows in each. Without a `split`, those of `train` where
-    splits are told apart, all otherwise.
+    If its card has `configs`, these are the files of the default configuration. Otherwise they are all data files of one
+    kind, Parquet before JSON, because repositories with both have the same rows in each. Without `split`, the files of
+    `train` are selected if file names tell splits apart, otherwise all.
     """
     if configs:
-        return _configured(names, split, configs)
-    for extensions in _READ:
+        return _configured_files(names, split, configs)
+    for extensions in _PREFERRED:
         data = sorted(name for name in names if name.endswith(extensions) and _is_data(name))
         if data:
-            return [name for name in data if _is_of(name, split or _TRAIN)] or ([] if split else data)
+            return [name for name in data if _is_of_split(name, split or _TRAIN)] or ([] if split else data)
     return []
 
 
-def _configured(names: Sequence[str], split: str | None, configs: Sequence[Any]) -> list[str]:
-    """The files of the default configuration, if it only names files and we read them."""
-    whole = [config for config in configs if isinstance(config, dict)]
-    default = [config for config in whole if config.get("default") or config.get("config_name") == "default"]
-    [config] = default if len(default) == 1 else whole if len(whole) == 1 else [{}]
+def _configured_files(names: Sequence[str], split: str | None, configs: Sequence[Any]) -> list[str]:
+    """Return the files of the default configuration, if it only names files and all of them can be read."""
+    well_formed = [config for config in configs if isinstance(config, dict)]
+    default = [config for config in well_formed if config.get("default") or config.get("config_name") == "default"]
+    [config] = default if len(default) == 1 else well_formed if len(well_formed) == 1 else [{}]
     if not config.keys() <= {"config_name", "data_files", "default"}:
         return []
-    patterns = _patterns(config.get("data_files"))
-    if split is None and _TRAIN not in patterns:
-        wanted = [pattern for some in patterns.values() for pattern in some]
-    else:
-        wanted = [pattern for name, some in patterns.items() if _is_of(name, split or _TRAIN) for pattern in some]
-    found = sorted({name for pattern in wanted for name in names if re.fullmatch(_as_regex(pattern), name)})
-    return found if all(name.endswith(tuple(end for some in _READ for end in some)) for name in found) else []
+    patterns = _patterns_by_split(config.get("data_files"))
+    if split is not None or _TRAIN in patterns:
+        patterns = {name: globs for name, globs in patterns.items() if _is_of_split(name, split or _TRAIN)}
+    expressions = [_glob_to_regex(pattern) for globs in patterns.values() for pattern in globs]
+    matches = sorted({name for pattern in expressions for name in names if re.fullmatch(pattern, name)})
+    readable = tuple(extension for extensions in _PREFERRED for extension in extensions)
+    return matches if all(name.endswith(readable) for name in matches) else []
 
 
-def _patterns(files: Any) -> dict[str, list[str]]:
-    """`data_files` of a card (a glob, several, or some for each split) by split; empty where it is of another shape."""
+def _patterns_by_split(files: Any) -> dict[str, list[str]]:
+    """Return the globs of each split in a card's `data_files` (a glob, a list, or one for each split).
+
+    The result is empty if `data_files` has another shape.
+    """
     if isinstance(files, str | list) and all(isinstance(entry, str) for entry in files):
         return {_TRAIN: [files] if isinstance(files, str) else files}
     try:
-        return {entry["split"]: list(_patterns(entry["path"]).values())[0] for entry in files}
+        return {entry["split"]: list(_patterns_by_split(entry["path"]).values())[0] for entry in files}
     except (LookupError, TypeError):
         return {}
 
 
-def _as_regex(pattern: str) -> str:
-    """A glob of a card: `*` stays in its folder, `**` does not."""
-    words = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return "".join(words.get(part, re.escape(part)) for part in re.split(r"(\*\*/|\*\*|\*|\?)", pattern))
+def _glob_to_regex(pattern: str) -> str:
+    """Translate a glob of a card: `*` does not match a slash, `**` does."""
+    translations = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return "".join(translations.get(part, re.escape(part)) for part in re.split(r"(\*\*/|\*\*|\*|\?)", pattern))
 
 
 def _is_data(name: str) -> bool:
     return not name.rsplit("/", 1)[-1].startswith((".", "dataset_info"))
 
 
-def _is_of(name: str, split: str) -> bool:
-    """Whether a path has `split`, or another word for it, as a word: `data/train-00000-of-00001.parquet`."""
+def _is_of_split(name: str, split: str) -> bool:
+    """Whether a path contains `split` or a synonym as a word: `data/train-00000-of-00001.parquet`."""
     words = set(re.split(r"[^a-z0-9]+", name.lower()))
-    return bool(words & next((names for names in _SPLIT_WORDS if split.lower() in names), {split.lower()}))
+    return bool(words & next((names for names in _SPLIT_SYNONYMS if split.lower() in names), {split.lower()}))

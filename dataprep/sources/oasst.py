@@ -1,8 +1,8 @@
-"""OpenAssistant's flat messages: one row a message, its tree told by `message_tree_id` and `parent_id`.
+"""OpenAssistant's flat messages: one message a row, placed in its tree by `message_tree_id` and `parent_id`.
 
 Source of the format: the export of LAION-AI/Open-Assistant and the data sets OpenAssistant/oasst1 and oasst2. Older
-exports lack many fields, so all are optional but id, text and role. `labels` has two shapes, parallel lists
-`{name, value, count}` and a mapping `{label: {value, count}}`: one struct type holds them both.
+exports lack many fields, so all but id, text and role are optional. `labels` has two shapes, parallel lists
+`{name, value, count}` and a mapping `{label: {value, count}}`; one struct type holds both.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dataprep.common.arrow import numbers
-from dataprep.sources.rows import Rows
+from dataprep.sources.rows import ParsedRows
 from dataprep.sources.turns import standard_roles
 from dataprep.tables import LABELS
 
@@ -43,13 +43,13 @@ SCHEMA = pa.schema(
 )
 
 
-def recognise(record: Mapping[str, Any]) -> bool:
+def is_message(record: Mapping[str, Any]) -> bool:
     """Whether `record` is a flat OASST message."""
     return all(record.get(name) is not None for name in ("message_id", "text", "role"))
 
 
-def convert(rows: Rows) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Messages (columns of `conversations.MESSAGES` less file and source) and rejects of rows of `SCHEMA`."""
+def convert(rows: ParsedRows) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Convert rows of `SCHEMA` to messages (the columns of `tables.MESSAGES` without file and source) and rejects."""
     batch = rows.batch
     columns = {name: batch.column(name) for name in batch.schema.names if name != "labels"}
     columns["role"] = standard_roles(columns["role"])
@@ -60,37 +60,37 @@ def convert(rows: Rows) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def label_columns(labels: pa.StructArray) -> dict[str, pa.Array]:
-    """One float32 column a label, null where nobody voted; from whichever of the two shapes a row has."""
+    """Return one float32 column for each label, null where it has no votes, from whichever shape a row has."""
     lists = pl.DataFrame({part: pl.Series(pc.struct_field(labels, part)) for part in ("name", "value")})
-    parallel = pl.col("name").list.len() == pl.col("value").list.len()  # a row whose lists are not says nothing
-    votes = lists.with_row_index("row").filter(parallel).explode("name", "value")
+    is_parallel = pl.col("name").list.len() == pl.col("value").list.len()  # lists of unequal lengths are ignored
+    votes = lists.with_row_index("row").filter(is_parallel).explode("name", "value")
     columns = {}
     for label in LABELS:
         row, value = votes.filter(name=label).select("row", "value")
-        listed = np.full(len(labels), np.nan)
-        listed[row.to_numpy()] = value.to_numpy()
-        mapped = pc.struct_field(labels, [label, "value"])
-        columns[label] = pc.coalesce(mapped, pl.Series(listed, nan_to_null=True).to_arrow()).cast(pa.float32())
+        from_lists = np.full(len(labels), np.nan)
+        from_lists[row.to_numpy()] = value.to_numpy()
+        from_mapping = pc.struct_field(labels, [label, "value"])
+        column = pc.coalesce(from_mapping, pl.Series(from_lists, nan_to_null=True).to_arrow())
+        columns[label] = column.cast(pa.float32())
     return columns
 
 
-def with_trees(messages: pl.DataFrame) -> pl.DataFrame:
-    """`messages` of one file with the `tree_id` of every message: where none is stated, the id of its topmost ancestor.
+def fill_tree_ids(messages: pl.DataFrame) -> pl.DataFrame:
+    """Fill in the `tree_id` of the messages of one file: where none is stated, the id of the topmost ancestor.
 
-    Each step doubles the distance covered, so that a tree of depth d takes log2(d) steps, and a cycle ends as well.
+    Each step doubles the distance to the ancestor, so a tree of depth d takes log2(d) steps, and cycles end too.
     """
     if not messages["tree_id"].null_count():
         return messages
-    place = messages.select(pl.col("message_id").alias("parent_id"), pl.int_range(pl.len()).alias("up"))
-    found = messages.select("parent_id").join(
-        place.unique("parent_id", keep="first"), on="parent_id", how="left", maintain_order="left"
-    )
-    own = np.arange(len(messages))
-    up = np.where(found["up"].is_null(), own, found["up"].fill_null(0).to_numpy())
+    position = messages.select(pl.col("message_id").alias("parent_id"), pl.int_range(pl.len()).alias("parent"))
+    parents = messages.select("parent_id").join(
+        position.unique("parent_id", keep="first"), on="parent_id", how="left", maintain_order="left"
+    )["parent"]
+    ancestor = np.where(parents.is_null(), np.arange(len(messages)), parents.fill_null(0).to_numpy())
     for _ in range(len(messages).bit_length()):
-        higher = up[up]
-        if (higher == up).all():
+        higher = ancestor[ancestor]
+        if (higher == ancestor).all():
             break
-        up = higher
-    top = messages[["message_id", "tree_id"]][up]
+        ancestor = higher
+    top = messages[["message_id", "tree_id"]][ancestor]
     return messages.with_columns(pl.coalesce("tree_id", top["tree_id"], top["message_id"]).alias("tree_id"))

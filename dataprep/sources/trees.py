@@ -1,7 +1,7 @@
 """OpenAssistant's nested trees: `{message_tree_id, tree_state, prompt: {…, replies: [{…}]}}` on each line.
 
-Arrow has no recursive types, so trees are decoded one by one, by typed msgspec structs (60 MB/s), and flattened to
-the rows of `oasst.SCHEMA`: from there on they are flat messages, and give the same as those would.
+Arrow has no recursive types, so typed msgspec structs decode the trees one by one (60 MB/s). They are flattened to the
+rows of `oasst.SCHEMA` and are handled as flat messages from there on, with the same result.
 """
 
 from __future__ import annotations
@@ -15,17 +15,25 @@ import polars as pl
 import pyarrow as pa
 
 from dataprep.sources import oasst
-from dataprep.sources.jsonlines import Block, decoded, lines
-from dataprep.sources.rows import Rows, Unfit, Untold, coerced, complete, readable, rejects
+from dataprep.sources.coercion import CoercionError
+from dataprep.sources.jsonlines import TOO_DEEP, Block, decode_record, iter_lines
+from dataprep.sources.rows import (
+    ParsedRows,
+    UncoercibleCounts,
+    all_nullable,
+    coerce_record,
+    reject_incomplete,
+    rejects,
+)
 
-# The columns of a tree; `prompt` is of no type that Arrow could have.
+# The columns of a tree; Arrow has no type for `prompt`.
 SCHEMA = pa.schema([("message_tree_id", pa.string()), ("tree_state", pa.string()), ("prompt", pa.null())])
 
-NAMELESS = "(a message without an id)"  # what a reply to one has for a parent
+PARENT_WITHOUT_ID = "(a message without an id)"  # the `parent_id` of replies to such a message
 
 
 class Message(msgspec.Struct):
-    """One message with its replies; whatever else it has is not read."""
+    """One message with its replies; other keys are not read."""
 
     message_id: str | None = None
     parent_id: str | None = None
@@ -52,88 +60,93 @@ _COLUMNS = [name for name in Message.__struct_fields__ if name != "replies"]
 _decoder = msgspec.json.Decoder(Tree)
 
 
-def recognise(record: Mapping[str, Any]) -> bool:
+def is_tree(record: Mapping[str, Any]) -> bool:
     """Whether `record` is a nested OASST tree."""
     prompt = record.get("prompt")
     return isinstance(prompt, dict) and ("message_id" in prompt or "replies" in prompt)
 
 
-def parse(block: Block, schema: pa.Schema, read_as: pa.Schema) -> Rows:
-    """All messages of the trees in `block`, as rows of `oasst.SCHEMA` in reply order; each has the line of its tree.
+def parse(block: Block, schema: pa.Schema, read_as: pa.Schema) -> ParsedRows:
+    """Parse the trees in `block` into rows of `oasst.SCHEMA`, in reply order; each row has the line of its tree.
 
-    The schemas are those of a tree, which have nothing to say here.
+    `schema` and `read_as` are not used: a tree has no Arrow type.
     """
-    found: list[dict[str, Any]] = []
-    number: list[int] = []
-    bad: list[tuple[int, str, str]] = []
-    untold = Untold()
-    for line, data in lines(block):
-        tree = _tree(data, untold)
+    messages: list[dict[str, Any]] = []
+    message_lines: list[int] = []
+    faults: list[tuple[int, str, str]] = []
+    uncoercible = UncoercibleCounts()
+    for line, data in iter_lines(block):
+        tree = _decode_tree(data, uncoercible)
         if isinstance(tree, Tree):
-            messages = _flat(tree)
-            found += messages
-            number += [line] * len(messages)
+            rows = _flatten(tree)
+            messages += rows
+            message_lines += [line] * len(rows)
         else:
-            bad.append((line, *tree))
-    whole = complete(Rows(_batch(found, untold), np.array(number, np.int64), rejects(), untold), oasst.SCHEMA)
-    lost = whole.rejects.with_columns(pl.lit("message").alias("kind"))
-    return whole._replace(rejects=pl.concat([rejects(bad), lost]))
+            faults.append((line, *tree))
+    batch = _to_batch(messages, uncoercible)
+    parsed = ParsedRows(batch, np.array(message_lines, np.int64), rejects(), uncoercible)
+    parsed = reject_incomplete(parsed, oasst.SCHEMA)
+    bad_messages = parsed.rejects.with_columns(pl.lit("message").alias("kind"))
+    return parsed._replace(rejects=pl.concat([rejects(faults), bad_messages]))
 
 
-def _tree(data: bytes, untold: Untold) -> Tree | tuple[str, str]:
-    """The tree in `data`, or the rule and the detail of what is wrong with it; `untold` as `coerced` has it."""
+def _decode_tree(data: bytes, uncoercible: UncoercibleCounts) -> Tree | tuple[str, str]:
+    """Return the tree in `data`, or the rule and the detail of what is wrong with it.
+
+    Values of the wrong type in optional fields are counted in `uncoercible`.
+    """
     try:
         return _decoder.decode(data)
     except RecursionError:
-        return "too_deep", "is nested too deeply to be read"
+        return "too_deep", TOO_DEEP
     except (msgspec.DecodeError, UnicodeDecodeError):
-        pass  # a lone surrogate, or a type that can be put right: once more, leniently
-    record, rule, detail = decoded(data)
+        pass  # a lone surrogate, or a type that can be coerced: decode it again, leniently
+    record, rule, detail = decode_record(data)
     if record is None:
         return rule, detail
     try:
-        return msgspec.convert(_lenient(record, untold), Tree)
-    except (msgspec.ValidationError, Unfit) as fault:
+        return msgspec.convert(_coerce_tree(record, uncoercible), Tree)
+    except (msgspec.ValidationError, CoercionError) as fault:
         return "wrong_schema", str(fault)
     except RecursionError:
-        return "too_deep", "is nested too deeply to be read"
+        return "too_deep", TOO_DEEP
 
 
-def _lenient(value: Any, untold: Untold) -> Any:
-    """`value` with the ids and texts of its messages as text, and what is optional left out where it does not fit."""
+def _coerce_tree(value: Any, uncoercible: UncoercibleCounts) -> Any:
+    """Coerce the known keys of a tree or message, and of its replies; optional values that do not fit become null."""
     if not isinstance(value, dict):
         return value
     known = {field.name: field for field in (*oasst.SCHEMA, *SCHEMA) if field.name in value}
-    row = coerced(value, pa.schema([field for name, field in known.items() if name != "prompt"]), untold)
+    row = coerce_record(value, pa.schema([field for name, field in known.items() if name != "prompt"]), uncoercible)
     if "prompt" in value:
-        row["prompt"] = _lenient(value["prompt"], untold)
+        row["prompt"] = _coerce_tree(value["prompt"], uncoercible)
     if isinstance(value.get("replies"), list):
-        row["replies"] = [_lenient(reply, untold) for reply in value["replies"]]
+        row["replies"] = [_coerce_tree(reply, uncoercible) for reply in value["replies"]]
     return row
 
 
-def _flat(tree: Tree) -> list[dict[str, Any]]:
-    """The messages of a tree as rows, each before its replies and those in their order; no recursion, at any depth.
+def _flatten(tree: Tree) -> list[dict[str, Any]]:
+    """Return the messages of a tree as rows, each before its replies and those in order; iterative, so of any depth.
 
-    A message without an id is refused, as in a flat file, and its replies are orphans then: never roots.
+    A message without an id is rejected later, as in a flat file; its replies then are orphans and never roots.
     """
     tree_id = tree.message_tree_id or tree.prompt.message_id
     rows = []
-    waiting: list[tuple[Message, str | None]] = [(tree.prompt, None)]
-    while waiting:
-        message, above = waiting.pop()
+    stack: list[tuple[Message, str | None]] = [(tree.prompt, None)]
+    while stack:
+        message, parent_id = stack.pop()
         row = {name: getattr(message, name) for name in _COLUMNS}
         row["message_tree_id"], row["tree_state"] = tree_id, tree.tree_state
-        row["parent_id"] = message.parent_id or above
+        row["parent_id"] = message.parent_id or parent_id
         rows.append(row)
-        waiting += [(reply, message.message_id or NAMELESS) for reply in reversed(message.replies or [])]
+        stack += [(reply, message.message_id or PARENT_WITHOUT_ID) for reply in reversed(message.replies or [])]
     return rows
 
 
-def _batch(rows: list[dict[str, Any]], untold: Untold) -> pa.RecordBatch:
-    schema = readable(oasst.SCHEMA)
+def _to_batch(rows: list[dict[str, Any]], uncoercible: UncoercibleCounts) -> pa.RecordBatch:
+    schema = all_nullable(oasst.SCHEMA)
     try:
         return pa.RecordBatch.from_pylist(rows, schema)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        # labels or numbers of another kind than every export has: what does not fit is left out
-        return pa.RecordBatch.from_pylist([coerced(row, oasst.SCHEMA, untold) for row in rows], schema)
+        # labels or numbers of other types than known exports have: values that do not fit become null
+        return pa.RecordBatch.from_pylist([coerce_record(row, oasst.SCHEMA, uncoercible) for row in rows], schema)

@@ -14,7 +14,8 @@ from dataprep.audit import audit_file, write_repaired
 from dataprep.audit.audit import KINDS
 from dataprep.common.errors import InputError
 from dataprep.rendering import load_template, render
-from dataprep.sources.reader import find_files, read
+from dataprep.sources.files import find_files
+from dataprep.sources.reader import read
 from tests.support.commands import dataprep, dataprep_error
 
 SOUND = "<s>[INST] {} [/INST] {} </s>"
@@ -261,7 +262,7 @@ def test_a_row_that_cannot_be_read_is_a_fault_of_that_row(tmp_path: Path) -> Non
 
 
 def test_bad_input(tmp_path: Path) -> None:
-    assert "of no known format" in dataprep_error(1, "audit", rows(tmp_path, ["x"], "words"))
+    assert "has no known format" in dataprep_error(1, "audit", rows(tmp_path, ["x"], "words"))
     assert "Unknown template" in dataprep_error(1, "audit", rows(tmp_path, ["x"]), "--template", "lama2")
     assert "none.jsonl" in dataprep_error(1, "audit", tmp_path / "none.jsonl")
     done = dataprep("audit", rows(tmp_path, ["evil \x1b[31m \u202e text [INST] x"]))

@@ -84,7 +84,8 @@ def bench_rendering(corpus: Path, rounds: int) -> None:
     from dataprep.curate.rules import apply_rules
     from dataprep.recipe import Recipe
     from dataprep.rendering import Renderer, load_template
-    from dataprep.sources.reader import find_files, read
+    from dataprep.sources.files import find_files
+    from dataprep.sources.reader import read
 
     template = load_template("llama2")
     frame, _ = apply_rules(read(find_files([str(corpus)])).conversations, Recipe(), ())

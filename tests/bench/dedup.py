@@ -43,7 +43,8 @@ from dataprep.dedup.near import drop_near_duplicates  # noqa: E402
 from dataprep.dedup.normal_form import Part, documents, each_form  # noqa: E402
 from dataprep.dedup.proof import jaccard  # noqa: E402
 from dataprep.recipe import Recipe  # noqa: E402
-from dataprep.sources.reader import find_files, read  # noqa: E402
+from dataprep.sources.files import find_files  # noqa: E402
+from dataprep.sources.reader import read  # noqa: E402
 from dataprep.tables import CONVERSATIONS, conform  # noqa: E402
 from tests.bench.corpus import cached_corpus  # noqa: E402
 from tests.support.talks import slow_jaccard  # noqa: E402

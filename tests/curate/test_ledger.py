@@ -17,7 +17,7 @@ from dataprep.tables import StageResult, dropped
 from tests.support.builds import GUANACO_TEXTS, guanaco_file, make_build
 
 
-@pytest.mark.parametrize("name", ["_by_columns", "_by_lines"])
+@pytest.mark.parametrize("name", ["_parse_by_columns", "_parse_by_lines"])
 def test_a_line_that_reading_loses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     real = getattr(jsonlines, name)
 
@@ -27,7 +27,7 @@ def test_a_line_that_reading_loses(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     texts = [*GUANACO_TEXTS, *GUANACO_TEXTS]
     source = guanaco_file(tmp_path, texts)
-    if name == "_by_lines":
+    if name == "_parse_by_lines":
         Path(source).write_bytes(Path(source).read_bytes() + b"no JSON\n")
     make_build(tmp_path / "store", source=(source,), near_dup="off", dry_run=True, max_bad=1.0)
     monkeypatch.setattr(jsonlines, name, lossy)
@@ -36,8 +36,8 @@ def test_a_line_that_reading_loses(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_tree_that_reading_loses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = trees.lines
-    monkeypatch.setattr(trees, "lines", lambda block: list(whole(block))[1:])
+    whole = trees.iter_lines
+    monkeypatch.setattr(trees, "iter_lines", lambda block: list(whole(block))[1:])
     with pytest.raises(AssertionError, match=r"oasst_sample.trees.jsonl.gz has \d+ records"):
         make_build(tmp_path / "store", near_dup="off", dry_run=True)
 

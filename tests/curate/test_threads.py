@@ -214,7 +214,8 @@ def test_every_message_is_on_a_path_or_has_a_fate(rows: list[tuple], policy: str
 
 @pytest.mark.real
 def test_guanaco_policy_gives_the_public_rows(real: Path) -> None:
-    from dataprep.sources.reader import find_files, read
+    from dataprep.sources.files import find_files
+    from dataprep.sources.reader import read
 
     read_in = read(find_files([str(real / "oasst/oasst1_en_validation_messages.jsonl")]))
     public = {json.loads(line)["text"] for line in (real / "guanaco/openassistant_best_replies_eval.jsonl").open()}
@@ -227,7 +228,8 @@ def test_guanaco_policy_gives_the_public_rows(real: Path) -> None:
 
 @pytest.mark.real
 def test_all_paths_are_those_of_a_walk(real: Path) -> None:
-    from dataprep.sources.reader import find_files, read
+    from dataprep.sources.files import find_files
+    from dataprep.sources.reader import read
 
     file = real / "oasst/oasst1_en_validation_messages.jsonl"
     children = defaultdict(list)

@@ -19,7 +19,8 @@ from dataprep.dedup.near import drop_near_duplicates
 from dataprep.dedup.normal_form import documents
 from dataprep.dedup.prefix_filter import firsts
 from dataprep.dedup.recall import COPIES
-from dataprep.sources.reader import find_files, read
+from dataprep.sources.files import find_files
+from dataprep.sources.reader import read
 from dataprep.tables import CONVERSATIONS, FATES
 from tests.support.frames import conversation, conversations
 from tests.support.talks import edited, said, sentence, slow_jaccard

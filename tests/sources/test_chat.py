@@ -1,4 +1,4 @@
-"""OpenAI messages, ShareGPT, Alpaca: shapes met in the wild, ids, and our own exports."""
+"""OpenAI messages, ShareGPT and Alpaca: shapes met in the wild, ids, and exports of our own builds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.reading import fates, json_lines, read_bytes, read_path, turn
 HI = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]
 
 
-def test_messages(tmp_path: Path) -> None:
+def test_messages_of_every_shape_are_read_or_rejected(tmp_path: Path) -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     rows = [
         {"messages": HI},
@@ -35,7 +35,7 @@ def test_messages(tmp_path: Path) -> None:
     assert fates(reading) == [(line, "wrong_schema") for line in range(5, 10)]
 
 
-def test_sharegpt(tmp_path: Path) -> None:
+def test_sharegpt_turns_are_read_under_every_role_name(tmp_path: Path) -> None:
     names = ["system", "human", "gpt", "user", "chatgpt", "bot", "assistant", "observation"]
     rows = [{"conversations": [{"from": name, "value": name} for name in names]}, {"conversations": HI}]
     roles = ["system", "user", "assistant", "user", "assistant", "assistant", "assistant", "observation"]
@@ -45,7 +45,7 @@ def test_sharegpt(tmp_path: Path) -> None:
     ]
 
 
-def test_alpaca(tmp_path: Path) -> None:
+def test_alpaca_input_follows_the_instruction_if_it_is_not_blank(tmp_path: Path) -> None:
     rows = [
         {"instruction": "i", "input": "x", "output": "o"},
         {"instruction": "i", "input": " \n", "output": "o"},
@@ -65,7 +65,7 @@ def test_alpaca(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-def test_real_sharegpt(real: Path) -> None:
+def test_real_sharegpt_conversations_keep_ids_turns_and_roles(real: Path) -> None:
     path = real / "sharegpt" / "dummy_conversation.json"
     rows = json.loads(path.read_text())
     reading = read_path(path)
@@ -74,19 +74,21 @@ def test_real_sharegpt(real: Path) -> None:
     assert reading.conversations["id"].to_list() == [row["id"] for row in rows]
 
 
-def test_made_ids_are_the_same_in_every_format(tmp_path: Path) -> None:
+def test_derived_ids_are_the_same_in_every_format(tmp_path: Path) -> None:
     texts = {
         "messages": {"messages": HI},
         "sharegpt": {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "yo"}]},
         "alpaca": {"instruction": "hi", "input": "", "output": "yo"},
         "guanaco": {"text": "### Human: hi### Assistant: yo"},
     }
-    made = {name: read_bytes(tmp_path, f"{name}.jsonl", json_lines([row])) for name, row in texts.items()}
-    assert {name: reading.files[0].format for name, reading in made.items()} == {name: name for name in texts}
-    assert {reading.conversations["id"][0] for reading in made.values()} == {"4ae7fa6e29276f71"}  # for good
+    readings = {name: read_bytes(tmp_path, f"{name}.jsonl", json_lines([row])) for name, row in texts.items()}
+    assert {name: reading.files[0].format for name, reading in readings.items()} == {name: name for name in texts}
+    assert {reading.conversations["id"][0] for reading in readings.values()} == {
+        "4ae7fa6e29276f71"
+    }  # a digest that must never change
 
 
-def test_made_ids_tell_roles_and_places_apart(tmp_path: Path) -> None:
+def test_derived_ids_depend_on_roles_and_on_the_bounds_of_turns(tmp_path: Path) -> None:
     pairs = [[("user", "ab"), ("user", "c")], [("user", "a"), ("user", "bc")], [("user", "ab"), ("bot", "c")],
              [("user", "abc")], [], [("user", "")], [("user", ""), ("user", "")]]  # fmt: skip
     rows = [{"messages": [{"role": role, "content": text} for role, text in pair]} for pair in pairs]
@@ -102,17 +104,18 @@ def test_repeated_ids_do_not_depend_on_the_order_of_the_input(tmp_path: Path) ->
         assert frame["id"].is_unique().all() and (frame["id"] == frame["tree_id"]).all()
         contents = [row[0]["content"] for row in frame["messages"].to_list()]
         return {
-            name: (text, len(told)) for name, text, told in zip(frame["id"], contents, frame["repairs"], strict=True)
+            name: (text, len(repairs))
+            for name, text, repairs in zip(frame["id"], contents, frame["repairs"], strict=True)
         }
 
     forward = ids(rows)
     assert forward == ids(rows[::-1])
     assert {name.split("~")[0] for name in forward} == {"7", "4ae7fa6e29276f71"}
-    assert forward["7"][1] == 0 and forward["7~3"][1] == 1  # renamed ones say so
-    assert forward["4ae7fa6e29276f71~2"] == ("hi", 0)  # an id that was made says nothing
+    assert forward["7"][1] == 0 and forward["7~3"][1] == 1  # a renamed id is recorded as a repair
+    assert forward["4ae7fa6e29276f71~2"] == ("hi", 0)  # a derived id is not
 
 
-def test_a_row_keeps_what_it_says_about_itself(tmp_path: Path) -> None:
+def test_a_record_keeps_the_fields_that_describe_it(tmp_path: Path) -> None:
     own = {"id": "i", "tree_id": "t", "source": "s", "lang": "pt-BR", "message_ids": ["m1", "m2"], "spans": [[0, 1]]}
     rows = [{**own, "messages": HI}, {"id": "j", "messages": HI, "lang": {"odd": 1}}]
     frame = read_bytes(tmp_path, "export.jsonl", json_lines(rows)).conversations

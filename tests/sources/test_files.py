@@ -1,4 +1,4 @@
-"""From what a user names to files: folders, globs, what save_to_disk wrote, digests and progress."""
+"""Resolving sources to files: folders, globs, data sets that save_to_disk wrote, digests and progress."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from dataprep.common.errors import InputError
-from dataprep.sources.reader import find_files, hash_files, read
+from dataprep.sources.files import find_files, hash_files
+from dataprep.sources.reader import read
 from tests.support.reading import json_lines, read_path, turns
 
 ROW = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]}
@@ -36,7 +37,7 @@ def test_a_folder_gives_its_data_files_sorted(tmp_path: Path) -> None:
     assert [file.name for file in find_files([str(tmp_path)])] == ["a/y.json", "a/z.jsonl", "b.jsonl"]
 
 
-def test_several_sources_keep_their_order_and_files_come_once(tmp_path: Path) -> None:
+def test_several_sources_keep_their_order_and_each_file_is_read_once(tmp_path: Path) -> None:
     fill(tmp_path, "b.jsonl", "a.jsonl", "sub/c.jsonl")
     sources = [str(tmp_path / "sub" / "c.jsonl"), str(tmp_path / "*.jsonl"), str(tmp_path / "a.jsonl")]
     files = find_files(sources)
@@ -55,24 +56,24 @@ def test_several_sources_keep_their_order_and_files_come_once(tmp_path: Path) ->
     [
         ("missing.jsonl", "no file or folder"),
         ("org/name.jsonl", "no file or folder"),
-        ("a/b/c", "no Hub id"),
+        ("a/b/c", "not a Hub id"),
         ("*.jsonl", "No data file matches"),
         (".", "holds no data file"),
     ],
 )
-def test_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, words: str) -> None:
+def test_a_missing_source_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, words: str) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=words):
         find_files([source])
 
 
-def test_what_save_to_disk_wrote(tmp_path: Path) -> None:
+def test_the_shards_of_a_saved_dataset_dict_are_read(tmp_path: Path) -> None:
     import datasets
 
     data = datasets.Dataset.from_list([ROW, ROW])
     datasets.DatasetDict({"train": data, "test": data}).save_to_disk(tmp_path / "saved")
     fill(tmp_path / "saved", "manifest.json")
-    (tmp_path / "saved" / "train" / "cache-1.arrow").write_bytes(b"none of the data")
+    (tmp_path / "saved" / "train" / "cache-1.arrow").write_bytes(b"not part of the data")
     reading = read_path(tmp_path / "saved")
     assert [file.name for file in reading.files] == [
         "test/data-00000-of-00001.arrow",
@@ -82,12 +83,12 @@ def test_what_save_to_disk_wrote(tmp_path: Path) -> None:
     assert turns(read_path(tmp_path / "saved" / "train")) == turns(reading)[:2]
 
 
-def test_what_lies_beside_a_saved_data_set_is_read_too(tmp_path: Path) -> None:
+def test_files_beside_a_saved_data_set_are_read_too(tmp_path: Path) -> None:
     import datasets
 
     datasets.Dataset.from_list([ROW]).save_to_disk(tmp_path / "saved")
-    (tmp_path / "saved" / "cache-1.arrow").write_bytes(b"none of the data")
-    fill(tmp_path, "more.jsonl", "else/rows.jsonl", "else/state.json")  # somebody else's state.json
+    (tmp_path / "saved" / "cache-1.arrow").write_bytes(b"not part of the data")
+    fill(tmp_path, "more.jsonl", "else/rows.jsonl", "else/state.json")  # not written by datasets
     names = ["else/rows.jsonl", "more.jsonl", "saved/data-00000-of-00001.arrow"]
     assert [file.name for file in find_files([str(tmp_path)])] == names
     (tmp_path / "saved" / "state.json").write_text("{}")
@@ -95,24 +96,24 @@ def test_what_lies_beside_a_saved_data_set_is_read_too(tmp_path: Path) -> None:
         find_files([str(tmp_path)])
 
 
-def test_a_saved_split_that_is_missing_is_told(tmp_path: Path) -> None:
+def test_a_missing_saved_split_is_refused(tmp_path: Path) -> None:
     fill(tmp_path, "more.jsonl")
     (tmp_path / "dataset_dict.json").write_text('{"splits": ["train"]}')
     with pytest.raises(InputError, match="train/state.json does not name its data files"):
         find_files([str(tmp_path)])
 
 
-def test_digests_and_progress(tmp_path: Path) -> None:
+def test_files_are_hashed_and_read_with_progress_in_bytes(tmp_path: Path) -> None:
     fill(tmp_path, "a.jsonl", "b.jsonl")
-    told: list[tuple[int, int]] = []
-    files = hash_files(find_files([str(tmp_path)]), lambda done, total: told.append((done, total)))
+    progress: list[int] = []
+    files = hash_files(find_files([str(tmp_path)]), progress.append)
     size = (tmp_path / "a.jsonl").stat().st_size
     assert [file.digest for file in files] == [hashlib.sha256(json_lines([ROW])).hexdigest()] * 2
-    assert told == [(size, 2 * size), (2 * size, 2 * size)]
-    told.clear()
-    reading = read(files, progress=lambda done, total: told.append((done, total)))
-    assert told[-1] == (2 * size, 2 * size) and told == sorted(told)
-    assert reading.files[0].facts() == {
+    assert progress == [size, 2 * size]
+    progress.clear()
+    reading = read(files, advance=progress.append)
+    assert progress[-1] == 2 * size and progress == sorted(progress)
+    assert reading.files[0].to_manifest() == {
         "name": "a.jsonl",
         "bytes": size,
         "digest": files[0].digest,
@@ -122,7 +123,7 @@ def test_digests_and_progress(tmp_path: Path) -> None:
     }
 
 
-def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+def test_files_with_the_same_name_get_their_folders_in_front(tmp_path: Path) -> None:
     paths = [tmp_path / place / "rows.jsonl" for place in ("a/x", "b/x", "c/y")] + [tmp_path / "other.jsonl"]
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,7 +132,7 @@ def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> No
     assert names == ["a/x/rows.jsonl", "b/x/rows.jsonl", "y/rows.jsonl", "other.jsonl"]
 
 
-def test_links_keep_their_own_names(tmp_path: Path) -> None:
+def test_links_are_named_after_themselves_and_not_their_targets(tmp_path: Path) -> None:
     for place in ("a", "b"):
         (tmp_path / place).mkdir()
         (tmp_path / f"blob-{place}").write_text("{}\n")

@@ -1,4 +1,4 @@
-"""Guanaco text: real rows against an independent reading, and the places where other readers go wrong."""
+"""Guanaco text: real rows against an independent parser, and the cases that other parsers get wrong."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from dataprep.sources.reader import Reading
 from tests.support.reading import Turn, fates, json_lines, read_bytes, read_path, turns
 
 
-def by_hand(text: str) -> list[Turn]:
-    """The turns of a row, by searching the next marker again and again: shares no code or idea with the reader."""
+def slow_parse(text: str) -> list[Turn]:
+    """Parse a row character by character; shares no code or method with the reader."""
     words = {"### Human:": "user", "### Assistant:": "assistant"}
-    found: list[tuple[str, str]] = []
-    place = 0
-    while place < len(text):
-        marker = next((word for word in words if text.startswith(word, place)), None)
+    turns: list[tuple[str, str]] = []
+    position = 0
+    while position < len(text):
+        marker = next((word for word in words if text.startswith(word, position)), None)
         if marker:
-            found.append((words[marker], ""))
-            place += len(marker)
-            place += text.startswith(" ", place)
+            turns.append((words[marker], ""))
+            position += len(marker)
+            position += text.startswith(" ", position)
         else:
-            role, content = found[-1]
-            found[-1] = (role, content + text[place])
-            place += 1
-    return found
+            role, content = turns[-1]
+            turns[-1] = (role, content + text[position])
+            position += 1
+    return turns
 
 
 @pytest.mark.real
-def test_real_rows_lose_and_move_no_character(real: Path) -> None:
+def test_real_rows_are_read_without_losing_or_moving_a_character(real: Path) -> None:
     path = real / "guanaco" / "openassistant_best_replies_eval.jsonl"
     texts = [json.loads(line)["text"] for line in path.read_text().splitlines()]
     reading = read_path(path)
     assert reading.files[0].format == "guanaco" and reading.files[0].records == 518
-    assert turns(reading) == [by_hand(text) for text in texts]
+    assert turns(reading) == [slow_parse(text) for text in texts]
     words = {"user": "### Human: ", "assistant": "### Assistant: "}
     assert ["".join(words[role] + content for role, content in row) for row in turns(reading)] == texts
     assert sum(row[-1][0] == "user" for row in turns(reading)) == 132  # dangling questions are not trimmed here
-    assert reading.bad == 0 and reading.fates.is_empty()
+    assert reading.fates.height == 0 and reading.fates.is_empty()
 
 
 def read_texts(tmp_path: Path, *texts: str) -> Reading:
@@ -58,26 +58,26 @@ def read_texts(tmp_path: Path, *texts: str) -> Reading:
         "### Assistant: begins### Human: ends with a newline\n",
     ],
 )
-def test_only_role_markers_split(tmp_path: Path, text: str) -> None:
-    assert turns(read_texts(tmp_path, text)) == [by_hand(text)]
+def test_only_role_markers_begin_a_turn(tmp_path: Path, text: str) -> None:
+    assert turns(read_texts(tmp_path, text)) == [slow_parse(text)]
 
 
-def test_c_sharp_keeps_its_sharp(tmp_path: Path) -> None:
+def test_a_turn_that_ends_in_c_sharp_keeps_its_last_character(tmp_path: Path) -> None:
     [row] = turns(read_texts(tmp_path, "### Human: What is C#### Assistant: A language."))
     assert row == [("user", "What is C#"), ("assistant", "A language.")]
 
 
-def test_a_marker_does_not_span_two_rows(tmp_path: Path) -> None:
+def test_a_marker_is_not_found_across_two_rows(tmp_path: Path) -> None:
     texts = ["### Human: a ### Hum", "### Human: an: b", "### Human: c ### Assistant", ":### Human: d"]
     reading = read_texts(tmp_path, *texts)
-    assert turns(reading) == [by_hand(text) for text in texts[:3]]
+    assert turns(reading) == [slow_parse(text) for text in texts[:3]]
     assert fates(reading) == [(4, "no_role_marker")]
 
 
-def test_rows_without_a_speaker_are_told(tmp_path: Path) -> None:
+def test_rows_with_text_before_the_first_marker_are_rejected(tmp_path: Path) -> None:
     texts = ["no marker", "### Human: a### Assistant: b", "", "words before ### Human: a", " \n### Human: c"]
     reading = read_texts(tmp_path, *texts)
-    assert turns(reading) == [by_hand(texts[1]), [("user", "c")]]
+    assert turns(reading) == [slow_parse(texts[1]), [("user", "c")]]
     assert fates(reading) == [(1, "no_role_marker"), (3, "no_role_marker"), (4, "no_role_marker")]
     assert reading.conversations["line"].to_list() == [2, 5]
-    assert reading.bad == 3 and reading.files[0].records == 5
+    assert reading.fates.height == 3 and reading.files[0].records == 5

@@ -1,4 +1,4 @@
-"""Reading from a Hub on loopback, with the real client in a process of its own (it reads its settings on import)."""
+"""Reading from a loopback Hub with the real client, in its own process because the client reads its settings on import."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dataprep.sources import hub as reader
+from dataprep.sources.hub import is_id, latest_trees, select_files
 from tests.support.hub import Hub
 from tests.support.hub_writing import Fault
 from tests.support.reading import json_lines
@@ -21,12 +21,13 @@ ROOT = Path(__file__).parents[2]
 ROW = {"text": "### Human: hi### Assistant: yo"}
 PROGRAM = """
 import json, sys
-from dataprep.sources import reader as sources
+from dataprep.sources.files import find_files, hash_files
+from dataprep.sources.reader import read
 from dataprep.common.errors import InputError
 try:
-    reading = sources.read(sources.hash_files(sources.find_files(sys.argv[1:])))
+    reading = read(hash_files(find_files(sys.argv[1:])))
     rows = len(reading.conversations) + len(reading.messages)
-    print(json.dumps({"files": [file.facts() for file in reading.files], "rows": rows}))
+    print(json.dumps({"files": [file.to_manifest() for file in reading.files], "rows": rows}))
 except InputError as fault:
     print(json.dumps({"fault": str(fault)}))
 """
@@ -38,7 +39,7 @@ def hub() -> Iterator[Hub]:
         yield server
 
 
-def ask(hub: Hub, home: Path, source: str, **environment: str) -> dict[str, Any]:
+def read_in_process(hub: Hub, home: Path, source: str, **environment: str) -> dict[str, Any]:
     env = {**os.environ, **hub.environment(home), "PYTHONPATH": str(ROOT), **environment}
     done = subprocess.run([sys.executable, "-c", PROGRAM, source], env=env, cwd=home, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -47,7 +48,7 @@ def ask(hub: Hub, home: Path, source: str, **environment: str) -> dict[str, Any]
     return answer
 
 
-def test_files_are_read_as_they_are_and_pinned(hub: Hub, tmp_path: Path) -> None:
+def test_files_are_downloaded_unchanged_and_pinned_to_a_commit(hub: Hub, tmp_path: Path) -> None:
     names = [f"openassistant_best_replies_{split}.jsonl" for split in ("train", "eval")]
     old = hub.commit("o/guanaco", {names[0]: json_lines([ROW]), names[1]: json_lines([ROW] * 2), "README.md": b"x"})
     new = hub.commit("o/guanaco", {names[0]: json_lines([ROW] * 3)})
@@ -57,14 +58,14 @@ def test_files_are_read_as_they_are_and_pinned(hub: Hub, tmp_path: Path) -> None
         ("o/guanaco@main", names[0], new, 3),
         (f"o/guanaco@{old}:train", names[0], old, 1),
     ]:
-        answer = ask(hub, tmp_path, source)
+        answer = read_in_process(hub, tmp_path, source)
         [file] = answer["files"]
         assert (file["name"], file["commit"], answer["rows"]) == (f"o/guanaco:{name}", commit, rows)
         assert len(file["digest"]) == 64 and file["format"] == "guanaco"
-    assert all("README" not in file for file in answer["files"])  # the card is read for its configurations alone
+    assert all("README" not in file for file in answer["files"])  # of the card only the configurations are read
 
 
-def test_a_bad_moment_is_waited_for(hub: Hub, tmp_path: Path) -> None:
+def test_requests_are_repeated_after_a_temporary_fault(hub: Hub, tmp_path: Path) -> None:
     hub.commit("o/r", {"train.jsonl": json_lines([ROW] * 3)})
     for number, fault in enumerate(
         [
@@ -76,11 +77,11 @@ def test_a_bad_moment_is_waited_for(hub: Hub, tmp_path: Path) -> None:
         ]
     ):
         hub.faults[:] = [fault]
-        (tmp_path / str(number)).mkdir()  # a cache of its own
-        assert ask(hub, tmp_path / str(number), "o/r")["rows"] == 3
+        (tmp_path / str(number)).mkdir()  # an empty cache
+        assert read_in_process(hub, tmp_path / str(number), "o/r")["rows"] == 3
         assert fault.times == 0
     hub.faults[:] = [Fault("GET /api/datasets/o/r", 503)]
-    assert "status 503 5 times" in ask(hub, tmp_path, "o/r")["fault"]
+    assert "status 503 5 times" in read_in_process(hub, tmp_path, "o/r")["fault"]
 
 
 CARD = """---
@@ -97,7 +98,7 @@ configs:
 """
 
 
-def test_the_default_configuration_of_the_card_is_followed(hub: Hub, tmp_path: Path) -> None:
+def test_the_default_configuration_of_the_card_selects_the_files(hub: Hub, tmp_path: Path) -> None:
     other = json_lines([{"text": "### Human: other### Assistant: no"}])
     names = ["a.jsonl", "more/b.jsonl", "more/c/d.jsonl", "held/train-of-all.jsonl"]
     there = {name: json_lines([ROW] * (n + 1)) for n, name in enumerate(names)} | {
@@ -106,13 +107,15 @@ def test_the_default_configuration_of_the_card_is_followed(hub: Hub, tmp_path: P
     }
     hub.commit("o/conf", {"README.md": CARD.encode(), **there})
     for source, expected in (("o/conf", names[:3]), ("o/conf:test", names[3:])):
-        assert [file["name"] for file in ask(hub, tmp_path, source)["files"]] == [f"o/conf:{name}" for name in expected]
-    assert "there are: test, train" in ask(hub, tmp_path, "o/conf:dev")["fault"]
+        assert [file["name"] for file in read_in_process(hub, tmp_path, source)["files"]] == [
+            f"o/conf:{name}" for name in expected
+        ]
+    assert "its splits are: test, train" in read_in_process(hub, tmp_path, "o/conf:dev")["fault"]
     hub.commit("o/two", {"README.md": CARD.replace("default", "second").encode(), **there})
-    assert "Config name is missing" in ask(hub, tmp_path, "o/two")["fault"]  # as `datasets` says it
+    assert "Config name is missing" in read_in_process(hub, tmp_path, "o/two")["fault"]  # as `datasets` says it
 
 
-def test_trees_come_before_rows(hub: Hub, tmp_path: Path) -> None:
+def test_ready_trees_are_preferred_to_rows(hub: Hub, tmp_path: Path) -> None:
     import gzip
 
     message = {"message_id": "a", "text": "t", "role": "prompter", "replies": []}
@@ -124,22 +127,22 @@ def test_trees_come_before_rows(hub: Hub, tmp_path: Path) -> None:
             "data/train-00000-of-00001.parquet": b"not asked for",
         },
     )
-    answer = ask(hub, tmp_path, "o/trees")
+    answer = read_in_process(hub, tmp_path, "o/trees")
     assert answer["rows"] == 1 and answer["files"][0]["format"] == "oasst-trees"
 
 
-def test_other_repositories_go_through_datasets(hub: Hub, tmp_path: Path) -> None:
+def test_repositories_with_other_files_are_loaded_by_datasets(hub: Hub, tmp_path: Path) -> None:
     train, test = b"instruction,input,output\na,b,c\n", b"instruction,input,output\na,b,c\nd,,e\n"
     commit = hub.commit("o/csv", {"train.csv": train, "test.csv": test})
-    answer = ask(hub, tmp_path, "o/csv:test")
+    answer = read_in_process(hub, tmp_path, "o/csv:test")
     assert answer["rows"] == 2
     assert (answer["files"][0]["name"], answer["files"][0]["digest"]) == ("o/csv:test", f"{commit}:test/0")
-    assert "there are: test, train" in ask(hub, tmp_path, "o/csv:other")["fault"]
+    assert "its splits are: test, train" in read_in_process(hub, tmp_path, "o/csv:other")["fault"]
     hub.commit("o/script", {"script.py": b"raise SystemExit(9)"})  # never run
-    assert "o/script" in ask(hub, tmp_path, "o/script")["fault"]
+    assert "o/script" in read_in_process(hub, tmp_path, "o/script")["fault"]
 
 
-def test_what_cannot_be_had_is_one_sentence(hub: Hub, tmp_path: Path) -> None:
+def test_an_inaccessible_repository_is_refused_with_one_sentence(hub: Hub, tmp_path: Path) -> None:
     for name in ("open", "gated", "private"):
         hub.commit(f"o/{name}", {"train.jsonl": json_lines([ROW])})
     hub.repositories["o/gated"].gated = True
@@ -149,15 +152,15 @@ def test_what_cannot_be_had_is_one_sentence(hub: Hub, tmp_path: Path) -> None:
         ("o/open@nowhere", "no revision 'nowhere'", {}),
         ("o/open:other", "no split 'other'", {}),
         ("o/gated", "accept its terms", {}),
-        ("o/private", "or is private", {"HF_TOKEN": "hf_of_somebody_else"}),
+        ("o/private", "or is private", {"HF_TOKEN": "hf_of_another_user"}),
         ("o/open", "HF_HUB_OFFLINE", {"HF_HUB_OFFLINE": "1"}),
         ("o/open", "holds characters that no token has", {"HF_TOKEN": "s\u00e9cret"}),
         ("o/open", "cannot be reached", {"HF_ENDPOINT": "http://127.0.0.1:9"}),
     ]:
-        fault = ask(hub, tmp_path, source, **environment)["fault"]
+        fault = read_in_process(hub, tmp_path, source, **environment)["fault"]
         assert words in fault and "\n" not in fault and "cret" not in fault
         assert "there is no local file or folder" in fault or "token has" in words
-    assert ask(hub, tmp_path, "o/private")["rows"] == 1
+    assert read_in_process(hub, tmp_path, "o/private")["rows"] == 1
 
 
 @pytest.mark.parametrize(
@@ -170,8 +173,8 @@ def test_what_cannot_be_had_is_one_sentence(hub: Hub, tmp_path: Path) -> None:
         (["constraints.csv"], None, []),
     ],
 )  # fmt: skip
-def test_which_files_are_read(names: list[str], split: str | None, expected: list[str]) -> None:
-    assert reader.chosen(names, split) == expected
+def test_the_files_of_a_split_are_selected_by_name(names: list[str], split: str | None, expected: list[str]) -> None:
+    assert select_files(names, split) == expected
 
 
 @pytest.mark.parametrize(
@@ -181,28 +184,30 @@ def test_which_files_are_read(names: list[str], split: str | None, expected: lis
         ({"data_files": ["b.jsonl", "d/*"]}, None, ["b.jsonl", "d/c.jsonl"]),
         ({"data_files": [{"split": "validation", "path": "a.jsonl"}]}, None, ["a.jsonl"]),
         ({"data_files": [{"split": "validation", "path": "a.jsonl"}]}, "dev", ["a.jsonl"]),
-        ({"data_files": "x.csv"}, None, []),  # of no kind that we read
+        ({"data_files": "x.csv"}, None, []),  # only datasets reads it
         ({"data_files": "a.jsonl", "drop_labels": True}, None, []),
         ({"data_files": [{"split": "train"}]}, None, []),
         ({"data_files": 5}, None, []),
         ({"data_dir": "d"}, None, []),
     ],
 )
-def test_which_files_a_card_names(config: dict[str, Any], split: str | None, expected: list[str]) -> None:
+def test_the_files_of_a_split_are_selected_by_the_card(
+    config: dict[str, Any], split: str | None, expected: list[str]
+) -> None:
     names = ["a.jsonl", "b.jsonl", "d/c.jsonl", "x.csv"]
-    assert reader.chosen(names, split, [{"config_name": "default", **config}]) == expected
+    assert select_files(names, split, [{"config_name": "default", **config}]) == expected
     more = {"config_name": "more", "data_files": "d/*"}
-    assert reader.chosen(names, split, [more, {"config_name": "one", "default": True, **config}]) == expected
-    assert reader.chosen(names, split, [more, {"config_name": "one", **config}]) == []
+    assert select_files(names, split, [more, {"config_name": "one", "default": True, **config}]) == expected
+    assert select_files(names, split, [more, {"config_name": "one", **config}]) == []
 
 
-def test_the_last_ready_trees_are_read() -> None:
+def test_the_latest_ready_trees_are_selected() -> None:
     names = ["2023-01-01_oasst_ready.trees.jsonl.gz", "2023-04-12_oasst_ready.trees.jsonl.gz", "x.jsonl"]
-    assert reader.trees(names) == names[1:2] and reader.trees(names[2:]) == []
+    assert latest_trees(names) == names[1:2] and latest_trees(names[2:]) == []
 
 
-def test_ids() -> None:
+def test_only_sources_of_the_form_org_name_are_hub_ids() -> None:
     for source in ("org/name", "org/na.me@v1.0", "org/name@refs/pr/1:test", "org/name:train"):
-        assert reader.is_id(source)
+        assert is_id(source)
     for source in ("name", "a/b/c", "./a/b", "/a/b", "../b", "org/name:", "org/na me"):
-        assert not reader.is_id(source)
+        assert not is_id(source)

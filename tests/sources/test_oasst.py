@@ -1,4 +1,4 @@
-"""OASST: real trees, flat and nested, and what old or odd exports hold."""
+"""OASST: real trees, flat and nested, and the shapes of old or unusual exports."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.reading import CONTAINERS, fates, json_lines, read_bytes, rea
 
 
 def nested(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The trees of flat messages, in the shape of the native export: labels as a mapping, replies in order of rows."""
+    """Nest flat messages in the shape of the native export: labels as a mapping, replies in the order of the rows."""
     known = {message["message_id"] for message in messages}
     replies: dict[str, list[dict[str, Any]]] = {}
     roots = []
@@ -27,11 +27,11 @@ def nested(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
             parts = zip(labels["name"], labels["value"], labels["count"], strict=True)
             message["labels"] = {name: {"value": value, "count": count} for name, value, count in parts}
         message["replies"] = replies.setdefault(message["message_id"], [])
-        facts = {name: message.pop(name) for name in ("message_tree_id", "tree_state")}
+        tree_fields = {name: message.pop(name) for name in ("message_tree_id", "tree_state")}
         if message["parent_id"] in known:
             replies.setdefault(message["parent_id"], []).append(message)
-        else:  # a root, or an orphan: a tree of its own that names its parent
-            roots.append({**facts, "prompt": message})
+        else:  # a root, or an orphan, which becomes a tree whose root names a parent
+            roots.append({**tree_fields, "prompt": message})
     return roots
 
 
@@ -50,7 +50,7 @@ def test_flat_and_nested_give_the_same_messages(real: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.real
-def test_messages_are_what_the_file_says(real: Path) -> None:
+def test_flat_messages_keep_the_values_of_the_file(real: Path) -> None:
     path = real / "oasst" / "oasst1_en_validation_messages.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     messages = read_path(path).messages
@@ -67,9 +67,9 @@ def test_messages_are_what_the_file_says(real: Path) -> None:
 
 
 @pytest.mark.real
-def test_old_export(real: Path) -> None:
+def test_a_real_early_export_without_optional_fields_is_read(real: Path) -> None:
     reading = read_path(real / "oasst" / "en_100_tree.jsonl")
-    assert reading.bad == 0 and reading.files[0].records == 100
+    assert reading.fates.is_empty() and reading.files[0].records == 100
     messages = reading.messages
     assert messages.height == 1167 and messages["line"].n_unique() == 100
     roots = messages.filter(pl.col("parent_id").is_null())
@@ -93,17 +93,20 @@ def test_replies_keep_their_order_and_stated_parents(tmp_path: Path) -> None:
     ]
 
 
-def test_tree_ids_are_found_where_none_is_told(tmp_path: Path) -> None:
+def test_missing_tree_ids_are_the_id_of_the_topmost_ancestor(tmp_path: Path) -> None:
     chain = [message(str(number), str(number - 1) if number else None) for number in range(300)]
-    more = [message("orphan", "gone"), message("under", "orphan"), message("x", "y"), message("y", "x")]
-    rows = read_bytes(tmp_path, "m.jsonl", json_lines([*reversed(chain), *more])).messages
+    others = [message("orphan", "missing"), message("under", "orphan"), message("x", "y"), message("y", "x")]
+    rows = read_bytes(tmp_path, "m.jsonl", json_lines([*reversed(chain), *others])).messages
     trees = dict(rows.select("message_id", "tree_id").rows())
     assert {trees[str(number)] for number in range(300)} == {"0"}
     assert (trees["orphan"], trees["under"]) == ("orphan", "orphan")
-    assert trees["x"] in ("x", "y") and trees["y"] in ("x", "y")  # a cycle ends, and is the threads' business
+    assert trees["x"] in ("x", "y") and trees["y"] in (
+        "x",
+        "y",
+    )  # the search ends at a cycle; the threads stage drops it
 
 
-def test_labels_in_both_shapes_and_others(tmp_path: Path) -> None:
+def test_labels_are_read_from_both_shapes_and_null_in_others(tmp_path: Path) -> None:
     rows = [
         message("lists", labels={"name": ["spam", "humor", "quality"], "value": [0.5, 1, 0.25], "count": [1, 2, 3]}),
         message("mapping", labels={"spam": {"value": 0.5, "count": 1}, "quality": {"value": 0.25, "count": 3}}),
@@ -112,11 +115,11 @@ def test_labels_in_both_shapes_and_others(tmp_path: Path) -> None:
         message("odd", labels="none"),
         message("absent"),
     ]
-    found = read_bytes(tmp_path, "m.jsonl", json_lines(rows)).messages
-    assert found.select("spam", "quality").rows() == [(0.5, 0.25), (0.5, 0.25)] + [(None, None)] * 4
+    messages = read_bytes(tmp_path, "m.jsonl", json_lines(rows)).messages
+    assert messages.select("spam", "quality").rows() == [(0.5, 0.25), (0.5, 0.25)] + [(None, None)] * 4
 
 
-def test_messages_that_lack_what_they_need(tmp_path: Path) -> None:
+def test_messages_without_id_or_text_are_rejected(tmp_path: Path) -> None:
     flat = [message("a"), {"text": "no id", "role": "prompter"}, {"message_id": "no text", "role": "prompter"}]
     reading = read_bytes(tmp_path, "m.jsonl", json_lines(flat))
     assert fates(reading) == [(2, "wrong_schema"), (3, "wrong_schema")]
@@ -130,7 +133,7 @@ def test_messages_that_lack_what_they_need(tmp_path: Path) -> None:
     }
 
 
-def test_numbers_for_ids_and_lone_surrogates_are_put_right(tmp_path: Path) -> None:
+def test_numeric_ids_and_lone_surrogates_are_converted_to_text(tmp_path: Path) -> None:
     tree = {
         "prompt": {"message_id": 1, "text": "a\ud800", "role": "prompter", "rank": "first", "replies": [message("2")]}
     }
@@ -141,25 +144,23 @@ def test_numbers_for_ids_and_lone_surrogates_are_put_right(tmp_path: Path) -> No
     ]
 
 
-ODD_FACTS = {"deleted": 1, "review_result": "false", "rank": "0", "review_count": 3.0}
+REVIEW_FIELDS_AS_OTHER_TYPES = {"deleted": 1, "review_result": "false", "rank": "0", "review_count": 3.0}
 
 
 @pytest.mark.parametrize("container", ["jsonl", "parquet"])
 @pytest.mark.parametrize("shape", ["flat", "nested"])
-def test_review_facts_of_other_types_are_understood(tmp_path: Path, container: str, shape: str) -> None:
+def test_review_fields_of_other_types_are_converted(tmp_path: Path, container: str, shape: str) -> None:
     rows = [message(f"q{n}", labels=None, message_tree_id=f"q{n}", tree_state=None) for n in range(4)]
     for row in rows:
-        row.update(ODD_FACTS)
+        row.update(REVIEW_FIELDS_AS_OTHER_TYPES)
     reading = read_path(write(tmp_path, container, rows if shape == "flat" else nested(rows)))
-    found = reading.messages.select("deleted", "review_result", "rank", "review_count").rows()
-    assert found == [(True, False, 0, 3)] * 4 and reading.notes == []
+    values = reading.messages.select("deleted", "review_result", "rank", "review_count").rows()
+    assert values == [(True, False, 0, 3)] * 4 and reading.notes == []
 
 
 @pytest.mark.parametrize("shape", ["flat", "nested"])
-def test_review_facts_that_say_nothing_are_counted_and_those_that_come_later_are_read(
-    tmp_path: Path, shape: str
-) -> None:
-    """A column of which no sample can be understood was not read at all: a deleted reply then counted as a good one."""
+def test_review_fields_that_cannot_be_converted_are_counted_and_later_ones_are_read(tmp_path: Path, shape: str) -> None:
+    """A column is read even if no sample can be converted: otherwise a deleted reply would count as a good one."""
     rows = [
         message(f"q{n}", labels=None, message_tree_id=f"q{n}", tree_state=None, deleted="perhaps", rank=0.5)
         for n in range(150)
@@ -168,8 +169,7 @@ def test_review_facts_that_say_nothing_are_counted_and_those_that_come_later_are
     reading = read_path(write(tmp_path, "jsonl", rows if shape == "flat" else nested(rows)))
     assert reading.messages.select("deleted", "rank").rows() == [(None, None)] * 150 + [(True, 2)]
     assert reading.notes == [
-        f"data.jsonl: 150 values of '{name}' are none that it can have, and are taken as not told."
-        for name in ("deleted", "rank")
+        f"data.jsonl: 150 values of '{name}' have the wrong type and are read as null." for name in ("deleted", "rank")
     ]
 
 
@@ -180,13 +180,13 @@ def test_a_reply_below_a_message_without_an_id_is_an_orphan(tmp_path: Path) -> N
         tmp_path, "t.jsonl", json_lines([{"message_tree_id": str(n), **t} for n, t in enumerate(trees)])
     )
     assert reading.fates.select("kind", "line", "rule").rows() == [("message", n, "wrong_schema") for n in (1, 2)]
-    taken, fates = choose_threads(reading.messages, "all")
-    assert taken["message_ids"].to_list() == [["a"]]
+    threads, fates = choose_threads(reading.messages, "all")
+    assert threads["message_ids"].to_list() == [["a"]]
     assert set(fates.select("id", "rule").rows()) == {("c", "orphan"), ("d", "orphan"), ("e", "orphan")}
     assert "its parent (a message without an id) is not in the data" in fates["detail"].to_list()
 
 
-def test_a_tree_too_deep_is_told(tmp_path: Path) -> None:
+def test_a_tree_that_is_nested_too_deeply_is_rejected(tmp_path: Path) -> None:
     deep = b'{"prompt":' + b'{"message_id":"a","text":"t","role":"r","replies":[' * 5000 + b"]}" * 5000 + b"}\n"
     reading = read_bytes(tmp_path, "t.jsonl", json_lines([{"prompt": message("a")}]) + deep)
     assert fates(reading) == [(2, "too_deep")] and reading.messages.height == 1
@@ -194,12 +194,12 @@ def test_a_tree_too_deep_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize("shape", ["flat", "nested"])
-def test_containers(tmp_path: Path, container: str, shape: str) -> None:
+def test_messages_are_the_same_from_every_container(tmp_path: Path, container: str, shape: str) -> None:
     labels = {"name": ["spam"], "value": [0.5], "count": [2]}
     rows = [message("a", lang="pt-BR", labels=labels), message("b", "a", role="assistant", rank=0, labels=labels)]
     rows = [{**row, "message_tree_id": "a", "tree_state": "ready"} for row in rows]
     reading = read_path(write(tmp_path, container, rows if shape == "flat" else nested(rows)))
-    assert reading.bad == 0
+    assert reading.fates.is_empty()
     assert reading.messages.select("tree_id", "message_id", "parent_id", "role", "lang", "spam").rows() == [
         ("a", "a", None, "user", "pt-BR", 0.5),
         ("a", "b", "a", "assistant", None, 0.5),

@@ -1,4 +1,4 @@
-"""Whatever conversations hold, written in any format and container they read back the same, and with the same ids."""
+"""Any conversation, written in any format and container, is read back unchanged and with the same id."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support.reading import CONTAINERS, Turn, read_path, turns, write
 
-# Every character but surrogates, and what formats and containers use as their own marks.
+# Every character but surrogates, and the markers of the formats and containers.
 PIECES = st.sampled_from(
     ["###", "### ", "#", " ", "\n", "\r\n", "\t", "\0", '"', "\\", "{", "}\n{", "\u2028", "🙂", "日本"]
 )
@@ -40,11 +40,13 @@ def guanaco(turns: list[Turn]) -> dict[str, Any]:
 @pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize("form", [openai, sharegpt, guanaco])
 @settings(max_examples=25, deadline=None)
-@given(found=CONVERSATIONS)
-def test_roundtrip(container: str, form: Callable[[list[Turn]], dict[str, Any]], found: list[list[Turn]]) -> None:
+@given(expected=CONVERSATIONS)
+def test_conversations_survive_every_format_and_container(
+    container: str, form: Callable[[list[Turn]], dict[str, Any]], expected: list[list[Turn]]
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        reading = read_path(write(Path(folder), container, [form(row) for row in found]))
-        same = read_path(write(Path(folder), "jsonl", [openai(row) for row in found]))
-    assert turns(reading) == found and reading.bad == 0
-    assert reading.conversations["id"].to_list() == same.conversations["id"].to_list()
-    assert reading.conversations["line"].to_list() == list(range(1, len(found) + 1))
+        reading = read_path(write(Path(folder), container, [form(row) for row in expected]))
+        reference = read_path(write(Path(folder), "jsonl", [openai(row) for row in expected]))
+    assert turns(reading) == expected and reading.fates.height == 0
+    assert reading.conversations["id"].to_list() == reference.conversations["id"].to_list()
+    assert reading.conversations["line"].to_list() == list(range(1, len(expected) + 1))

@@ -1,4 +1,4 @@
-"""What the tests of sources share: write records, read them back, and say what came out in plain Python."""
+"""Helpers for tests of sources: write records to files, read them, and return the result as plain Python."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dataprep.sources.reader import Reading, find_files, read
+from dataprep.sources.files import find_files
+from dataprep.sources.reader import Reading, read
 
 Turn = tuple[str, str]
 
@@ -31,7 +32,7 @@ def json_lines(records: Iterable[Any], *, ascii: bool = True) -> bytes:
 
 
 def write(folder: Path, container: str, records: Sequence[dict[str, Any]]) -> Path:
-    """`records` in a file of the kind that `container` (an extension, or a word for a variant) says."""
+    """Write `records` to a file of the kind `container`: an extension, and for variants a second word."""
     path = folder / f"data.{container.partition(' ')[0]}"
     if container == "jsonl":
         path.write_bytes(json_lines(records))
@@ -57,10 +58,10 @@ CONTAINERS = ("jsonl", "jsonl utf8", "jsonl.gz", "json", "json indented", "parqu
 
 
 def turns(reading: Reading) -> list[list[Turn]]:
-    """The conversations as lists of (role, content)."""
+    """Return the conversations as lists of (role, content)."""
     return [[(turn["role"], turn["content"]) for turn in row] for row in reading.conversations["messages"].to_list()]
 
 
 def fates(reading: Reading) -> list[tuple[int, str]]:
-    """(line, rule) of each record that was lost."""
+    """Return (line, rule) of each rejected record."""
     return reading.fates.select("line", "rule").rows()

@@ -1,0 +1,85 @@
+"""Take the first records of a stream, to recognise its format, and cut a stream after a number of records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from typing import Any
+
+from dataprep.common.errors import EmptyFile, InputError
+from dataprep.sources.containers import Batch, Unit, iter_units
+from dataprep.sources.files import SourceFile
+from dataprep.sources.formats import NAMES, to_json_lines
+from dataprep.sources.jsonlines import decode_record, iter_lines, line_bounds
+
+SAMPLES = 100  # records from which a format is recognised
+
+Record = Mapping[str, Any]
+
+
+def limited(stream: Iterator[Unit], limit: int | None) -> Iterator[Unit]:
+    """Yield `stream` up to `limit` records; the rest of the file is not read."""
+    if limit is None:
+        yield from stream
+        return
+    for unit in stream:
+        if isinstance(unit, Batch):
+            count = len(unit.data)
+            unit = unit._replace(data=unit.data.slice(0, limit))
+        else:
+            starts, ends, _ = line_bounds(unit.data)
+            records = [end for start, end in zip(starts, ends, strict=True) if unit.data[start:end].strip()]
+            count = len(records)
+            unit = unit._replace(data=unit.data[: records[limit - 1]] if count > limit else unit.data)
+        yield unit
+        limit -= count
+        if limit <= 0:
+            return
+
+
+def with_samples(stream: Iterator[Unit], file: SourceFile) -> tuple[Iterator[Unit], list[Record]]:
+    """Return an equal stream, and the first readable records in it.
+
+    Raises:
+        EmptyFile: the file holds no records.
+        InputError: none of its records can be read.
+    """
+    units: list[Unit] = []
+    first_fault = ""
+    for unit in stream:
+        units.append(unit)
+        samples, faults = _samples(unit)
+        if samples:
+            return chain(units, stream), samples
+        first_fault = first_fault or next(iter(faults), "")
+    if not first_fault:
+        raise EmptyFile(f"{file.path} is empty: it holds no records.")
+    raise InputError(f"{file.path} holds no record that can be read: {first_fault}.")
+
+
+def _samples(unit: Unit) -> tuple[list[Record], list[str]]:
+    """Return the first readable records of a unit, and the faults of those that cannot be read."""
+    if isinstance(unit, Batch):
+        unit = to_json_lines(unit.data.slice(0, SAMPLES), unit.line)._replace(fault=unit.fault)
+    records: list[Record] = []
+    faults: list[str] = []
+    for line, data in iter_lines(unit):
+        record, _, detail = decode_record(data)
+        if record is None:
+            faults.append(f"line {line}: {detail}")
+        else:
+            records.append(record)
+        if len(records) == SAMPLES:
+            break
+    return records, [*faults, unit.fault] if unit.fault else faults
+
+
+def unknown_format(file: SourceFile) -> InputError:
+    """Make the error for a file whose records have no known format; it names the keys of the first record."""
+    _, samples = with_samples(iter_units(file.path, None), file)
+    keys = ", ".join(f"'{name}'" for name in list(samples[0])[:12])
+    found = f"the keys {keys}" if keys else "no keys"
+    return InputError(
+        f"{file.path} has no known format: its first record has {found}. The known formats are {', '.join(NAMES)}; "
+        "if it has one of them, name it with --format."
+    )
