@@ -13,6 +13,7 @@ from training.memory.batches import BatchConfig, candidate_batches, fitting_batc
 from training.memory.estimate import GIB, MemoryEstimate, MemoryInputs, estimate_memory
 from training.memory.schedule import StepSchedule, requested_windows, step_schedule
 from training.model import attention
+from training.model.checks import check_against_stock, check_leaks
 from training.model.runtime import Runtime
 from training.model.sizes import dimensions
 from training.run_folder import RunFolder, refuse_changes
@@ -113,8 +114,8 @@ def choose_run_plan(
 
     windows, packed = window_dataset(prepared.train.labelled, config.max_tokens, seed=config.seed)
     requested = requested_windows(config, len(windows))
-    leak = attention.check_leaks(adapted, windows, bound=LEAK_BOUND[runtime.attention])
-    off_stock = attention.check_against_stock(adapted, windows, bound=STOCK_BOUND[runtime.precision])
+    leak = check_leaks(adapted, windows, bound=LEAK_BOUND[runtime.attention])
+    off_stock = check_against_stock(adapted, windows, bound=STOCK_BOUND[runtime.precision])
 
     def arguments_for(batch: BatchConfig) -> SFTConfig:
         return trainer_arguments(config, runtime, batch, folder, accumulate=1, steps=1)
