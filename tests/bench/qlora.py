@@ -1,16 +1,16 @@
-"""QLoRA on one GPU, four ways, on the same model and the same conversations, in one run:
+"""QLoRA on one GPU in four configurations, on the same model and conversations, in one run:
 
-    (a) the notebook's way: SFTTrainer on text, batch 4, 1,024 tokens, q and v, paged_adamw_32bit
-    (b) trl at its best: best-fit packing, 2,048 tokens, liger, all linear layers, the fastest batch of 1, 2 and 4
-    (c) ours, by its own choice
-    (d) ours, held to 15 GB
+    (a) the public notebook's: SFTTrainer on text, batch 4, 1,024 tokens, q and v, paged_adamw_32bit
+    (b) trl's fastest: best-fit packing, 2,048 tokens, liger, all linear layers, the fastest of batch 1, 2 and 4
+    (c) `training run` with its defaults
+    (d) `training run` limited to 15 GB
 
-    python tests/bench/qlora.py [--only c two]   (two: ours on two GPUs, to compare with c)
+    python tests/bench/qlora.py [--only c two]   (two: `training run` on two GPUs, to compare with c)
     python tests/bench/qlora.py [--only c d] [--model FOLDER] [--out FILE]
 
-Makes a Llama-2-7B-shaped model with random weights (13.5 GB, in /dev/shm) and takes the guanaco rows and the Llama 2
-tokenizer from ../shared/real, so that nothing is downloaded. Each way runs in a process of its own; the first steps
-are left out of the times. Counted are real tokens, without padding.
+The script makes a Llama-2-7B-shaped model with random weights (13.5 GB, in /dev/shm) and reads the guanaco rows and the
+Llama 2 tokenizer from ../shared/real, so that nothing is downloaded. Each configuration runs in a process of its own, and
+its first steps are not timed. Only real tokens count, not padding.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.support.training_builds import REAL, guanaco_rows, write_build  # noqa: E402
+from tests.support.paths import REAL  # noqa: E402
+from tests.support.training_builds import guanaco_rows, write_build  # noqa: E402
 
-SHAPE = {
+SIZES: dict[str, Any] = {
     "hidden_size": 4096,
     "intermediate_size": 11008,
     "num_hidden_layers": 32,
@@ -41,21 +42,21 @@ SHAPE = {
     "max_position_embeddings": 4096,
     "rms_norm_eps": 1e-5,
 }
-WEIGHTS = 6.6e9  # of the linear layers: what a token's products go through
-FLOP = 4 * WEIGHTS  # forward, and backward to the activations; the base's weights take no gradient
-WARM = 3  # steps left out
+LINEAR_WEIGHTS = 6.6e9
+FLOP_PER_TOKEN = 4 * LINEAR_WEIGHTS  # forward, and backward to the activations; the base has no weight gradients
+WARM_STEPS = 3  # first steps, which are not timed
 STEPS = 12
-MARK = "RESULT "
+RESULT_PREFIX = "RESULT "
 
 
 def make_model(folder: Path) -> None:
-    """A Llama-2-7B-shaped model with random weights, shards and tokenizer, as a folder that transformers opens."""
+    """Write a Llama-2-7B-shaped model with random weights, in shards, and its tokenizer."""
     import torch
     from safetensors.torch import save_file
     from transformers import LlamaConfig, LlamaForCausalLM
 
     folder.mkdir(parents=True)
-    config = LlamaConfig(**SHAPE, bos_token_id=1, eos_token_id=2, pad_token_id=0, dtype=torch.bfloat16)
+    config = LlamaConfig(**SIZES, bos_token_id=1, eos_token_id=2, pad_token_id=0, dtype=torch.bfloat16)
     config.architectures = ["LlamaForCausalLM"]
     config.save_pretrained(folder)
     with torch.device("meta"):
@@ -82,32 +83,33 @@ def make_model(folder: Path) -> None:
     flush()
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
     (folder / "tokenizer.json").write_bytes((REAL / "llama2" / "tokenizer.json").read_bytes())
-    marks = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "tokenizer_class": "LlamaTokenizer"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(marks))
+    tokens = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "tokenizer_class": "LlamaTokenizer"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokens))
 
 
 def matrix_rate() -> float:
-    """TFLOP/s of an 8,192-cubed bf16 product on random data."""
+    """Measure TFLOP/s of a bf16 product of two 8,192 x 8,192 matrices."""
     import torch
 
     a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     for _ in range(3):
         a @ b
     torch.cuda.synchronize()
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     for _ in range(20):
         a @ b
     torch.cuda.synchronize()
-    return 20 * 2 * 8192**3 / (time.perf_counter() - began) / 1e12
+    return 20 * 2 * 8192**3 / (time.perf_counter() - start_time) / 1e12
 
 
-def trl_way(name: str, model: str, batch: int) -> dict[str, Any]:
-    """(a) and (b): trl on a column of text, as its users write it."""
+def run_trl(name: str, model: str, batch: int) -> dict[str, Any]:
+    """(a) and (b): trl on a text column, as its documentation shows."""
     import torch
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedTokenizerFast, TrainerCallback
-    from trl import SFTConfig, SFTTrainer
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
 
     class Clock(TrainerCallback):
         def __init__(self) -> None:
@@ -164,8 +166,8 @@ def trl_way(name: str, model: str, batch: int) -> dict[str, Any]:
     )
     torch.cuda.reset_peak_memory_stats()
     trainer.train()
-    seconds = clock.times[-1] - clock.times[WARM - 1]
-    tokens = clock.tokens[-1] - clock.tokens[WARM - 1]
+    seconds = clock.times[-1] - clock.times[WARM_STEPS - 1]
+    tokens = clock.tokens[-1] - clock.tokens[WARM_STEPS - 1]
     return {
         "tokens_per_s": tokens / seconds,
         "reserved_gib": torch.cuda.max_memory_reserved() / 2**30,
@@ -174,26 +176,25 @@ def trl_way(name: str, model: str, batch: int) -> dict[str, Any]:
     }
 
 
-def our_way(name: str, model: str, build: str, options: dict[str, Any]) -> dict[str, Any]:
-    """(c) and (d): `training run` with nothing but the build and the model."""
-    began = time.perf_counter()
+def run_training(name: str, model: str, build: str, options: dict[str, Any]) -> dict[str, Any]:
+    """(c) and (d): `training run` with a build and a model."""
+    start_time = time.perf_counter()
     import torch
 
-    import training.model.base as models
+    from training import run as runs
     from training.config import RunConfig
-    from training.run import run
 
     loading: list[float] = []
-    load = models.load_base
+    load_base = getattr(runs, "load_base")  # noqa: B009
 
     def timed(*args: Any, **kwargs: Any) -> Any:
-        then = time.perf_counter()
-        found = load(*args, **kwargs)
+        load_start = time.perf_counter()
+        model = load_base(*args, **kwargs)
         torch.cuda.synchronize()
-        loading.append(time.perf_counter() - then)
-        return found
+        loading.append(time.perf_counter() - load_start)
+        return model
 
-    models.load_base = timed  # type: ignore[assignment]
+    setattr(runs, "load_base", timed)  # noqa: B010
     from training.loop import trainer as trainers
 
     steps: list[float] = []
@@ -210,40 +211,40 @@ def our_way(name: str, model: str, build: str, options: dict[str, Any]) -> dict[
     config = {"held_out": 0, "max_steps": STEPS, "save_every": 10_000, "stop_prompts": 0} | options
     if name == "d":
         config = {"memory_gb": 15.0} | config
-    facts = run(RunConfig(data=Path(build), model=model, out=out, **config))
+    record = runs.run(RunConfig(data=Path(build), model=model, out=out, **config))
     rates = [json.loads(line)["tokens_per_s"] for line in (out / "metrics.jsonl").read_text().splitlines()]
-    windows, fill = facts["packing"]["windows"], facts["packing"]["fill"]
+    windows, fill = record["packing"]["windows"], record["packing"]["fill"]
     return {
-        "tokens_per_s": statistics.harmonic_mean(rates[WARM:]),
+        "tokens_per_s": statistics.harmonic_mean(rates[WARM_STEPS:]),
         "reserved_gib": torch.cuda.max_memory_reserved() / 2**30,
         "allocated_gib": torch.cuda.max_memory_allocated() / 2**30,
-        "estimate_gib": facts["memory"]["estimate_gib"],
-        "measured": facts["memory"]["measured"],
-        "settings": json.dumps(facts["resolved"]),
-        "place": facts["place"],
+        "estimate_gib": record["memory"]["estimate_gib"],
+        "measured": record["memory"]["measured"],
+        "settings": json.dumps(record["resolved"]),
+        "runtime": record["place"],
         "windows": windows,
         "fill": fill,
-        "self_test": facts["self_test"],
+        "self_test": record["self_test"],
         "loading_s": loading[0],
-        "to_first_step_s": steps[0] - began,
+        "to_first_step_s": steps[0] - start_time,
         "losses": [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()],
     }
 
 
-def child(name: str, model: str, build: str, **settings: Any) -> dict[str, Any] | None:
-    """One way, in a process of its own."""
+def run_in_process(name: str, model: str, build: str, **settings: Any) -> dict[str, Any] | None:
+    """Run one configuration in a process of its own; None if it fails."""
     starter = [sys.executable]
     if name == "two":
         starter += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
         settings["out"] = tempfile.mkdtemp()
     command = [*starter, __file__, "--child", name, "--model", model, "--build", build]
     command += ["--settings", json.dumps(settings)]
-    # As training.cli sets it; trl's users do not, but it only lowers what is reserved.
+    # As training.cli sets it; for trl it only lowers the reserved memory.
     environment = os.environ | {"TQDM_DISABLE": "1", "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     for line in done.stdout.splitlines():
-        if line.startswith(MARK):
-            return dict(json.loads(line.removeprefix(MARK)))
+        if line.startswith(RESULT_PREFIX):
+            return dict(json.loads(line.removeprefix(RESULT_PREFIX)))
     print(f"({name}) failed with {settings}:\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}", flush=True)
     return None
 
@@ -265,21 +266,21 @@ def main() -> None:
     args = parser.parse_args()
     settings = json.loads(args.settings)
     if args.child:
-        way = {"a": trl_way, "b": trl_way}.get(args.child)
-        found = (
-            way(args.child, args.model, **settings) if way else our_way(args.child, args.model, args.build, settings)
-        )
+        if args.child in ("a", "b"):
+            result = run_trl(args.child, args.model, **settings)
+        else:
+            result = run_training(args.child, args.model, args.build, settings)
         if os.environ.get("RANK", "0") == "0":
-            print(MARK + json.dumps(found), flush=True)
+            print(RESULT_PREFIX + json.dumps(result), flush=True)
         return
     import torch
 
     if not torch.cuda.is_available():
         sys.exit("This benchmark needs a GPU.")
     if not Path(args.model).exists():
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         make_model(Path(args.model))
-        print(f"model made in {time.perf_counter() - began:.0f} s", flush=True)
+        print(f"model made in {time.perf_counter() - start_time:.0f} s", flush=True)
         torch.cuda.empty_cache()
     if not Path(args.build).exists():
         write_build(Path(args.build), guanaco_rows())
@@ -287,7 +288,7 @@ def main() -> None:
     torch.cuda.empty_cache()
     print(f"{torch.cuda.get_device_name()}, bf16 products {rate:.0f} TFLOP/s; {versions()}", flush=True)
     results: dict[str, Any] = {"matrix_tflops": rate, "device": torch.cuda.get_device_name(), "versions": versions()}
-    tries: dict[str, list[dict[str, Any]]] = {
+    settings_of: dict[str, list[dict[str, Any]]] = {
         "a": [{"batch": 4}],
         "b": [{"batch": 1}, {"batch": 2}, {"batch": 4}],
         "c": [settings],
@@ -295,29 +296,29 @@ def main() -> None:
         "two": [{"tokens_per_step": 32768}, {}],
     }
     for name in args.only:
-        for options in tries[name]:
-            found = child(name, args.model, args.build, **options)
-            if found is None:
+        for options in settings_of[name]:
+            measured = run_in_process(name, args.model, args.build, **options)
+            if measured is None:
                 continue
             best = results.get(name)
-            if best is None or found["tokens_per_s"] > best["tokens_per_s"]:
-                results[name] = found
-            share = found["tokens_per_s"] * FLOP / (rate * 1e12)
+            if best is None or measured["tokens_per_s"] > best["tokens_per_s"]:
+                results[name] = measured
+            share = measured["tokens_per_s"] * FLOP_PER_TOKEN / (rate * 1e12)
             print(
-                f"({name}) {found['tokens_per_s']:8,.0f} tokens/s  {share:5.2f} of the matrix rate  "
-                f"{found['reserved_gib']:6.1f} GiB reserved, {found['allocated_gib']:.1f} allocated  {found['settings']}",
+                f"({name}) {measured['tokens_per_s']:8,.0f} tokens/s  {share:5.2f} of the matrix rate  "
+                f"{measured['reserved_gib']:6.1f} GiB reserved, {measured['allocated_gib']:.1f} allocated  {measured['settings']}",
                 flush=True,
             )
             for key in ("estimate_gib", "measured", "loading_s", "to_first_step_s", "self_test", "fill"):
-                if key in found:
-                    print(f"      {key}: {found[key]}", flush=True)
-    for ours, theirs, wanted in (("c", "b", 2.7), ("c", "a", 6.0), ("d", "b", 1.8)):
-        if ours in results and theirs in results:
-            ratio = results[ours]["tokens_per_s"] / results[theirs]["tokens_per_s"]
-            print(f"({ours}) over ({theirs}): {ratio:.2f} (wanted {wanted})", flush=True)
+                if key in measured:
+                    print(f"      {key}: {measured[key]}", flush=True)
+    for numerator, denominator, goal in (("c", "b", 2.7), ("c", "a", 6.0), ("d", "b", 1.8)):
+        if numerator in results and denominator in results:
+            ratio = results[numerator]["tokens_per_s"] / results[denominator]["tokens_per_s"]
+            print(f"({numerator}) over ({denominator}): {ratio:.2f} (goal {goal})", flush=True)
     if "two" in results and "c" in results:
-        print(f"two GPUs over one: {results['two']['tokens_per_s'] / results['c']['tokens_per_s']:.2f} (wanted 1.85)")
-        print(f"losses at the same effective batch: {found['losses'][:6]} and, on one, {results['c']['losses'][:6]}")
+        print(f"two GPUs over one: {results['two']['tokens_per_s'] / results['c']['tokens_per_s']:.2f} (goal 1.85)")
+        print(f"losses on two GPUs: {results['two']['losses'][:6]}; on one: {results['c']['losses'][:6]}")
     if args.out:
         args.out.write_text(json.dumps(results, indent=1))
 

@@ -37,7 +37,7 @@ def test_a_measured_step_removes_its_paged_tensors_from_bitsandbytes_list(
 ) -> None:
     """On a CPU nothing is paged, so the pass adds a tensor itself."""
     model, windows, args = adapted
-    manager: Any = GlobalPageManager.get_instance()  # type: ignore[no-untyped-call]
+    manager: Any = GlobalPageManager.get_instance()
     monkeypatch.setattr(manager, "paged_tensors", [torch.zeros(1)])
     original = probe._forward_and_backward
 
