@@ -419,7 +419,7 @@ def test_the_loss_page_escapes():
 
     page = loss_page([{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}], "<script>a & b</script>")
     assert "<script>" not in page and page.count("&lt;script&gt;a &amp; b") == 2
-    assert 'points="400.0,0.0 800.0,320.0"' in page
+    assert '<polyline class="curve s0"' in page
 
 
 def test_what_a_kill_left_of_an_old_checkpoint_goes(tmp_path):
