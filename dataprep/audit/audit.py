@@ -1,4 +1,4 @@
-"""The audit of a data set: each row read back and judged."""
+"""The audit of a data set: every row is read back to messages and checked."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 
 import polars as pl
 
-from dataprep.audit.comparing import found_in, leaks, repeats, shared_words
-from dataprep.audit.reading import Message
-from dataprep.audit.rows import Rows, rows_of, told
-from dataprep.audit.signs import CERTAIN, differences, signs
+from dataprep.audit.comparison import benchmark_leaks, duplicates, leaks, match_sources
+from dataprep.audit.faults import CONTROL_TOKEN_KINDS, KINDS, Fault
+from dataprep.audit.message_faults import message_faults, source_differences
+from dataprep.audit.rows import AuditedRows, read_rows, row_name
+from dataprep.audit.text_reader import Message
 from dataprep.common.errors import InputError
 from dataprep.dedup.contamination import read_benchmark
 from dataprep.rendering import Template, load_template
@@ -21,44 +22,22 @@ from dataprep.report import audit_report
 from dataprep.sources.files import SourceFile, find_files
 from dataprep.sources.formats import AUTO
 
-KINDS = (
-    "unparsable",
-    "odd_roles",
-    "empty_turn",
-    "missing_control_token",
-    "doubled_control_token",
-    "cut_at_heading",
-    "heading_in_user_turn",
-    "unfinished",
-    "duplicate",
-    "leak",
-)
-FRAME = ("missing_control_token", "doubled_control_token")  # rendering again puts these right
-_TOLD = 20  # rows in a sentence
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One thing wrong with one row; `sure` is certain or likely."""
-
-    kind: str
-    detail: str
-    sure: str = CERTAIN
+_NAMED_ROWS = 20  # rows that a note names
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found. Its rows count from 0, over all files; `faults` has the faulty ones only."""
+    """The result of an audit. Rows are numbered from 0 over all files; `faults` has an entry for faulty rows only."""
 
     file: Path
-    rows: Rows
+    rows: AuditedRows
     faults: dict[int, list[Fault]]
-    notes: list[str]  # what holds for every row, and what was not compared
-    template: Template  # of a file of rendered texts
-    misframed: bool  # whether a fault of the frame holds for every row
-    sources: dict[int, list[Message]]  # by row, the source's own messages, where one was given
-    strays: list[int]  # rows that the source has not
-    others: list[SourceFile]  # what it was compared with
+    notes: list[str]  # faults that all rows share, and what was not compared
+    template: Template  # the template of a file of rendered texts
+    all_misframed: bool  # whether all rows share a fault of their control tokens
+    sources: dict[int, list[Message]]  # row: the source's messages, where a source was given and has the row
+    not_in_source: list[int]  # rows that the given source does not have
+    compared_files: list[SourceFile]  # the files of `against`
 
     @property
     def row_count(self) -> int:
@@ -68,126 +47,128 @@ class Audit:
     def messages(self) -> list[list[Message]]:
         return self.rows.messages
 
-    def facts(self) -> dict[str, Any]:
-        """`rows` (faulty ones: file where there are several, row in it, faults) and `summary`, as `--json` prints them."""
-        numbers = self.rows.numbers()
-        rows = [{**numbers[row], "faults": [asdict(fault) for fault in faults]} for row, faults in self.faults.items()]
+    def to_json(self) -> dict[str, Any]:
+        """What `--json` prints: `rows` (faulty rows: file if there are several, row in it, faults) and `summary`."""
+        places = self.rows.references()
+        rows = [{**places[row], "faults": [asdict(fault) for fault in faults]} for row, faults in self.faults.items()]
         return {"rows": rows, "summary": self.summary}
 
     @property
     def summary(self) -> dict[str, Any]:
-        kinds = Counter(kind for faults in self.faults.values() for kind in {fault.kind for fault in faults})
-        counted = {kind: kinds[kind] for kind in KINDS if kinds[kind]}
-        numbers = self.rows.numbers()
+        """Numbers of rows, of faulty rows and of rows with each kind of fault, and the notes."""
+        counts = Counter(kind for faults in self.faults.values() for kind in {fault.kind for fault in faults})
+        places = self.rows.references()
         return {
             "file": str(self.file),
             "rows": self.row_count,
             "faulty": len(self.faults),
-            "kinds": counted,
+            "kinds": {kind: counts[kind] for kind in KINDS if counts[kind]},
             "every_row": self.notes,
-            "not_in_source": [numbers[row] for row in self.strays],
+            "not_in_source": [places[row] for row in self.not_in_source],
         }
 
     def page(self) -> str:
-        """The same as an HTML page."""
-        numbers = self.rows.numbers()
-        return audit_report(
-            self.summary,
-            [
-                {"name": told(numbers[row]), "faults": [asdict(f) for f in faults], "messages": self.messages[row]}
-                for row, faults in self.faults.items()
-            ],
-        )
+        """The audit as an HTML page."""
+        places = self.rows.references()
+        rows = [
+            {
+                "name": row_name(places[row]),
+                "faults": [asdict(fault) for fault in faults],
+                "messages": self.messages[row],
+            }
+            for row, faults in self.faults.items()
+        ]
+        return audit_report(self.summary, rows)
 
 
 def audit_file(
     path: Path, template: str = "llama2", format: str = "auto", against: Path | None = None, source_format: str = "auto"
 ) -> Audit:
-    """Read `path` back and judge each row.
+    """Read the rows of `path` back to messages and check each.
 
     Args:
-        path: JSONL, JSON, Parquet or Arrow with `text` (rendered), or of a format that `dataprep build` reads; a folder
-            or a glob of such.
-        template: what a text column was rendered with.
-        format: of the file, where it has messages.
-        against: what must not be in here (conversations or a benchmark); or the source of these conversations, where
-            `source_format` is named.
-        source_format: format of `against`.
+        path: JSONL, JSON, Parquet or Arrow with a column `text` (rendered), or in a format that `dataprep build` reads;
+            a file, a folder or a glob.
+        template: the template that rendered the column `text`.
+        format: the format of files with messages.
+        against: data that must not be in `path` (conversations or a benchmark); where `source_format` is given, the
+            source that the conversations of `path` were made from.
+        source_format: the format of the source `against`.
 
     Raises:
-        InputError: a file that is missing, empty or of no known format.
+        InputError: a file is missing, empty or of no known format.
+        TemplateError: the template is unknown, or its texts cannot be read back.
     """
-    known = load_template(template)
-    rows = rows_of(find_files([str(path)]), known, format)
-    found = [[Fault(*fault) for fault in (*row.faults, *signs(row.messages))] for row in rows.read]
-    numbers = rows.numbers()
-    for row, first in repeats(rows.messages):
-        found[row].append(Fault("duplicate", f"the same as {told(numbers[first])}"))
-    everywhere = _everywhere(found)
-    notes = [f"Every row has the fault {fault.kind}: {fault.detail}." for fault in everywhere]
-    if rows.texts and known.bos_token and all(text.startswith(known.bos_token) for text in rows.texts):
-        notes.append(f"Every row begins with a typed {known.bos_token}: a tokenizer that adds its own doubles it.")
+    loaded = load_template(template)
+    rows = read_rows(find_files([str(path)]), loaded, format)
+    faults = [[*row.faults, *message_faults(row.messages)] for row in rows.read]
+    places = rows.references()
+    for row, first in duplicates(rows.messages):
+        faults[row].append(Fault("duplicate", f"same conversation as {row_name(places[first])}"))
+    shared = _take_shared_faults(faults)
+    notes = [f"All rows have the fault {fault.kind}: {fault.detail}." for fault in shared]
+    if rows.texts and loaded.bos_token and all(text.startswith(loaded.bos_token) for text in rows.texts):
+        notes.append(f"All texts begin with {loaded.bos_token}: a tokenizer that adds it too will double it.")
     others = find_files([str(against)]) if against else []
     sources: dict[int, list[Message]] = {}
-    strays: list[int] = []
+    not_in_source: list[int] = []
     if against and source_format == AUTO:
-        notes += _add_leaks(found, rows, others, known, against)
+        notes += _add_leaks(faults, rows, others, loaded, against)
     elif against:
-        sources = found_in(rows.messages, rows_of(others, known, source_format).messages)
-        _add_differences(found, rows, sources)
-        strays = [row for row, _ in enumerate(found) if row not in sources]
-        notes += _found_notes(strays, numbers, against)
-    faults = {row: faults for row, faults in enumerate(found) if faults}
-    return Audit(path, rows, faults, notes, known, bool(everywhere), sources, strays, others)
+        sources = match_sources(rows.messages, read_rows(others, loaded, source_format).messages)
+        _add_source_differences(faults, rows, sources)
+        not_in_source = [row for row, _ in enumerate(faults) if row not in sources]
+        notes += _source_notes(not_in_source, places, against)
+    faulty = {row: row_faults for row, row_faults in enumerate(faults) if row_faults}
+    return Audit(path, rows, faulty, notes, loaded, bool(shared), sources, not_in_source, others)
 
 
-def _everywhere(found: Sequence[list[Fault]]) -> list[Fault]:
-    """The first of each fault of the frame that all rows have; they are taken out of `found`."""
-    everywhere = []
-    for kind in FRAME if len(found) > 1 else ():
-        having = [[fault for fault in faults if fault.kind == kind] for faults in found]
-        if all(having):
-            everywhere.append(having[0][0])
-            for faults in found:
-                faults[:] = [fault for fault in faults if fault.kind != kind]
-    return everywhere
+def _take_shared_faults(faults: Sequence[list[Fault]]) -> list[Fault]:
+    """Remove the kinds of control token faults that all of several rows have; return the first fault of each kind."""
+    shared = []
+    for kind in CONTROL_TOKEN_KINDS if len(faults) > 1 else ():
+        of_kind = [[fault for fault in row_faults if fault.kind == kind] for row_faults in faults]
+        if all(of_kind):
+            shared.append(of_kind[0][0])
+            for row_faults in faults:
+                row_faults[:] = [fault for fault in row_faults if fault.kind != kind]
+    return shared
 
 
 def _add_leaks(
-    found: Sequence[list[Fault]], rows: Rows, files: list[SourceFile], template: Template, against: Path
+    faults: Sequence[list[Fault]], rows: AuditedRows, files: list[SourceFile], template: Template, against: Path
 ) -> list[str]:
-    """Add what rows share with the conversations or the benchmark in `files`; gives notes about what was not compared."""
+    """Add the rows that overlap with the conversations or the benchmark in `files`; return notes on what was not compared."""
     try:
-        others = rows_of(files, template, AUTO)
-    except InputError:  # it is of no format of conversations: a benchmark may be of any
+        others = read_rows(files, template, AUTO)
+    except InputError:  # no format of conversations: a benchmark can have any columns
         others = None
-    if others and any(others.messages):
-        for row, detail, sure in leaks(rows.messages, others):
-            found[row].append(Fault("leak", detail, sure))
-        lost = sum(not messages for messages in others.messages)
-        return (
-            [f"{lost} of {len(others.read)} rows of {against} cannot be read, and were compared with nothing."]
-            if lost
-            else []
-        )
-    for row, detail, sure in shared_words(rows.messages, pl.concat(read_benchmark(file.path) for file in files)):
-        found[row].append(Fault("leak", detail, sure))
-    return []
+    if others is None or not any(others.messages):
+        for row, fault in benchmark_leaks(rows.messages, pl.concat(read_benchmark(file.path) for file in files)):
+            faults[row].append(fault)
+        return []
+    for row, fault in leaks(rows.messages, others):
+        faults[row].append(fault)
+    unread = sum(not messages for messages in others.messages)
+    return (
+        [f"{unread} of {len(others.read)} rows of {against} could not be read and were not compared."] if unread else []
+    )
 
 
-def _add_differences(found: Sequence[list[Fault]], rows: Rows, sources: Mapping[int, list[Message]]) -> None:
-    """Add how rows differ from their `sources`."""
+def _add_source_differences(
+    faults: Sequence[list[Fault]], rows: AuditedRows, sources: Mapping[int, list[Message]]
+) -> None:
+    """Add how rows differ from their source, except for kinds of faults that they have already."""
     for row, source in sources.items():
-        kinds = {fault.kind for fault in found[row]}
-        news = (Fault(*sign) for sign in differences(rows.messages[row], source))
-        found[row] += [fault for fault in news if fault.kind not in kinds]
+        kinds = {fault.kind for fault in faults[row]}
+        faults[row] += [fault for fault in source_differences(rows.messages[row], source) if fault.kind not in kinds]
 
 
-def _found_notes(strays: Sequence[int], numbers: Sequence[Mapping[str, Any]], against: Path) -> list[str]:
-    """How many rows the source has, and which it has not."""
-    notes = [f"{len(numbers) - len(strays)} of {len(numbers)} rows were found in the source {against}."]
-    if strays:
-        named = ", ".join(told(numbers[row]) for row in strays[:_TOLD])
-        more = f" and {len(strays) - _TOLD} more" if len(strays) > _TOLD else ""
-        notes.append(f"Not compared, for no conversation there begins with their question: {named}{more}.")
+def _source_notes(not_in_source: Sequence[int], places: Sequence[Mapping[str, Any]], against: Path) -> list[str]:
+    """How many rows the source has, and which rows it does not have."""
+    notes = [f"{len(places) - len(not_in_source)} of {len(places)} rows were found in the source {against}."]
+    if not_in_source:
+        named = ", ".join(row_name(places[row]) for row in not_in_source[:_NAMED_ROWS])
+        more = f" and {len(not_in_source) - _NAMED_ROWS} more" if len(not_in_source) > _NAMED_ROWS else ""
+        notes.append(f"Not compared, because no conversation of the source begins with their question: {named}{more}.")
     return notes

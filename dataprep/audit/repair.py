@@ -1,142 +1,132 @@
-"""What can be put right without guessing, written beside what was sound."""
+"""Writes an audit's results: the sound rows with those that can be repaired without guessing, and the HTML page."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
-from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dataprep.audit.audit import FRAME, Audit
-from dataprep.audit.reading import Message, without_system
+from dataprep.audit.audit import Audit
+from dataprep.audit.faults import CONTROL_TOKEN_KINDS
 from dataprep.audit.rows import records
+from dataprep.audit.text_reader import Message, without_system
 from dataprep.common.errors import InputError
+from dataprep.common.files import replace_file
 from dataprep.rendering import render
 from dataprep.tables import ASSISTANT
 
-_SPOKEN = (
-    "conversations",
-    "instruction",
-    "input",
-    "output",
-    "text",
-)  # what `messages` stands for, where there was none
+_CONVERSATION_KEYS = ("conversations", "instruction", "input", "output", "text")  # `messages` replaces these
 _SUFFIXES = (".jsonl", ".parquet")
 
 
-def write_repaired(found: Audit, out: Path) -> dict[str, Any]:
-    """Write sound and mended rows, in their order and with all their other columns, as JSON lines or Parquet.
+def write_repaired(audit: Audit, out: Path) -> dict[str, Any]:
+    """Write sound and repaired rows, in their order and with all their other columns, as JSON Lines or Parquet.
 
-    Conversations are in `text` where the files have texts, else in `messages`. A row is mended where only its control
-    tokens are wrong, or where the source has it. Others are left out, and so are repeats and leaks.
+    Conversations are in `text` where the files have rendered texts, else in `messages`. A row is repaired where only its
+    control tokens are wrong, or where the source has it. All other faulty rows are left out.
 
-    Returns: `path, written, repaired` (rows) and `left_out_rows`, named as in `Audit.facts`.
+    Returns:
+        `path`, `written` and `repaired` (numbers of rows), and `left_out_rows`, named as in `Audit.to_json`.
 
     Raises:
-        InputError: `out` is of another kind, cannot be written, or is one of the files that were read.
+        InputError: `out` has another suffix, cannot be written, or is one of the files that were read.
     """
     if out.suffix not in _SUFFIXES:
-        raise InputError(f"{out} cannot be written: name a file that ends in {' or '.join(_SUFFIXES)}.")
-    numbers = found.rows.numbers()
-    left_out = [row for row in range(found.row_count) if not _can_be_written(found, row)]
-    with replacing(out, found) as file:
-        kept = _kept(found, set(left_out))
-        written = _write_parquet(file, kept, out) if out.suffix == ".parquet" else _write_lines(file, kept)
-    repaired = len(set(found.faults) - set(left_out))
-    told = [numbers[row] if "file" in numbers[row] else numbers[row]["row"] for row in left_out]
-    return {"path": str(out), "written": written, "repaired": repaired, "left_out_rows": told}
+        raise InputError(f"Cannot write {out}: use a file name that ends in {' or '.join(_SUFFIXES)}.")
+    places = audit.rows.references()
+    left_out = [row for row in range(audit.row_count) if not _can_be_written(audit, row)]
+    with _output_file(out, audit) as file:
+        repaired_records = _repaired_records(audit, set(left_out))
+        written = (
+            _write_parquet(file, repaired_records, out)
+            if out.suffix == ".parquet"
+            else _write_lines(file, repaired_records)
+        )
+    repaired = len(set(audit.faults) - set(left_out))
+    names = [places[row] if "file" in places[row] else places[row]["row"] for row in left_out]
+    return {"path": str(out), "written": written, "repaired": repaired, "left_out_rows": names}
 
 
-def write_page(found: Audit, out: Path) -> None:
-    """Write what was found as an HTML page.
+def write_page(audit: Audit, out: Path) -> None:
+    """Write the audit as an HTML page.
 
     Raises:
         InputError: `out` cannot be written, or is one of the files that were read.
     """
-    with replacing(out, found) as file:
-        file.write(found.page().encode(errors="backslashreplace"))
+    with _output_file(out, audit) as file:
+        file.write(audit.page().encode(errors="backslashreplace"))
 
 
 @contextmanager
-def replacing(out: Path, found: Audit) -> Iterator[IO[bytes]]:
-    """A file to write into that takes the place of `out` when it is whole."""
-    if out.exists() and any(out.samefile(file.path) for file in (*found.rows.files, *found.others)):
-        raise InputError(f"{out} is what was read: it would be lost; name another file to write to.")
-    aside = out.resolve().with_name(f".{out.name[:100]}-{uuid4().hex[:12]}")
+def _output_file(out: Path, audit: Audit) -> Iterator[IO[bytes]]:
+    """A file to write that replaces `out` once it is complete; a device such as /dev/stdout is written directly."""
+    if out.exists() and any(out.samefile(file.path) for file in (*audit.rows.files, *audit.compared_files)):
+        raise InputError(f"Cannot write {out}: it is one of the files that were read. Choose another file.")
+    is_device = out.exists() and not out.is_file() and not out.is_dir()
     try:
-        with out.open("wb") if _is_device(out) else aside.open("xb") as file:
+        with out.open("wb") if is_device else replace_file(out) as file:
             yield file
-        if not _is_device(out):
-            os.replace(aside, out.resolve())
     except OSError as fault:
-        raise InputError(f"{out} cannot be written: {fault.strerror or fault}.") from None
-    finally:
-        with suppress(OSError):
-            aside.unlink()
+        raise InputError(f"Cannot write {out}: {fault.strerror or fault}.") from None
 
 
-def _is_device(out: Path) -> bool:
-    """Whether it is there and is no file, such as /dev/stdout: nothing can take its place. A folder refuses by itself."""
-    return out.exists() and not out.is_file()
+def _can_be_written(audit: Audit, row: int) -> bool:
+    kinds = {fault.kind for fault in audit.faults.get(row, [])}
+    return not kinds & {"duplicate", "leak"} and (kinds <= {*CONTROL_TOKEN_KINDS} or row in audit.sources)
 
 
-def _can_be_written(found: Audit, row: int) -> bool:
-    kinds = {fault.kind for fault in found.faults.get(row, [])}
-    return not kinds & {"duplicate", "leak"} and (not kinds - {*FRAME} or row in found.sources)
-
-
-def _kept(found: Audit, left_out: set[int]) -> Iterator[dict[str, Any]]:
-    """The records that are written. The files are read again: to hold all columns would take their size in memory."""
-    rows = {place: row for row, place in enumerate(found.rows.places)}
-    for place, record, _ in records(found.rows.files):
+def _repaired_records(audit: Audit, left_out: set[int]) -> Iterator[dict[str, Any]]:
+    """The records to write. The files are read again, because all columns together could exceed the memory."""
+    rows = {place: row for row, place in enumerate(audit.rows.places)}
+    for place, record, _ in records(audit.rows.files):
         row = rows.get(place)
         if record is None or row is None or row in left_out:
             continue
-        kinds = {fault.kind for fault in found.faults.get(row, [])}
-        messages = found.messages[row]
-        if kinds - {*FRAME}:
-            messages = _answered(messages, found.sources[row])
-        if not found.rows.texts:
-            others = record if "messages" in record else {key: record[key] for key in record if key not in _SPOKEN}
-            yield others | {"messages": messages}
-        elif kinds or found.misframed:
-            yield record | {"text": render(found.template, messages)}
+        kinds = {fault.kind for fault in audit.faults.get(row, [])}
+        messages = audit.messages[row]
+        if not kinds <= {*CONTROL_TOKEN_KINDS}:
+            messages = _up_to_last_answer(messages, audit.sources[row])
+        if not audit.rows.texts:
+            replaced = () if "messages" in record else _CONVERSATION_KEYS
+            yield {key: value for key, value in record.items() if key not in replaced} | {"messages": messages}
+        elif kinds or audit.all_misframed:
+            yield record | {"text": render(audit.template, messages)}
         else:
-            yield record  # to the last space as it was
+            yield record  # unchanged, including white space that the template would not write
 
 
-def _answered(messages: Sequence[Message], source: Sequence[Message]) -> list[Message]:
-    """The source's messages up to the last answer, behind the system text that only the row has."""
-    said = without_system(source)
-    led = source if len(said) < len(source) else messages
-    system = led[: len(led) - len(without_system(led))]
-    last = max((at for at, message in enumerate(said) if message["role"] == ASSISTANT), default=-1)
-    return [*system, *said[: last + 1]]
+def _up_to_last_answer(messages: Sequence[Message], source: Sequence[Message]) -> list[Message]:
+    """The source's messages up to its last answer, after the row's system text if the source has none."""
+    turns = without_system(source)
+    system_from = source if len(turns) < len(source) else messages
+    system = system_from[: len(system_from) - len(without_system(system_from))]
+    last = max((at for at, message in enumerate(turns) if message["role"] == ASSISTANT), default=-1)
+    return [*system, *turns[: last + 1]]
 
 
-def _write_lines(file: IO[bytes], kept: Iterable[dict[str, Any]]) -> int:
+def _write_lines(file: IO[bytes], rows: Iterable[dict[str, Any]]) -> int:
     written = 0
-    for record in kept:
+    for record in rows:
         line = json.dumps(record, ensure_ascii=False, default=str) + "\n"
-        file.write(
-            line.encode(errors="backslashreplace")
-        )  # half an emoji, which stood there as an escape, is one again
+        file.write(line.encode(errors="backslashreplace"))  # a lone surrogate becomes the escape that it was read from
         written += 1
     return written
 
 
-def _write_parquet(file: IO[bytes], kept: Iterable[dict[str, Any]], out: Path) -> int:
-    records = [*kept]
+def _write_parquet(file: IO[bytes], rows: Iterable[dict[str, Any]], out: Path) -> int:
+    records = [*rows]
     names = dict.fromkeys(name for record in records for name in record)
-    try:  # Arrow's own conversion: it refuses values of several types in a column, where Polars would make them null
+    try:  # Arrow refuses values of several types in a column; Polars would replace them by nulls
         table = pa.table({name: pa.array([record.get(name) for record in records]) for name in names})
         pq.write_table(table, file)
     except (pa.ArrowException, OverflowError, TypeError, UnicodeEncodeError) as fault:
-        raise InputError(f"{out}: the rows fit no columns ({str(fault).splitlines()[0]}); write .jsonl.") from None
+        reason = str(fault).splitlines()[0]
+        raise InputError(
+            f"Cannot write {out}: a column has values of several types ({reason}). Write .jsonl."
+        ) from None
     return len(records)

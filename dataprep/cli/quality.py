@@ -112,7 +112,7 @@ def audit(
     if report_file:
         write_page(found, report_file)
     if as_json:
-        print_json(found.facts() | ({"repaired": mended} if mended else {}))
+        print_json(found.to_json() | ({"repaired": mended} if mended else {}))
         return
     console = stdout_console()
     console.print(_table(found))
@@ -145,7 +145,7 @@ def _table(found: Audit) -> object:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in (*(["file"] if several else []), "row", "fault", "sure", "what and where"):
         table.add_column(column, overflow="fold", justify="right" if column == "row" else "left")
-    for row in found.facts()["rows"]:
+    for row in found.to_json()["rows"]:
         place = [Text(visible(str(row[key]))) for key in ("file", "row") if key in row]
         for fault in row["faults"]:
             table.add_row(*place, fault["kind"], fault["sure"], Text(visible(fault["detail"])))
