@@ -89,11 +89,12 @@ def match_sources(
         candidates = by_start.get(_start(messages), []) if messages else []
         if candidates:
             turns = without_system(messages)
-            matched[row] = list(max(candidates, key=lambda source: _agreement(turns, without_system(source))))
+            scores = [_agreement(turns, without_system(source)) for source in candidates]
+            matched[row] = list(candidates[scores.index(max(scores))])
     return matched
 
 
-def _valid_unicode(messages: Iterable[Message]) -> list[Message]:
+def _valid_unicode(messages: Sequence[Message]) -> list[Message]:
     """The messages with lone surrogates replaced, which text columns refuse."""
     return [{**message, "content": message["content"].encode(errors="replace").decode()} for message in messages]
 

@@ -86,7 +86,7 @@ def test_a_record_that_a_build_would_drop_when_reading_is_unparsable(tmp_path: P
 
 
 def test_files_of_no_known_format_unknown_templates_and_missing_files_are_refused(tmp_path: Path) -> None:
-    assert "of no known format" in dataprep_error(1, "audit", write_texts(tmp_path, ["x"], "words"))
+    assert "has no known format" in dataprep_error(1, "audit", write_texts(tmp_path, ["x"], "words"))
     assert "Unknown template" in dataprep_error(1, "audit", write_texts(tmp_path, ["x"]), "--template", "lama2")
     assert "none.jsonl" in dataprep_error(1, "audit", tmp_path / "none.jsonl")
 
