@@ -18,14 +18,13 @@ from datasets import load_from_disk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dataprep.build import write_splits
 from dataprep.common.errors import DamagedBuild, InputError
 from dataprep.contract import SHARD_SCHEMA, open_build
-from dataprep.recipe import Recipe
 from dataprep.rendering import Renderer, load_template
 from dataprep.sources.files import find_files
 from dataprep.sources.reader import read
 from dataprep.store.shards import read_fates
+from dataprep.store.splits import write_splits
 from dataprep.store.verification import verify_build
 from tests.support.builds import GUANACO_TEXTS, guanaco_file, guanaco_text, make_build
 
@@ -54,13 +53,13 @@ def test_every_line_has_a_fate_and_the_sums_hold(tmp_path: Path, source: str) ->
     fates = read_fates(outcome.path)
     assert sorted(fates["line"].unique()) == list(range(1, len(GUANACO_TEXTS) + 1))
     assert fates["row"].is_unique().all()
-    assert outcome.facts["fates"] == {
+    assert outcome.summary["fates"] == {
         "kept": 10,
         "dropped": 4,
         "not_sampled": 23,
         "rules": {"control_token": 1, "exact_duplicate": 1, "no_answer": 1, "no_role_marker": 1},
     }
-    for stage in outcome.facts["funnel"]:
+    for stage in outcome.summary["funnel"]:
         assert stage["in"] == stage["out"] + stage["dropped"] + stage["not_sampled"]
     cut = fates.filter(pl.col("repairs").list.len() > 0)
     assert cut["repairs"].to_list() == [[{"rule": "dangling_question", "detail": "and then?"}]]
@@ -157,14 +156,14 @@ def test_force_builds_again_and_gives_the_same(tmp_path: Path, source: str) -> N
 def test_a_dry_run_writes_nothing(tmp_path: Path, source: str) -> None:
     outcome = make_build(tmp_path / "store", source=(source,), dry_run=True)
     assert outcome.path is None
-    assert outcome.facts["rows"] == 33
+    assert outcome.summary["rows"] == 33
     assert not (tmp_path / "store").exists()
 
 
 def test_a_sample_larger_than_what_is_left_is_noted(tmp_path: Path, source: str) -> None:
     outcome = make_build(tmp_path / "store", source=(source,), sample=1000)
-    assert outcome.facts["rows"] == 33
-    assert "--sample 1000 asked for more than there is" in outcome.facts["notes"][-1]
+    assert outcome.summary["rows"] == 33
+    assert "--sample 1000 asked for more than there is" in outcome.summary["notes"][-1]
 
 
 def test_shuffle_takes_the_rows_of_the_public_thousand_in_their_order(tmp_path: Path) -> None:
@@ -189,10 +188,11 @@ def test_too_many_bad_records_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="above --max-bad 0.05"):
         make_build(tmp_path / "store", source=(source,))
     outcome = make_build(tmp_path / "store", source=(source,), max_bad=0.5)
-    assert outcome.facts["rows"] == 33
-    assert outcome.facts["fates"]["rules"]["bad_json"] == 5
+    assert outcome.summary["rows"] == 33
+    assert outcome.summary["fates"]["rules"]["bad_json"] == 5
     assert (
-        f"6 of {len(GUANACO_TEXTS) + 5} records cannot be read; the first is in line 7 of" in outcome.facts["notes"][0]
+        f"6 of {len(GUANACO_TEXTS) + 5} records cannot be read; the first is in line 7 of"
+        in outcome.summary["notes"][0]
     )
 
 
@@ -205,7 +205,7 @@ def test_a_bad_message_in_a_tree_is_told_like_a_bad_line(tmp_path: Path) -> None
     path = tmp_path / "trees.jsonl"
     path.write_text("".join(json.dumps(tree(n, **({"text": "yes"} if n else {}))) + "\n" for n in range(5)))
     outcome = make_build(tmp_path / "store", source=(str(path),), max_bad=0.5)
-    assert "1 of 5 records cannot be read; the first is in line 1 of trees.jsonl" in outcome.facts["notes"][0]
+    assert "1 of 5 records cannot be read; the first is in line 1 of trees.jsonl" in outcome.summary["notes"][0]
 
 
 def test_a_tree_of_many_bad_messages_is_one_bad_record(tmp_path: Path) -> None:
@@ -218,8 +218,8 @@ def test_a_tree_of_many_bad_messages_is_one_bad_record(tmp_path: Path) -> None:
     path = tmp_path / "trees.jsonl"
     path.write_text("".join(json.dumps(tree(n)) + "\n" for n in range(40)))
     outcome = make_build(tmp_path / "store", source=(str(path),), near_dup="off")
-    assert outcome.facts["fates"]["rules"]["wrong_schema"] == 45 and outcome.facts["rows"] == 40
-    assert outcome.facts["notes"][0].startswith("1 of 40 records cannot be read")
+    assert outcome.summary["fates"]["rules"]["wrong_schema"] == 45 and outcome.summary["rows"] == 40
+    assert outcome.summary["notes"][0].startswith("1 of 40 records cannot be read")
 
 
 def test_an_interrupted_build_leaves_no_thread_behind(tmp_path: Path, source: str) -> None:
@@ -232,8 +232,8 @@ def test_an_interrupted_build_leaves_no_thread_behind(tmp_path: Path, source: st
 
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt) as caught:  # its traceback keeps what was not closed
-        renderer = Renderer(load_template("llama2"))
-        write_splits(tmp_path, {"train": frame}, renderer, Recipe(), "v", lambda done: None, [interrupted])
+        render = Renderer(load_template("llama2")).batches
+        write_splits(tmp_path, {"train": frame}, render, 1 << 28, "v", lambda done: None, [interrupted])
     assert caught.traceback and threading.active_count() - before <= 1  # the one that takes checksums
 
 
@@ -245,7 +245,7 @@ def test_a_template_that_refuses_a_conversation_gives_it_its_fate(tmp_path: Path
     fates = read_fates(outcome.path).filter(rule="template_refused")
     assert fates.select("stage", "line").rows() == [("render", 2)]
     assert "one turn only" in fates["detail"][0]
-    assert outcome.facts["rows"] == 33  # its place went to the next, </s> means nothing to ChatML
+    assert outcome.summary["rows"] == 33  # its place went to the next, </s> means nothing to ChatML
 
 
 rows = st.lists(
@@ -275,4 +275,4 @@ def test_whatever_comes_in_is_accounted_for(
     fates = read_fates(outcome.path)
     assert set(fates["line"]) == set(range(1, len(texts) + 1))
     assert fates.height == len(texts)
-    assert verify_build(outcome.path)["rows"] == outcome.facts["fates"]["kept"]
+    assert verify_build(outcome.path)["rows"] == outcome.summary["fates"]["kept"]

@@ -80,7 +80,7 @@ def _summary(outcome: Outcome) -> dict[str, Any]:
         "version": outcome.version,
         "path": str(outcome.path) if outcome.path else None,
         "built": outcome.built,
-        **{key: outcome.facts[key] for key in shown},
+        **{key: outcome.summary[key] for key in shown},
         "seconds": outcome.seconds,
     }
 
@@ -89,8 +89,8 @@ def _tell_build(outcome: Outcome, dry_run: bool) -> None:
     from dataprep.common.terminal import funnel, stderr_console, stdout_console
 
     console = stderr_console()
-    console.print(funnel(outcome.facts))
-    for note in outcome.facts["notes"]:
+    console.print(funnel(outcome.summary))
+    for note in outcome.summary["notes"]:
         console.print(f"note: {note}", style="yellow", soft_wrap=True)
     if dry_run:
         console.print("A dry run: nothing was written.")

@@ -80,12 +80,12 @@ def main() -> None:
 
 def bench_rendering(corpus: Path, rounds: int) -> None:
     """Rows a second of both ways of rendering, in turn."""
-    from dataprep.build import shard_batches
     from dataprep.curate.rules import apply_rules
     from dataprep.recipe import Recipe
     from dataprep.rendering import Renderer, load_template
     from dataprep.sources.files import find_files
     from dataprep.sources.reader import read
+    from dataprep.store.splits import shard_batches
 
     template = load_template("llama2")
     frame, _ = apply_rules(read(find_files([str(corpus)])).conversations, Recipe(), ())
@@ -106,7 +106,8 @@ def bench_rendering(corpus: Path, rounds: int) -> None:
     speeds = in_turn([ours, theirs], rounds)
     print(f"render: {speeds[0]:,.0f} rows/s with spans and controls, apply_chat_template {speeds[1]:,.0f} rows/s")
     judged("render ratio (aim 40)", speeds[0] / speeds[1], least=20)
-    assert sum(batch.num_rows for batch in shard_batches(frame.head(1000), Renderer(template))) == 1000
+    rendered = Renderer(template).batches(frame.head(1000))
+    assert sum(batch.num_rows for batch in shard_batches(frame.head(1000), rendered)) == 1000
 
 
 def tokenizer_with(chat_template: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from dataprep import build as building
+from dataprep.curate import conversations
 from dataprep.curate.ledger import Ledger
 from dataprep.curate.threads import choose_threads
 from dataprep.sources import jsonlines, trees
@@ -55,7 +55,7 @@ def test_a_message_that_the_threads_lose(
     source = trees_file(tmp_path, shape)
     options = {"source": (source,), "paths": policy, "near_dup": "off", "dry_run": True}
     make_build(tmp_path / "store", **options)
-    monkeypatch.setattr(building, "choose_threads", lossy)
+    monkeypatch.setattr(conversations, "choose_threads", lossy)
     with pytest.raises(AssertionError, match=r"threads: (of \d+ messages|\d+ lines have no fate)"):
         make_build(tmp_path / "store", **options)
 

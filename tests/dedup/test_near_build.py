@@ -71,8 +71,8 @@ def test_near_duplicates_are_dropped_with_survivor_and_exact_similarity(tmp_path
     assert told["error_budget"]["recall"]
     assert told["algorithm"]
     off = make_build(tmp_path / "store", source=(source,), near_dup="off")
-    assert (off.facts["rows"], off.facts["near_dup"]) == (48, None)
-    assert make_build(tmp_path / "store", source=(source,), near_dup="0.75").facts["rows"] == 40
+    assert (off.summary["rows"], off.summary["near_dup"]) == (48, None)
+    assert make_build(tmp_path / "store", source=(source,), near_dup="0.75").summary["rows"] == 40
     assert off.version != outcome.version
 
 
@@ -80,7 +80,7 @@ def test_near_duplicates_are_dropped_with_survivor_and_exact_similarity(tmp_path
 def test_what_is_alike_is_on_one_side_and_test_is_proved_clean(tmp_path: Path, source: str, near_dup: str) -> None:
     for seed in range(4):
         outcome = make_build(tmp_path / "store", source=(source,), split="test=0.4", seed=seed, near_dup=near_dup)
-        told = outcome.facts["split"]
+        told = outcome.summary["split"]
         splits = {name: pl.DataFrame(table) for name, table in open_build(outcome.path).splits.items()}
         assert told["tested"] == splits["test"].height > 0
         assert told["proved_below"] == 0.7
@@ -102,13 +102,13 @@ def test_what_sketches_miss_is_moved_to_train_and_told(
     outcome = make_build(
         tmp_path / "store", source=(source,), split="test=0.4", near_dup="off", force=True, name="blind"
     )
-    told = outcome.facts["split"]
-    assert told["moved_to_train"] > 0 and clean.facts["split"]["moved_to_train"] == 0
-    assert any(note.startswith(f"{told['moved_to_train']} rows planned for test") for note in outcome.facts["notes"])
+    told = outcome.summary["split"]
+    assert told["moved_to_train"] > 0 and clean.summary["split"]["moved_to_train"] == 0
+    assert any(note.startswith(f"{told['moved_to_train']} rows planned for test") for note in outcome.summary["notes"])
     splits = {name: pl.DataFrame(table) for name, table in open_build(outcome.path).splits.items()}
     assert find_leaks(splits["train"], splits["test"]).is_empty()
     assert told["tested"] == splits["test"].height > 0
-    assert clean.facts["near_dup"] is None and clean.facts["split"]["error_budget"]["recall"]
+    assert clean.summary["near_dup"] is None and clean.summary["split"]["error_budget"]["recall"]
 
 
 def test_a_leak_that_is_left_fails_the_build(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,4 +222,4 @@ def test_real_rows_against_a_real_benchmark(tmp_path: Path, real: Path) -> None:
     rows = real / "guanaco/openassistant_best_replies_eval.jsonl"
     bench = str(real / "benchmarks/mt_bench_questions.jsonl")
     outcome = make_build(tmp_path / "store", source=(str(rows),), decontaminate=(bench,))
-    assert outcome.facts["fates"]["kept"] > 500  # questions in common are a handful at most
+    assert outcome.summary["fates"]["kept"] > 500  # questions in common are a handful at most

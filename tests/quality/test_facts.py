@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 from tokenizers import Tokenizer
 
-from dataprep.build import shard_batches
 from dataprep.common.personal_data import masked
 from dataprep.quality.facts import FACTS, SCHEMA, FactsOf
 from dataprep.rendering import Renderer, load_template
+from dataprep.store.splits import shard_batches
 from dataprep.tables import CONVERSATIONS, conform
 
 GOOD = ["How do I boil an egg, in a few words?", "Put it into boiling water for eight minutes."]
@@ -36,7 +36,7 @@ def of_messages(
         CONVERSATIONS,
     )
     renderer = Renderer(load_template(template))
-    (batch,) = shard_batches(frame, renderer)
+    (batch,) = shard_batches(frame, renderer.batches(frame))
     found = FactsOf(renderer, tokenizer).batch(batch, "train")
     assert dict(found.schema) == SCHEMA
     return found.row(0, named=True)

@@ -88,7 +88,7 @@ def test_every_row_of_the_guanaco_test_split_comes_through_whole(real: Path, tmp
     """518 of 518, no character lost or moved, against a reading of the file that shares no code with ours."""
     file = real / "guanaco/openassistant_best_replies_eval.jsonl"
     outcome = build(Recipe(source=(str(file),), control_tokens="keep", gate="off"), tmp_path, "n", progress=Progress())
-    assert outcome.facts["fates"]["kept"] + outcome.facts["fates"]["rules"].get("exact_duplicate", 0) == 518
+    assert outcome.summary["fates"]["kept"] + outcome.summary["fates"]["rules"].get("exact_duplicate", 0) == 518
     from dataprep.store.shards import read_fates
 
     fates = {row["line"]: row for row in read_fates(outcome.path).to_dicts()}

@@ -205,7 +205,7 @@ def test_a_build_stops_where_the_two_ways_differ(tmp_path: Path, monkeypatch: py
 
 def test_a_build_says_what_the_check_warns_of(tmp_path: Path) -> None:
     recipe = recipe_with(tmp_path, "<|{{ m.role }}|>{{ c }}</s>")
-    notes = build(recipe, tmp_path, "n", dry_run=True, progress=Progress()).facts["notes"]
+    notes = build(recipe, tmp_path, "n", dry_run=True, progress=Progress()).summary["notes"]
     told = "<|assistant|> <|system|> <|user|> may be typed in a content: neither special tokens nor forbidden"
     assert f"The template own: {told}." in notes or f"The template own: {told.replace('<|system|> ', '')}." in notes
 

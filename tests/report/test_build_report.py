@@ -43,9 +43,9 @@ def test_personal_data_is_hidden_unless_it_is_requested(attacked: Outcome) -> No
 def test_the_report_shows_the_numbers_of_the_manifest(attacked: Outcome) -> None:
     text = report_of(attacked)
     assert attacked.version in text and "dataprep build --name n" in text
-    for rule in attacked.facts["fates"]["rules"]:
+    for rule in attacked.summary["fates"]["rules"]:
         assert rule in text
-    assert f"{attacked.facts['fates']['dropped']:,} were dropped" in text
+    assert f"{attacked.summary['fates']['dropped']:,} were dropped" in text
     assert text.count("<svg") == 4 and text.count(">Numbers<") == 3  # the fourth chart stands beside its table
     assert 'dir="auto">de</th>' in text and "</span>20</td>" in text and '<td class="n">100.0 %</td>' in text
     assert "http://" not in text.replace("http://www.w3.org/", "") and "https://" not in text

@@ -1,0 +1,91 @@
+"""Write the rendered conversations of a build as shards, one folder a split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Protocol
+
+import polars as pl
+import pyarrow as pa
+
+from dataprep.common.progress import Advance
+from dataprep.contract import SHARD_SCHEMA
+from dataprep.store.shards import ShardWriter, plain_array, write_dataset_dict
+
+Observer = Callable[[pa.RecordBatch, str], None]  # called with each batch of SHARD_SCHEMA and the name of its split
+
+
+class RenderedBatch(Protocol):
+    """Consecutive rendered conversations, from row `start` of a frame on."""
+
+    @property
+    def start(self) -> int: ...
+    @property
+    def text(self) -> pa.Array: ...
+    @property
+    def spans(self) -> pa.Array: ...
+    @property
+    def controls(self) -> pa.Array: ...
+
+
+def write_splits(
+    folder: Path,
+    splits: Mapping[str, pl.DataFrame],
+    render: Callable[[pl.DataFrame], Iterable[RenderedBatch]],
+    shard_bytes: int,
+    version: str,
+    advance: Advance,
+    observers: Sequence[Observer],
+) -> dict[str, Any]:
+    """Render and write all splits; each observer receives every batch as it is written.
+
+    Args:
+        folder: the build's temporary folder.
+        splits: CONVERSATIONS of each split.
+        render: renders a frame in batches, in order and without gaps.
+        shard_bytes: bound on the size of one shard.
+        version: the build's version, part of the fingerprints that datasets reads.
+        advance: called with the number of conversations written so far.
+        observers: collect what the gate and the report need, so that nothing is read again.
+
+    Returns:
+        `splits` of the manifest.
+    """
+    entries, written = {}, 0
+    for split, frame in splits.items():
+        writer = ShardWriter(folder, split, shard_bytes)
+        # closed explicitly: after an interrupt, the thread would otherwise run until the interpreter exits
+        with closing(_prefetched(shard_batches(frame, render(frame)))) as batches:
+            for batch in batches:
+                writer.write(batch)
+                for observe in observers:
+                    observe(batch, split)
+                written += batch.num_rows
+                advance(written)
+        entries[split] = writer.finish(f"{version}-{split}")
+    write_dataset_dict(folder, splits)
+    return entries
+
+
+def shard_batches(frame: pl.DataFrame, rendered: Iterable[RenderedBatch]) -> Iterator[pa.RecordBatch]:
+    """Join rendered batches with the other columns of `frame`: batches of SHARD_SCHEMA in the order of `frame`."""
+    for part in rendered:
+        rows = frame.slice(part.start, len(part.text))
+        columns = {"text": part.text, "spans": part.spans, "controls": part.controls}
+        arrays = [
+            columns[field.name].cast(field.type) if field.name in columns else plain_array(rows[field.name], field.type)
+            for field in SHARD_SCHEMA
+        ]
+        yield pa.RecordBatch.from_arrays(arrays, schema=SHARD_SCHEMA)
+
+
+def _prefetched(batches: Iterator[pa.RecordBatch]) -> Generator[pa.RecordBatch]:
+    """Yield `batches`, computing the next on a thread while the caller writes the last; both release the GIL."""
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, batches, None)
+        while (batch := following.result()) is not None:
+            following = pool.submit(next, batches, None)
+            yield batch
