@@ -1,4 +1,4 @@
-"""Fields of a subject that are worked out rather than written: code and queries are run, sums are done."""
+"""Computes fields of a subject that the fragments do not state: output of code, results of queries, sums."""
 
 import contextlib
 import io
@@ -7,7 +7,7 @@ import sqlite3
 from dice import Dice
 from problems import PROBLEMS, Fields, table
 
-ORDERS = [  # the little shop that the SQL answers are about; quarters, so that sums are exact in every SQLite
+ORDERS = [  # the example table of the SQL answers; prices in quarters, so that sums are exact in every SQLite
     (1, "Ada", "Oslo", "tea", 12.50),
     (2, "Ben", "Porto", "lamp", 64.00),
     (3, "Ada", "Oslo", "book", 18.50),
@@ -21,7 +21,7 @@ ORDERS = [  # the little shop that the SQL answers are about; quarters, so that 
 
 
 def complete(subject: Fields, dice: Dice) -> Fields:
-    """The subject with what can be computed from it added."""
+    """Return the subject with the fields that can be computed from it."""
     if "computed" in subject:
         return PROBLEMS[str(subject["computed"])](dice)
     if "price" in subject:
@@ -45,9 +45,9 @@ def _budget(price: list[int], days: int) -> Fields:
 
 
 def _examples(subject: Fields) -> Fields:
-    """Each call as the interactive shell would show it: the code of the answer is executed."""
+    """Execute the code of an answer and return each call as the interactive shell would show it."""
     names: dict[str, object] = {}
-    exec(str(subject["code"]), names)  # our own fragments, nothing from outside
+    exec(str(subject["code"]), names)  # code from our own fragments only
     shown = []
     for call in subject["calls"]:
         printed = io.StringIO()
@@ -59,9 +59,9 @@ def _examples(subject: Fields) -> Fields:
 
 
 def _query(sql: str) -> str:
-    """The result of a query on the shop, as a Markdown table."""
-    with contextlib.closing(sqlite3.connect(":memory:")) as shop:
-        shop.execute("CREATE TABLE orders (id, customer, city, item, amount)")
-        shop.executemany("INSERT INTO orders VALUES (?, ?, ?, ?, ?)", ORDERS)
-        cursor = shop.execute(sql)
+    """Return the result of a query on the table `orders` as a Markdown table."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        database.execute("CREATE TABLE orders (id, customer, city, item, amount)")
+        database.executemany("INSERT INTO orders VALUES (?, ?, ?, ?, ?)", ORDERS)
+        cursor = database.execute(sql)
         return table([column[0] for column in cursor.description], cursor.fetchall())

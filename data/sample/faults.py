@@ -1,7 +1,6 @@
-"""The faults that are planted into the sample, each into trees of its own, so that what a build drops can be counted.
+"""The faults that are planted into the sample, each in its own trees, so that the records that a build drops can be counted.
 
-`FAULTS` change a tree in place, `COPIES` add a tree that is made from another. The text of each entry is what the README
-says about it.
+`FAULTS` change a tree in place; `COPIES` add a tree made from another one. The README lists each entry with its text.
 """
 
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 
 from dice import Dice
 from trees import Message, Tree, best_path, messages, with_other_ids
-from variety import likeness, runs
+from variety import shingles, similarity
 
 TOKENS = ["<s>", "</s>", "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "<|im_start|>"]
 STATES = [
@@ -52,7 +51,7 @@ OPTIONAL = ["rank", "labels", "emojis", "review_count", "model_name", "synthetic
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault, how many trees get it, which trees can have it, and how it is planted (the number counts them)."""
+    """A fault: the number of trees that get it, which trees are suitable, and how it is planted (given a running number)."""
 
     name: str
     count: int
@@ -63,7 +62,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Copy:
-    """A tree that repeats another one; `copy` gives None if that tree does not lend itself to it."""
+    """A tree that repeats another one; `copy` returns None if that tree is not suitable."""
 
     name: str
     count: int
@@ -92,7 +91,7 @@ def _english_two_turns(tree: Tree) -> bool:
 
 
 def _mark(find: Callable[[Tree], Message], field: str, value: object) -> Callable[[Tree, int, Dice], None]:
-    """Plants a value into one field of the message that is found."""
+    """Return a function that sets one field of the message that `find` returns."""
 
     def plant(tree: Tree, number: int, dice: Dice) -> None:
         find(tree)[field] = value
@@ -122,7 +121,7 @@ def _prompt_only(tree: Tree, number: int, dice: Dice) -> None:
 
 
 def _control_token(tree: Tree, number: int, dice: Dice) -> None:
-    """Typed before or after a question, as if pasted from a rendered prompt, or named in an answer."""
+    """Insert a control token before or after a question, as if pasted from a rendered prompt, or into an answer."""
     token = TOKENS[number % len(TOKENS)]
     if number // len(TOKENS) == 2:
         _best(tree)["text"] += f"\n\nIf you see {token} at the end of this answer, the page has a bug."
@@ -132,8 +131,8 @@ def _control_token(tree: Tree, number: int, dice: Dice) -> None:
         tree["prompt"]["text"] = f"{token} {tree['prompt']['text']}"
 
 
-def _silent(text: str) -> Callable[[Tree, int, Dice], None]:
-    """A first answer or, every other time, a second question with nothing in it."""
+def _blanked(text: str) -> Callable[[Tree, int, Dice], None]:
+    """Return a function that replaces the first answer and the second question in turn by `text`."""
 
     def plant(tree: Tree, number: int, dice: Dice) -> None:
         best_path(tree)[1 + number % 2]["text"] = text
@@ -160,7 +159,7 @@ def _orphan_nowhere(tree: Tree, number: int, dice: Dice) -> None:
 
 
 def _within(run: str) -> Callable[[Tree, int, Dice], None]:
-    """Characters that do not belong there, between two words of the first answer."""
+    """Return a function that inserts unwanted characters between two words of the first answer."""
 
     def plant(tree: Tree, number: int, dice: Dice) -> None:
         words = _best(tree)["text"].split(" ")
@@ -173,7 +172,7 @@ def _within(run: str) -> Callable[[Tree, int, Dice], None]:
 
 
 def _second_thought(tree: Tree, number: int, dice: Dice) -> None:
-    """A prompter who replies to a prompter, between the second question and its answers."""
+    """Insert a prompter's reply to a prompter between the second question and its answers."""
     question = best_path(tree)[2]
     thought = deepcopy(question) | {
         "message_id": dice.identity(),
@@ -225,8 +224,8 @@ FAULTS = [
         _english,
         _control_token,
     ),
-    Fault("empty_turn", 6, "a turn of the best path has the empty text", _two_turns, _silent("")),
-    Fault("blank_turn", 6, "a turn of the best path has only white space", _two_turns, _silent(" \n\t\u00a0 ")),
+    Fault("empty_turn", 6, "a turn of the best path has the empty text", _two_turns, _blanked("")),
+    Fault("blank_turn", 6, "a turn of the best path has only white space", _two_turns, _blanked(" \n\t\u00a0 ")),
     Fault("missing_fields", 25, "no message has `" + "`, `".join(OPTIONAL) + "`", _any, _missing_fields),
     Fault("not_ready", 14, "`tree_state` is not `ready_for_export`; seven other states, twice each", _any, _not_ready),
     Fault(
@@ -250,43 +249,44 @@ FAULTS = [
 
 
 def _exact_copy(tree: Tree, number: int, dice: Dice) -> Tree | None:
-    """The same conversation with other ids and other capitals, white space or width of letters."""
+    """Return the same conversation with other ids and other case, white space or width of letters."""
     if not _english(tree) or not tree["prompt"]["text"].isascii():
         return None
     copy = with_other_ids(tree, dice)
-    changes = [_shouted, _spread, _wide]
+    changes = [_other_case, _other_white_space, _full_width]
     for message in messages(copy):
         message["text"] = changes[number % 3](message)
     return copy
 
 
-def _shouted(message: Message) -> str:
+def _other_case(message: Message) -> str:
     return message["text"].upper() if message["role"] == "prompter" else message["text"].lower()
 
 
-def _spread(message: Message) -> str:
+def _other_white_space(message: Message) -> str:
     return "  " + message["text"].replace(". ", ".  ").replace("\n\n", "\r\n\r\n") + "\n"
 
 
-def _wide(message: Message) -> str:
+def _full_width(message: Message) -> str:
     if message["role"] == "assistant":
         return message["text"]
     return "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in message["text"])
 
 
 def _near_copy(tree: Tree, number: int, dice: Dice) -> Tree | None:
-    """The same conversation with other ids and a few words exchanged, between 0.85 and 0.97 alike."""
+    """Return the same conversation with other ids and a few words replaced, at a similarity of 0.85 to 0.97."""
     copy = with_other_ids(tree, dice)
     left = 2 + number % 3
     for message in best_path(copy):
         if "```" not in message["text"]:
             message["text"], left = _reworded(message["text"], left)
-    alike = likeness(*(runs("\n".join(message["text"] for message in best_path(each))) for each in (tree, copy)))
-    return copy if left == 0 and 0.85 <= alike <= 0.97 and _english(tree) else None
+    texts = ("\n".join(message["text"] for message in best_path(each)) for each in (tree, copy))
+    measured = similarity(*map(shingles, texts))
+    return copy if left == 0 and 0.85 <= measured <= 0.97 and _english(tree) else None
 
 
 def _reworded(text: str, left: int) -> tuple[str, int]:
-    """The text with up to `left` of its words replaced by synonyms, and how many are left to replace."""
+    """Return the text with up to `left` words replaced by synonyms, and how many are left to replace."""
     words = text.split(" ")
     for place, word in enumerate(words):
         if word in SYNONYMS and left and all(words[near] for near in range(max(0, place - 4), place)):

@@ -1,6 +1,6 @@
-"""Problems with numbers, drawn and solved: each gives the question, the way, the answer, a check and a second problem.
+"""Draws and solves arithmetic problems: each has a question, the steps, the result, a check and a second problem.
 
-Everything is exact (whole numbers, fractions, decimals), so the answers are right and the same on every machine.
+All arithmetic is exact (integers, fractions, decimals), so the answers are correct and the same on every machine.
 """
 
 from collections import Counter
@@ -16,20 +16,20 @@ Fields = dict[str, str | list[str]]
 
 
 def table(names: list[str], rows: list[tuple]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = [names, ["---"] * len(names), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def money(amount: Fraction | int) -> str:
-    """An amount with two decimals, rounded half up."""
+    """Return an amount with two decimals, rounded half up."""
     fraction = Fraction(amount)
     exact = Decimal(fraction.numerator) / Decimal(fraction.denominator)
     return str(exact.quantize(Decimal("0.01"), ROUND_HALF_UP))
 
 
 def short(amount: Fraction | int) -> str:
-    """A number with at most two decimals, without trailing zeros."""
+    """Return a number with at most two decimals, without trailing zeros."""
     return money(amount).rstrip("0").rstrip(".")
 
 
@@ -531,7 +531,7 @@ def _series(dice: Dice) -> Fields:
 
 
 def _numbers(dice: Dice) -> Fields:
-    """A discount in round numbers, for the languages that say the rest themselves."""
+    """Return the numbers of a discount, for languages whose fragments have the sentences."""
     price, percent = dice.between(2, 15) * 100, dice.pick([5, 10, 12, 15, 20, 25, 30, 35, 40])
     saving = price * percent // 100
     numbers = {"price": price, "percent": percent, "rest": 100 - percent, "saving": saving, "final": price - saving}

@@ -1,12 +1,12 @@
-"""Turns fragments into conversations: templates, filled without saying the same thing twice.
+"""Turns fragments into conversations by filling templates, without repeating a phrase while another is left.
 
-A topic (fragments/*.toml) has `subjects` (a dish, a city, a theorem: facts in fields), `slots` (phrases that any of its
+A topic (fragments/*.toml) has `subjects` (a dish, a city, a theorem, with facts in fields), `slots` (phrases that all its
 subjects can use), and `opening` and `follow` turns, each with templates to `ask` and to answer well (`best`), fairly
 (`fair`) or poorly (`weak`). Slots that are `fixed` have one value in the whole conversation. A template may hold
 
-    {{field}}            one value of a field or slot, not yet used in this conversation if possible
+    {{field}}            a value of a field or slot, if possible one that this conversation has not used
     {{Field}}            the same with a capital first letter
-    {{this|that}}        one of these words
+    {{this|that}}        one of the words
     {{bullets tips 3}}   three values (all, without a number) as a list; also `numbered`, `rows` of a table,
                          `headings` (### Step 1), `sentences` and `comma` (a, b and c)
 """
@@ -21,9 +21,9 @@ from dice import Dice
 
 FRAGMENTS = Path(__file__).parent / "fragments"
 PLACEHOLDER = re.compile(r"\{\{(.+?)\}\}")
-TURNS = {1: 34, 2: 30, 3: 20, 4: 11, 5: 5}  # how long a conversation is, in weights
+TURNS = {1: 34, 2: 30, 3: 20, 4: 11, 5: 5}  # number of turns of a conversation: its weight
 LONGEST = 6  # turns
-ANSWERS = {1: 40, 2: 32, 3: 28}  # how many answers a question gets, in weights
+ANSWERS = {1: 40, 2: 32, 3: 28}  # number of answers to a question: its weight
 WITHOUT_SPACES = ("zh", "ja")
 
 Fields = dict[str, str | list[str]]
@@ -39,7 +39,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Conversation:
-    """The turns of a best path, and a polite turn that may be said on another branch (`aside`)."""
+    """The turns of a best path, and a polite turn that another branch may use (`aside`)."""
 
     topic: str
     lang: str
@@ -47,13 +47,13 @@ class Conversation:
     aside: Turn
 
     def text(self) -> str:
-        """The best path as one text."""
+        """Return the best path as one text."""
         return "\n".join(text for turn in self.turns for text in (turn.ask, turn.answers[0]))
 
 
 @dataclass(frozen=True)
 class Topic:
-    """A file of fragments, with the phrases that every topic of its language shares."""
+    """A file of fragments, with the phrases that all topics in its language share."""
 
     name: str
     lang: str
@@ -67,23 +67,23 @@ class Topic:
 
 @dataclass
 class Speaker:
-    """Fills templates with the fields of one subject and remembers what was said."""
+    """Fills templates with the fields of one subject and remembers which values were used."""
 
     dice: Dice
     fields: Fields
     glue: str = " "
-    said: dict[str, set[int]] = field(default_factory=dict)
+    used: dict[str, set[int]] = field(default_factory=dict)
 
     def say(self, template: str) -> str:
-        """The template with every placeholder filled, and those in what was filled in."""
+        """Return the template with every placeholder filled, including placeholders in the values."""
         while PLACEHOLDER.search(template):
             template = PLACEHOLDER.sub(lambda match: self._fill(match[1]), template)
         return template.strip()
 
     def forked(self) -> "Speaker":
-        """A speaker with the same memory whose words are soon forgotten: for answers off the best path."""
-        said = {name: set(places) for name, places in self.said.items()}
-        return Speaker(self.dice, self.fields, self.glue, said)
+        """Return a speaker with a copy of the memory, for answers off the best path."""
+        used = {name: set(places) for name, places in self.used.items()}
+        return Speaker(self.dice, self.fields, self.glue, used)
 
     def _fill(self, words: str) -> str:
         if "|" in words:
@@ -112,20 +112,20 @@ class Speaker:
         raise ValueError(f"Unknown list shape {shape!r}.")
 
     def _take(self, name: str, count: int) -> list[str]:
-        """Values of a field in the order of the file, those not yet said first."""
+        """Return values of a field in the order of the file; unused values are preferred."""
         values = self.fields[name]
         if isinstance(values, str):
             return [values]
-        said = self.said.setdefault(name, set())
-        fresh = self.dice.shuffled([place for place in range(len(values)) if place not in said])
-        stale = self.dice.shuffled(sorted(said))
-        chosen = sorted((fresh + stale)[:count])
-        said.update(chosen)
+        used = self.used.setdefault(name, set())
+        unused = self.dice.shuffled([place for place in range(len(values)) if place not in used])
+        repeated = self.dice.shuffled(sorted(used))
+        chosen = sorted((unused + repeated)[:count])
+        used.update(chosen)
         return [values[place] for place in chosen]
 
 
 def read_topics() -> list[Topic]:
-    """Every topic of the fragments folder, in the order of the file names."""
+    """Return every topic of the folder of fragments, in the order of the file names."""
     common = tomllib.loads((FRAGMENTS / "common.toml").read_text("utf-8"))
     paths = sorted(path for path in FRAGMENTS.glob("*.toml") if path.name != "common.toml")
     return [_read_topic(path, common) for path in paths]
@@ -147,7 +147,7 @@ def _read_topic(path: Path, common: dict) -> Topic:
 
 
 def converse(topic: Topic, number: int, seed: object) -> Conversation:
-    """Conversation `number` of a topic: its subjects take turns, so all of them are met."""
+    """Return conversation `number` of a topic; its subjects are used in turn."""
     dice = Dice(seed, topic.name, number)
     subject = computed.complete(topic.subjects[number % len(topic.subjects)], dice)
     fixed = {name: dice.pick(topic.slots[name]) for name in topic.fixed}
@@ -164,7 +164,7 @@ def converse(topic: Topic, number: int, seed: object) -> Conversation:
 
 
 def joined(first: Conversation, second: Conversation, byway: str) -> Conversation:
-    """Two conversations as one, with a few words (`byway`) that lead from the first to the second."""
+    """Return two conversations as one, joined by a transition (`byway`)."""
     opening, *rest = second.turns
     glue = "" if first.lang in WITHOUT_SPACES else " "
     turns = [*first.turns, Turn(f"{byway}{glue}{opening.ask}", opening.answers), *rest]
@@ -172,7 +172,7 @@ def joined(first: Conversation, second: Conversation, byway: str) -> Conversatio
 
 
 def _possible(turns: list[dict], fields: Fields) -> list[dict]:
-    """The turns whose fields this subject has."""
+    """Return the turns whose fields this subject has."""
     return [turn for turn in turns if all(name in fields for name in turn.get("needs", []))]
 
 

@@ -1,7 +1,7 @@
-"""Conversation trees in the nested export format of OpenAssistant, grown from conversations.
+"""Conversation trees in OpenAssistant's nested export format, grown from conversations.
 
-A tree is `{message_tree_id, tree_state, prompt}`; a message holds its replies, assistants' replies in the order of their
-rank. Every message is `synthetic` and was made by the model named below, which is this script.
+A tree is `{message_tree_id, tree_state, prompt}`. A message holds its replies; assistants' replies are ordered by rank.
+Every message is marked `synthetic`, and its model is `MODEL`, which stands for this script.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ EMOJIS = {"+1": 6, "-1": 1, "_skip_reply": 2, "_skip_ranking": 1, "_skip_labelin
 
 
 def grow(conversation: Conversation, seed: object) -> Tree:
-    """The tree of a conversation, with its other answers and at times a second branch."""
+    """Return the tree of a conversation, with its alternative answers and sometimes a second branch."""
     dice = Dice(seed, "tree")
     root = _question(conversation, 0, None, dice)
     _branch(root, conversation, dice)
@@ -36,7 +36,7 @@ def grow(conversation: Conversation, seed: object) -> Tree:
 
 
 def _question(conversation: Conversation, place: int, parent: Message | None, dice: Dice) -> Message:
-    """Turn number `place` and, below its best answer, the turns after it."""
+    """Return turn number `place` with the following turns below its best answer."""
     question = _turn(conversation.turns[place], conversation.lang, parent, dice)
     if place + 1 < len(conversation.turns):
         best = question["replies"][0]
@@ -45,7 +45,7 @@ def _question(conversation: Conversation, place: int, parent: Message | None, di
 
 
 def _turn(turn: Turn, lang: str, parent: Message | None, dice: Dice) -> Message:
-    """A question with all its answers."""
+    """Return a question with all its answers."""
     question = _message(turn.ask, "prompter", lang, parent, dice)
     for rank, text in enumerate(turn.answers):
         answer = _message(text, "assistant", lang, question, dice, rank / 2)
@@ -55,7 +55,7 @@ def _turn(turn: Turn, lang: str, parent: Message | None, dice: Dice) -> Message:
 
 
 def _branch(root: Message, conversation: Conversation, dice: Dice) -> None:
-    """Some people answer elsewhere: below a second answer, or beside a question that was asked already."""
+    """Sometimes add a second branch: below another answer, or beside the next question."""
     parent = root["replies"][-1] if dice.chance(0.5) else root["replies"][0]
     if dice.chance(0.2):
         parent["replies"].append(_turn(conversation.aside, conversation.lang, parent, dice))
@@ -83,7 +83,7 @@ def _message(text: str, role: str, lang: str, parent: Message | None, dice: Dice
 
 
 def _labels(role: str, count: int, badness: float, dice: Dice) -> dict[str, dict[str, float]]:
-    """What `count` reviewers said: flags are mostly 0, and scales are means of five steps."""
+    """Return labels as `count` reviewers would give them: flags are mostly 0, scales are means of five steps."""
     labels = {flag: {"value": 1 / count if dice.chance(0.01) else 0.0, "count": count} for flag in FLAGS}
     if role == "assistant":
         fails = dice.chance(0.5 * badness * badness)
@@ -97,7 +97,7 @@ def _labels(role: str, count: int, badness: float, dice: Dice) -> dict[str, dict
 
 
 def messages(tree: Tree) -> Iterator[Message]:
-    """Every message of a tree, a parent before its replies."""
+    """Yield every message of a tree, a parent before its replies."""
     waiting = [tree["prompt"]]
     while waiting:
         message = waiting.pop()
@@ -106,7 +106,7 @@ def messages(tree: Tree) -> Iterator[Message]:
 
 
 def best_path(tree: Tree) -> list[Message]:
-    """From the root always on to the first reply."""
+    """Return the path from the root that always takes the first reply."""
     path = [tree["prompt"]]
     while path[-1]["replies"]:
         path.append(path[-1]["replies"][0])
@@ -114,7 +114,7 @@ def best_path(tree: Tree) -> list[Message]:
 
 
 def with_other_ids(tree: Tree, dice: Dice) -> Tree:
-    """A copy whose messages have identifiers of their own."""
+    """Return a copy whose messages have new identifiers."""
     copy = deepcopy(tree)
     for message in messages(copy):
         message["message_id"] = dice.identity()

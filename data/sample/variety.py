@@ -1,46 +1,45 @@
-"""How alike two texts are, and conversations that are drawn again until they differ."""
+"""Measures how similar texts are, and draws conversations again until they differ enough."""
 
 from collections.abc import Iterator
 
 from dice import Dice
 from speech import Conversation, Topic, converse, joined
 
-RUN = 5  # words, or characters where there are hardly any spaces
-TOO_MUCH_ALIKE = 0.6
+SHINGLE = 5  # words, or characters in languages without spaces
+TOO_SIMILAR = 0.6
 DRAWS = 20
 
+Shingles = frozenset[tuple[str, ...]]
 
-Runs = frozenset[tuple[str, ...]]
 
-
-def runs(text: str) -> Runs:
-    """All runs of five words of a text, or of five characters if it is written without spaces."""
+def shingles(text: str) -> Shingles:
+    """Return all sequences of five words of a text, or of five characters if it is written without spaces."""
     words = text.lower().split()
     units = words if len(text) < 12 * len(words) else list(text)
-    return frozenset(tuple(units[place : place + RUN]) for place in range(max(1, len(units) - RUN + 1)))
+    return frozenset(tuple(units[place : place + SHINGLE]) for place in range(max(1, len(units) - SHINGLE + 1)))
 
 
-def likeness(first: Runs, second: Runs) -> float:
-    """The Jaccard similarity of the runs of two texts, from 0 to 1."""
+def similarity(first: Shingles, second: Shingles) -> float:
+    """Return the Jaccard similarity of the shingles of two texts, from 0 to 1."""
     common = len(first & second)
     return common / (len(first) + len(second) - common)
 
 
 def conversations(topics: list[Topic], seed: object) -> Iterator[Conversation]:
-    """All conversations of all topics; one in ten goes on to another topic of its language."""
+    """Yield all conversations of all topics; one in ten continues with another topic in the same language."""
     for topic in topics:
-        told: list[Runs] = []
+        earlier: list[Shingles] = []
         for number in range(topic.trees):
             for draw in range(DRAWS):
-                conversation = _wandering(topic, topics, number, f"{seed}/{draw}")
-                said = runs(conversation.text())
-                if all(likeness(said, earlier) < TOO_MUCH_ALIKE for earlier in told):
+                conversation = _draw(topic, topics, number, f"{seed}/{draw}")
+                own = shingles(conversation.text())
+                if all(similarity(own, other) < TOO_SIMILAR for other in earlier):
                     break
-            told.append(said)
+            earlier.append(own)
             yield conversation
 
 
-def _wandering(topic: Topic, topics: list[Topic], number: int, seed: object) -> Conversation:
+def _draw(topic: Topic, topics: list[Topic], number: int, seed: object) -> Conversation:
     conversation = converse(topic, number, seed)
     dice = Dice(seed, topic.name, number, "wander")
     if dice.chance(0.9):
