@@ -6,7 +6,7 @@ import polars as pl
 
 from dataprep.curate.ledger import check_messages
 from dataprep.curate.threads import Policy, choose_threads
-from dataprep.tables import StageResult
+from dataprep.tables import StageResult, concat_conversations
 
 
 def to_conversations(messages: pl.DataFrame, conversations: pl.DataFrame, policy: Policy) -> StageResult[None]:
@@ -27,7 +27,9 @@ def to_conversations(messages: pl.DataFrame, conversations: pl.DataFrame, policy
         return StageResult(_numbered(conversations))
     threads, fates, *_ = choose_threads(messages, policy)
     check_messages(messages, threads, fates)
-    return StageResult(_numbered(pl.concat([threads, conversations]).sort("file", "line", maintain_order=True)), fates)
+    return StageResult(
+        _numbered(concat_conversations([threads, conversations]).sort("file", "line", maintain_order=True)), fates
+    )
 
 
 def _numbered(conversations: pl.DataFrame) -> pl.DataFrame:
