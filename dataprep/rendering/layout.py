@@ -1,7 +1,8 @@
-"""A rendered conversation in pieces: what the template wrote, and what stood in the messages.
+"""The layout of a rendered conversation: constants that the template wrote, and slots that hold the messages' contents.
 
-Both ways of running a template (`symbols`: once a shape; `traces`: once a row) end in the same list of parts; here
-they become a `Layout`, in which `places` finds what is trained and which tokens are the template's own.
+Both ways of running a template (`symbols`, once for each shape of conversation, and `taint`, once for each row) produce
+a flat list of parts. This module turns that list into a `Layout`, in which `spans` finds what is trained and which
+special tokens the template itself wrote.
 """
 
 from __future__ import annotations
@@ -10,44 +11,46 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 
-Position = tuple[int, int]  # a piece, and code points into it; (k, length of piece k) is the same place as (k + 1, 0)
+# An index into Layout.pieces, and code points into that piece; (k, length of piece k) is the same place as (k + 1, 0).
+Position = tuple[int, int]
 
 
-class Kind(IntEnum):
-    """What there is to strip of a content: part of a conversation's shape."""
+class ContentKind(IntEnum):
+    """Which white space a content has to strip; part of a conversation's shape."""
 
     NORMAL = 0
     BLANK = 1  # white space only
     EMPTY = 2
-    MISSING = 3  # null, or of a message without a role
+    MISSING = 3  # null, or the content of a message without a role
 
 
 class Mark(Enum):
-    """The borders of a `{% generation %}` block."""
+    """The start or the end of a `{% generation %}` block."""
 
     START = "start"
     END = "end"
 
 
-LEFT, RIGHT = 1, 2  # bits of Slot.cut
+LEFT, RIGHT = 1, 2  # bits of Slot.strip_sides
+UNKNOWN_ORIGIN = -1  # Slot.ordinal of text whose author is unknown
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A place where (part of) a message's content stands.
+    """A place that holds a message's content, or a part of it.
 
-    `ordinal` counts the messages from 0 (-1: of unknown origin); `cut` says on which sides white space is stripped;
-    `length` is in code points where it is known, that is, row by row.
+    `ordinal` is the message's index in the conversation, or `UNKNOWN_ORIGIN`; `strip_sides` says on which sides white
+    space is stripped; `length` is in code points and is set only where the content is known (row by row).
     """
 
     ordinal: int
-    kind: Kind = Kind.NORMAL
-    cut: int = 0
+    kind: ContentKind = ContentKind.NORMAL
+    strip_sides: int = 0
     length: int = 0
 
     @property
-    def empty(self) -> bool:
-        return self.kind is Kind.EMPTY or (self.kind is Kind.BLANK and self.cut != 0)
+    def is_empty(self) -> bool:
+        return self.kind is ContentKind.EMPTY or (self.kind is ContentKind.BLANK and self.strip_sides != 0)
 
 
 Part = str | Slot | Mark
@@ -55,9 +58,10 @@ Part = str | Slot | Mark
 
 @dataclass(frozen=True)
 class Layout:
-    """`pieces`: constants and non-empty slots, no two constants side by side.
+    """A rendered conversation in pieces.
 
-    `slots` has every slot's ordinal, start and end, empty ones too; `marks` the borders of generation blocks.
+    `pieces` holds constants and non-empty slots, never two constants in a row. `slots` holds the ordinal, start and end
+    of every slot, including empty ones. `marks` holds the borders of the generation blocks.
     """
 
     pieces: tuple[str | Slot, ...]
@@ -69,30 +73,36 @@ class Layout:
         return len(self.pieces), 0
 
     def constant(self, start: Position, end: Position) -> str:
-        """What the template wrote between two places, the second being no later than the next slot's start."""
+        """The template's text between two positions; `end` must not lie behind the start of the next slot."""
         piece = self.pieces[start[0]] if start < end else ""
         if not isinstance(piece, str):
             return ""
         return piece[start[1] : end[1] if start[0] == end[0] else None]
 
-    def before(self, slot: int) -> Position:
-        """Where the constant before the slot of that index begins."""
-        return self.slots[slot - 1][2] if slot else (0, 0)
+    def start_of_constant_before(self, slot_index: int) -> Position:
+        """Where the constant before a slot starts."""
+        return self.slots[slot_index - 1][2] if slot_index else (0, 0)
 
-    def after(self, slot: int) -> Position:
-        """Where the constant after the slot of that index ends."""
-        return self.slots[slot + 1][1] if slot + 1 < len(self.slots) else self.end
+    def end_of_constant_after(self, slot_index: int) -> Position:
+        """Where the constant after a slot ends."""
+        return self.slots[slot_index + 1][1] if slot_index + 1 < len(self.slots) else self.end
+
+    def constants(self) -> list[str]:
+        """The template's text before, between and after the slots: one more entry than there are slots."""
+        borders = [(0, 0), *(end for _, _, end in self.slots)]
+        starts = [*(start for _, start, _ in self.slots), self.end]
+        return [self.constant(start, end) for start, end in zip(borders, starts, strict=True)]
 
 
-def lay_out(parts: Iterable[Part]) -> Layout:
-    """The layout of `parts`."""
+def build_layout(parts: Iterable[Part]) -> Layout:
+    """Combine the parts that a template wrote, in order, into a layout."""
     pieces: list[str | Slot] = []
     slots: list[tuple[int, Position, Position]] = []
     marks: list[tuple[Mark, Position]] = []
-    constant: list[str] = []  # of the piece that is being written
+    constant: list[str] = []  # the texts of the piece in progress
     length = 0
 
-    def close() -> None:
+    def close_constant() -> None:
         nonlocal length
         if length:
             pieces.append("".join(constant))
@@ -105,11 +115,11 @@ def lay_out(parts: Iterable[Part]) -> Layout:
             length += len(part)
         elif isinstance(part, Mark):
             marks.append((part, (len(pieces), length)))
-        elif part.empty:
+        elif part.is_empty:
             slots.append((part.ordinal, (len(pieces), length), (len(pieces), length)))
         else:
-            close()
+            close_constant()
             slots.append((part.ordinal, (len(pieces), 0), (len(pieces) + 1, 0)))
             pieces.append(part)
-    close()
+    close_constant()
     return Layout(tuple(pieces), tuple(slots), tuple(marks))

@@ -1,8 +1,8 @@
-"""Plans: how every conversation of a shape is put together, found once and proved before use.
+"""Plans: how all conversations of a shape are rendered, derived once per shape and proven before use.
 
-The shape of a conversation is the sequence of its roles, with whether each content is normal, blank or empty. For a
-shape there is a `Plan` (the same pieces in the same order whatever the words), a `Refusal` (the template raises, or
-its answers cannot be trained on), or `RowByRow` (the template looks into the contents).
+The shape of a conversation is the sequence of its roles, each with the kind of its content (normal, blank or empty).
+Each shape has one strategy: a `Plan` (the same pieces in the same order for every content), a `Refusal` (the template
+raises an error, or the answers cannot be trained), or `RowByRow` (the template inspects contents).
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from itertools import islice
 import jinja2
 
 from dataprep.common.errors import TemplateError
-from dataprep.rendering.layout import LEFT, RIGHT, Kind, Layout, Slot
-from dataprep.rendering.places import Places, find_places
+from dataprep.rendering.layout import LEFT, RIGHT, ContentKind, Layout, Slot
 from dataprep.rendering.rows import render_row
-from dataprep.rendering.symbols import LooksInside, Shape, run_symbolically
-from dataprep.rendering.template import Template, context, refusal, render
+from dataprep.rendering.spans import AnnotatedLayout, annotate
+from dataprep.rendering.symbols import ContentInspected, Shape, render_symbolically
+from dataprep.rendering.template import Template, render, rendering_error, template_variables
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Pieces, spans and controls of every conversation of a shape."""
+    """The pieces, spans and controls of every conversation of a shape."""
 
-    places: Places
+    annotated: AnnotatedLayout
 
     def text(self, contents: list[str]) -> str:
-        """The text of one conversation, for proofs; `columns` does the same for all of them at once."""
+        """The text of one conversation, for proofs; `columns` assembles the texts of whole batches."""
         return "".join(
-            cut(contents[piece.ordinal], piece.cut) if isinstance(piece, Slot) else piece
-            for piece in self.places.layout.pieces
+            strip_content(contents[piece.ordinal], piece.strip_sides) if isinstance(piece, Slot) else piece
+            for piece in self.annotated.layout.pieces
         )
 
 
@@ -44,100 +44,106 @@ class Refusal:
 
 @dataclass(frozen=True)
 class RowByRow:
-    """Each conversation has to go through Jinja by itself; `why` completes 'the template …'."""
+    """Each conversation has to be rendered by itself; `reason` completes 'the template …'."""
 
-    why: str
-
-
-Way = Plan | Refusal | RowByRow
+    reason: str
 
 
-def cut(content: str, sides: int) -> str:
-    """`content` without white space, as `str.strip` knows it, on those sides."""
+RenderStrategy = Plan | Refusal | RowByRow
+
+
+def strip_content(content: str, sides: int) -> str:
+    """Strip white space, as `str.strip` defines it, on the given sides."""
     content = content.lstrip() if sides & LEFT else content
     return content.rstrip() if sides & RIGHT else content
 
 
 class Planner:
-    """Finds and proves the ways of a template's shapes, each once."""
+    """Derives the strategy of each shape of a template, once."""
 
     def __init__(self, template: Template) -> None:
         self.template = template
-        self._ways: dict[Shape, Way] = {}
-        self._layouts: dict[tuple[Shape, bool], Layout] = {}  # of parts: most are shared between shapes
+        self._strategies: dict[Shape, RenderStrategy] = {}
+        self._layouts: dict[tuple[Shape, bool], Layout] = {}  # of parts of shapes, most of which shapes share
 
-    def way(self, shape: Shape) -> Way:
+    def strategy(self, shape: Shape) -> RenderStrategy:
         """How conversations of `shape` are rendered."""
-        if shape not in self._ways:
-            self._ways[shape] = self._find(shape)
-        return self._ways[shape]
+        if shape not in self._strategies:
+            self._strategies[shape] = self._derive(shape)
+        return self._strategies[shape]
 
-    def _find(self, shape: Shape) -> Way:
-        flaw = _flaw(self.template, shape)
-        if flaw:
-            return Refusal(flaw)
-        found: Plan | Refusal
+    def _derive(self, shape: Shape) -> RenderStrategy:
+        problem = _problem(self.template, shape)
+        if problem:
+            return Refusal(problem)
+        strategy: Plan | Refusal
         try:
-            found = Plan(
-                find_places(
+            strategy = Plan(
+                annotate(
                     self.template,
                     [role for role, _ in shape],
-                    lambda which, ask: self._run(tuple(shape[at] for at in which), ask),
+                    lambda indices, prompt: self._layout(tuple(shape[index] for index in indices), prompt),
                 )
             )
-        except LooksInside as look:
-            return RowByRow(str(look))
-        except TemplateError as fault:
-            found = Refusal(str(fault))
-        except jinja2.TemplateError as fault:
-            found = Refusal(str(refusal(self.template, fault)))
-        except Exception as fault:  # a symbol went where only a string can go
-            return RowByRow(f"does something with a content that is only known for text ({fault})")
-        agreed = (
-            _proved(self.template, shape, found) if isinstance(found, Plan) else _refused(self.template, shape, found)
+        except ContentInspected as inspection:
+            return RowByRow(str(inspection))
+        except TemplateError as error:
+            strategy = Refusal(str(error))
+        except jinja2.TemplateError as error:
+            strategy = Refusal(str(rendering_error(self.template, error)))
+        except Exception as error:  # the template passed a symbol to an operation that only takes strings
+            return RowByRow(f"uses an operation on a content that is only defined for text ({error})")
+        proven = (
+            _plan_holds(self.template, shape, strategy)
+            if isinstance(strategy, Plan)
+            else _refusal_holds(self.template, shape, strategy)
         )
-        return found if agreed else RowByRow("gives another text for unusual contents than its plan")
+        return strategy if proven else RowByRow("renders unusual contents differently from its plan")
 
-    def _run(self, shape: Shape, ask: bool) -> Layout:
-        key = (shape, ask)
+    def _layout(self, shape: Shape, add_generation_prompt: bool) -> Layout:
+        key = (shape, add_generation_prompt)
         if key not in self._layouts:
-            self._layouts[key] = run_symbolically(self.template.source, shape, context(self.template.variables, ask))
+            variables = template_variables(self.template.variables, add_generation_prompt)
+            self._layouts[key] = render_symbolically(self.template.source, shape, variables)
         return self._layouts[key]
 
 
-def _proved(template: Template, shape: Shape, plan: Plan) -> bool:
+def _plan_holds(template: Template, shape: Shape, plan: Plan) -> bool:
     """Whether plain Jinja gives the plan's text for the most awkward contents of the shape."""
     try:
-        return all(render(template, _messages(shape, words)) == plan.text(words) for words in trials(template, shape))
+        return all(
+            render(template, _messages(shape, contents)) == plan.text(contents)
+            for contents in trial_contents(template, shape)
+        )
     except TemplateError:
         return False
 
 
-def _refused(template: Template, shape: Shape, refusal: Refusal) -> bool:
-    """Whether such conversations are refused row by row, too, and with the same words."""
-    for words in islice(trials(template, shape), 3):
+def _refusal_holds(template: Template, shape: Shape, refusal: Refusal) -> bool:
+    """Whether row-by-row rendering refuses such conversations, too, and with the same message."""
+    for contents in islice(trial_contents(template, shape), 3):
         try:
-            render_row(template, _messages(shape, words))
+            render_row(template, _messages(shape, contents))
             return False
-        except TemplateError as fault:
-            if str(fault) != refusal.detail:
+        except TemplateError as error:
+            if str(error) != refusal.detail:
                 return False
     return True
 
 
-def _messages(shape: Shape, words: list[str]) -> list[dict[str, str]]:
-    return [{"role": role, "content": text} for (role, _), text in zip(shape, words, strict=True)]
+def _messages(shape: Shape, contents: list[str]) -> list[dict[str, str]]:
+    return [{"role": role, "content": content} for (role, _), content in zip(shape, contents, strict=True)]
 
 
-def _flaw(template: Template, shape: Shape) -> str | None:
-    """What makes a shape unusable whatever the template."""
+def _problem(template: Template, shape: Shape) -> str | None:
+    """The problem that makes a shape unusable with any template."""
     if not shape:
         return "The conversation has no messages."
-    for place, (role, kind) in enumerate(shape, start=1):
-        if kind is Kind.MISSING:
-            return f"Message {place} has no role or no content."
+    for number, (role, kind) in enumerate(shape, start=1):
+        if kind is ContentKind.MISSING:
+            return f"Message {number} has no role or no content."
         if template.special_pattern.search(role):
-            return f"The role {role!r} of message {place} holds a special token of the template {template.name}."
+            return f"The role {role!r} of message {number} contains a special token of the template {template.name}."
     return None
 
 
@@ -156,22 +162,22 @@ _NORMAL = (
 _BLANK = (" ", "\n", "\x1c\u2003\x85\t \u3000", "\r\n\r\n")
 
 
-_MESSAGES = 64  # of all trials of a shape together; a longer one is tried once
+_MAX_TRIAL_MESSAGES = 64  # in all trials of a shape together; a longer shape is tried once
 
 
-def trials(template: Template, shape: Shape) -> Iterator[list[str]]:
-    """Awkward contents of a shape.
+def trial_contents(template: Template, shape: Shape) -> Iterator[list[str]]:
+    """Awkward contents with which a strategy for the shape is tested.
 
-    In up to five messages each of them meets each content, in longer shapes each role does: they alternate, and the
-    number of contents is odd.
+    In shapes of up to five messages each message gets each content. In longer ones each role does, because roles
+    alternate and the number of contents is odd.
     """
     own = "".join(template.forbidden_in_content)
     normal = (*_NORMAL, f" {own} ", f"{own}x{own}")
-    for trial in range(min(len(normal), max(1, _MESSAGES // max(1, len(shape))))):
-        yield [_content(kind, trial + place, normal) for place, (_, kind) in enumerate(shape)]
+    for trial in range(min(len(normal), max(1, _MAX_TRIAL_MESSAGES // max(1, len(shape))))):
+        yield [_trial_content(kind, trial + position, normal) for position, (_, kind) in enumerate(shape)]
 
 
-def _content(kind: Kind, number: int, normal: tuple[str, ...]) -> str:
-    if kind is Kind.EMPTY:
+def _trial_content(kind: ContentKind, number: int, normal: tuple[str, ...]) -> str:
+    if kind is ContentKind.EMPTY:
         return ""
-    return _BLANK[number // 2 % len(_BLANK)] if kind is Kind.BLANK else normal[number % len(normal)]
+    return _BLANK[number // 2 % len(_BLANK)] if kind is ContentKind.BLANK else normal[number % len(normal)]

@@ -1,71 +1,86 @@
-"""What a template does with the plainest conversations: does it end its answers, can it be trained on, and how fast."""
+"""Probes a template with the simplest conversations: does it end its answers, can it be trained with, how is it rendered?"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dataprep.common.errors import TemplateError
-from dataprep.rendering.layout import Kind
-from dataprep.rendering.places import end_in, first_token
+from dataprep.rendering.layout import ContentKind
 from dataprep.rendering.plan import Planner, Refusal, RowByRow
-from dataprep.rendering.rows import render_row, trace
+from dataprep.rendering.rows import annotate_row, render_row
 from dataprep.rendering.sandbox import asks_for_the_date
+from dataprep.rendering.spans import find_end_token, first_special_token
 from dataprep.rendering.symbols import Shape
-from dataprep.rendering.taint import run_traced
-from dataprep.rendering.template import Template, context, refusal, render
+from dataprep.rendering.taint import render_tainted
+from dataprep.rendering.template import Template, render, rendering_error, template_variables
 from dataprep.tables import ASSISTANT, SYSTEM, USER
 
-_WORDS = {SYSTEM: "a system text", USER: "a question", ASSISTANT: "an answer"}
-_PLAIN = ((USER, ASSISTANT), (USER, ASSISTANT, USER, ASSISTANT))
+_CONTENTS = {SYSTEM: "a system text", USER: "a question", ASSISTANT: "an answer"}
+_ONE_TURN, _TWO_TURNS = (USER, ASSISTANT), (USER, ASSISTANT, USER, ASSISTANT)
 
 
 def _conversation(roles: Sequence[str]) -> list[dict[str, str]]:
-    return [{"role": role, "content": f"{_WORDS[role]} {place}"} for place, role in enumerate(roles)]
+    return [{"role": role, "content": f"{_CONTENTS[role]} {index}"} for index, role in enumerate(roles)]
 
 
-def ending(template: Template) -> str:
-    """What the template writes after the answer of a plain conversation.
+def text_around_contents(template: Template, messages: Sequence[dict[str, str]]) -> list[str]:
+    """The template's own text before, between and after the contents of one conversation.
 
     Raises:
-        TemplateError: it refuses such a conversation, or writes no answer.
+        TemplateError: the template refuses the conversation.
     """
+    variables = template_variables(template.variables, add_generation_prompt=False)
     try:
-        _, layout = run_traced(template.source, _conversation(_PLAIN[0]), context(template.variables, False))
-    except Exception as fault:
-        raise refusal(template, fault) from None
-    answers = [at for at, (owner, _, _) in enumerate(layout.slots) if owner == 1]
-    if not answers:
+        _, layout = render_tainted(template.source, messages, variables)
+    except Exception as error:
+        raise rendering_error(template, error) from None
+    return layout.constants()
+
+
+def answer_ending(template: Template) -> str:
+    """The text that the template writes after the answer of the simplest conversation.
+
+    Raises:
+        TemplateError: it refuses that conversation, or does not write the answer.
+    """
+    variables = template_variables(template.variables, add_generation_prompt=False)
+    try:
+        _, layout = render_tainted(template.source, _conversation(_ONE_TURN), variables)
+    except Exception as error:
+        raise rendering_error(template, error) from None
+    answer = [slot for slot, (message, _, _) in enumerate(layout.slots) if message == 1]
+    if not answer:
         raise TemplateError(
-            f"The template {template.name} does not write the assistant's answer: nothing could be trained."
+            f"The template {template.name} does not write the assistant's answer, so nothing could be trained."
         )
-    return layout.constant(layout.slots[answers[-1]][2], layout.after(answers[-1]))
+    return layout.constants()[answer[-1] + 1]
 
 
 def with_end_token(template: Template) -> Template:
-    """`template` with its end token, where it states none: the first special token that it writes after an answer."""
+    """Fill in a missing end token: the first special token that the template writes after an answer."""
     if template.end_token:
         return template
     try:
-        return replace(template, end_token=first_token(template, ending(template)))
+        return replace(template, end_token=first_special_token(template, answer_ending(template)))
     except TemplateError:
         return template
 
 
-def require_sound(template: Template) -> None:
+def require_trainable(template: Template) -> None:
     """Raises:
-    TemplateError: an answer could not be trained on, or a model trained on it would never learn to stop.
+    TemplateError: an answer could not be trained, or a model trained with the template would never learn to stop.
     """
-    end_in(template, ending(template))
-    one_turn, two_turns = map(_conversation, _PLAIN)
+    find_end_token(template, answer_ending(template))
+    one_turn, two_turns = _conversation(_ONE_TURN), _conversation(_TWO_TURNS)
     render_row(template, one_turn)
-    if not _refused(template, two_turns):  # a template for single questions is sound
+    if not _refuses(template, two_turns):  # templates for single questions are allowed
         render_row(template, two_turns)
 
 
-def _refused(template: Template, messages: list[dict[str, str]]) -> bool:
+def _refuses(template: Template, messages: list[dict[str, str]]) -> bool:
     try:
         render(template, messages)
     except TemplateError:
@@ -74,85 +89,99 @@ def _refused(template: Template, messages: list[dict[str, str]]) -> bool:
 
 
 @dataclass(frozen=True)
-class Check:
-    """What is to be known of a template before it is used."""
+class TemplateCheck:
+    """What `dataprep templates check` reports."""
 
     name: str
-    sound: bool
-    problems: tuple[str, ...]  # each makes it unusable
+    problems: tuple[str, ...]  # each makes the template unusable
     warnings: tuple[str, ...]
     special_tokens: tuple[str, ...]
     forbidden: tuple[str, ...]
     end_token: str | None
-    way: str | None  # `by columns` or `row by row`; None: neither
-    why: str | None  # what makes it row by row
+    rendering: str | None  # `by columns` or `row by row`; None for an unusable template
+    reason: str | None  # why it is rendered row by row; completes 'it …'
 
-    def facts(self) -> dict[str, Any]:
-        """The same for JSON."""
-        return asdict(self)
+    @property
+    def usable(self) -> bool:
+        return not self.problems
 
-    def told(self) -> str:
-        """The same for a person, some lines."""
-        lines = [f"{self.name}: {'sound' if self.sound else 'not usable'}"]
+    def as_record(self) -> dict[str, Any]:
+        """The check as JSON."""
+        return {
+            "name": self.name,
+            "sound": self.usable,
+            "problems": self.problems,
+            "warnings": self.warnings,
+            "special_tokens": self.special_tokens,
+            "forbidden": self.forbidden,
+            "end_token": self.end_token,
+            "way": self.rendering,
+            "why": self.reason,
+        }
+
+    def describe(self) -> str:
+        """The check as a few lines of text."""
+        lines = [f"{self.name}: {'usable' if self.usable else 'not usable'}"]
         lines += [f"  problem: {problem}" for problem in self.problems]
         lines += [f"  warning: {warning}" for warning in self.warnings]
         lines += [f"  special tokens: {' '.join(self.special_tokens) or 'none'}"]
-        lines += [f"  content must not hold, besides: {' '.join(self.forbidden)}"] if self.forbidden else []
-        lines += [f"  an answer ends with: {self.end_token or 'nothing'}"]
-        lines += [f"  rendered: {self.way}{f' (it {self.why})' if self.why else ''}"] if self.way else []
+        lines += [f"  also forbidden in contents: {' '.join(self.forbidden)}"] if self.forbidden else []
+        lines += [f"  end of an answer: {self.end_token or 'no special token'}"]
+        reason = f" (it {self.reason})" if self.reason else ""
+        lines += [f"  rendered: {self.rendering}{reason}"] if self.rendering else []
         return "\n".join(lines)
 
 
-def check_template(template: Template) -> Check:
-    """Is `template` sound, and is it rendered by columns or row by row?"""
+def check_template(template: Template) -> TemplateCheck:
+    """Check whether a template can be used, and whether it is rendered by columns or row by row."""
     problems: list[str] = []
     try:
-        require_sound(template)
-    except TemplateError as fault:
-        problems.append(str(fault))
+        require_trainable(template)
+    except TemplateError as error:
+        problems.append(str(error))
     planner = Planner(template)
-    # One that cannot be used has no way: a runaway template would run to its bound for every shape.
-    ways = [] if problems else [planner.way(shape) for shape in _shapes()]
-    by_row = [way.why for way in ways if isinstance(way, RowByRow)]
-    return Check(
+    # Strategies of an unusable template are not derived: an endless template would run to its limit for each shape.
+    strategies = [] if problems else [planner.strategy(shape) for shape in _common_shapes()]
+    row_by_row = [strategy.reason for strategy in strategies if isinstance(strategy, RowByRow)]
+    return TemplateCheck(
         name=template.name,
-        sound=not problems,
         problems=tuple(problems),
         warnings=tuple(() if problems else warnings(template, planner)),
         special_tokens=template.special_tokens,
         forbidden=template.forbidden,
         end_token=template.end_token,
-        way=None if problems else "row by row" if by_row else "by columns",
-        why=by_row[0] if by_row else None,
+        rendering=None if problems else "row by row" if row_by_row else "by columns",
+        reason=row_by_row[0] if row_by_row else None,
     )
 
 
-def _shapes() -> list[Shape]:
-    """Conversations as they come: with and without a system text, blank and empty contents."""
-    plain = [*_PLAIN, (SYSTEM, *_PLAIN[0]), (SYSTEM, *_PLAIN[1]), (*_PLAIN[0], USER)]
-    return [tuple((role, kind) for role in roles) for roles in plain for kind in (Kind.NORMAL, Kind.BLANK, Kind.EMPTY)]
+def _common_shapes() -> list[Shape]:
+    """Common shapes: with and without a system message, with normal, blank and empty contents."""
+    role_sequences = [_ONE_TURN, _TWO_TURNS, (SYSTEM, *_ONE_TURN), (SYSTEM, *_TWO_TURNS), (*_ONE_TURN, USER)]
+    kinds = (ContentKind.NORMAL, ContentKind.BLANK, ContentKind.EMPTY)
+    return [tuple((role, kind) for role in roles) for roles in role_sequences for kind in kinds]
 
 
 def warnings(template: Template, planner: Planner) -> list[str]:
-    """What a person should know of a sound template; each a sentence without its end."""
-    told = []
-    with_system = planner.way(tuple((role, Kind.NORMAL) for role in (SYSTEM, *_PLAIN[0])))
+    """Warnings about a usable template; each is a sentence without its full stop."""
+    texts = []
+    with_system = planner.strategy(tuple((role, ContentKind.NORMAL) for role in (SYSTEM, *_ONE_TURN)))
     if isinstance(with_system, Refusal):
-        told.append(f"conversations with a system text are dropped: {with_system.detail}")
-    plain, _ = trace(template, _conversation(_PLAIN[0]))
-    headers = [header for header in plain.headers if header.strip()]
+        texts.append(f"conversations with a system message are dropped: {with_system.detail}")
+    annotated, _ = annotate_row(template, _conversation(_ONE_TURN))
+    headers = [header for header in annotated.headers if header.strip()]
     if headers:
-        told.append(
-            f"{headers[0]!r} before each answer is trained with it: the generation prompt ends earlier "
+        texts.append(
+            f"{headers[0]!r} before each answer is trained, too, because the generation prompt ends before it "
             "(does the template use `add_generation_prompt`?)"
         )
-    written = "\0".join(piece for piece in plain.layout.pieces if isinstance(piece, str))
-    unknown = sorted(set(re.findall(r"<\|[^|<>\s]+\|>", written)) - set(template.forbidden_in_content))
-    if unknown:
-        told.append(f"{' '.join(unknown)} may be typed in a content: neither special tokens nor forbidden")
+    constants = "\0".join(piece for piece in annotated.layout.pieces if isinstance(piece, str))
+    unlisted = sorted(set(re.findall(r"<\|[^|<>\s]+\|>", constants)) - set(template.forbidden_in_content))
+    if unlisted:
+        texts.append(f"contents may contain {' '.join(unlisted)}, because the header lists none of them")
     if asks_for_the_date(template.source):
-        told.append(
-            "`strftime_now` is not there, so that a build comes out the same every day: where transformers writes the "
-            "day's date, the text differs"
+        texts.append(
+            "`strftime_now` is not available, because a build must not depend on the day it is made; where transformers "
+            "writes the current date, the text differs"
         )
-    return told
+    return texts

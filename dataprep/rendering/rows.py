@@ -1,7 +1,7 @@
-"""Row by row: conversations of a template that looks into their contents.
+"""Renders conversations one at a time, for templates that inspect contents.
 
-The text is plain Jinja's; spans and controls come from running the same template on traced strings, which must give
-the same text.
+The text comes from plain Jinja. Spans and controls come from a second run on tainted strings, which must give the same
+text.
 """
 
 from __future__ import annotations
@@ -13,113 +13,115 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from dataprep.common.errors import TemplateError
-from dataprep.rendering.layout import Layout, Position
-from dataprep.rendering.places import Places, Span, find_places
-from dataprep.rendering.taint import run_traced
-from dataprep.rendering.template import Template, context, refusal, render
+from dataprep.rendering.layout import UNKNOWN_ORIGIN, Layout, Position
+from dataprep.rendering.spans import AnnotatedLayout, Span, annotate
+from dataprep.rendering.taint import render_tainted
+from dataprep.rendering.template import Template, render, rendering_error, template_variables
 
 
 @dataclass(frozen=True)
-class Rendered:
-    """One conversation; spans and controls in code points of `text`, half-open."""
+class RenderedRow:
+    """One rendered conversation; spans and controls are half-open ranges in code points of `text`."""
 
     text: str
     spans: list[tuple[int, int]]
     controls: list[tuple[int, int]]
 
 
-class Kept:
-    """Rows that were rendered to find out whether they can be, for when they are wanted: as many as fit into `size` bytes.
+class RenderCache:
+    """A bounded cache of the rows that `refusals` rendered, so that `batches` need not render them again.
 
-    Each is given back once. They are known by a digest of the conversation, so that its words are not kept twice.
+    Each row is returned once. The key is a digest of the conversation, so that its text is not held twice.
     """
 
-    def __init__(self, size: int) -> None:
-        self._left = size
-        self._rows: dict[bytes, Rendered] = {}
+    def __init__(self, max_bytes: int) -> None:
+        self._free_bytes = max_bytes
+        self._rows: dict[bytes, RenderedRow] = {}
 
-    def keep(self, messages: Sequence[Mapping[str, str]], row: Rendered) -> None:
-        """Remember `row`, where there is room."""
-        size = sys.getsizeof(row.text) + _PLACE_BYTES * (len(row.spans) + len(row.controls))
-        if size <= self._left:
-            self._left -= size
+    def put(self, messages: Sequence[Mapping[str, str]], row: RenderedRow) -> None:
+        """Store `row` unless the cache is full."""
+        size = sys.getsizeof(row.text) + _RANGE_BYTES * (len(row.spans) + len(row.controls))
+        if size <= self._free_bytes:
+            self._free_bytes -= size
             self._rows[_digest(messages)] = row
 
-    def take(self, messages: Sequence[Mapping[str, str]]) -> Rendered | None:
-        """The row of that conversation, where it is kept."""
+    def pop(self, messages: Sequence[Mapping[str, str]]) -> RenderedRow | None:
+        """Remove and return the row of that conversation, if it is stored."""
         return self._rows.pop(_digest(messages), None) if self._rows else None
 
 
-_PLACE_BYTES = 128  # a tuple of two numbers and its place in a list
+_RANGE_BYTES = 128  # a tuple of two integers and its entry in a list
 
 
 def _digest(messages: Sequence[Mapping[str, str]]) -> bytes:
     return hashlib.blake2b(repr(messages).encode(), digest_size=16).digest()
 
 
-def render_row(template: Template, messages: Sequence[Mapping[str, str]]) -> Rendered:
-    """One conversation with its spans and controls.
+def render_row(template: Template, messages: Sequence[Mapping[str, str]]) -> RenderedRow:
+    """Render one conversation and find its spans and controls.
 
     Raises:
-        TemplateError: the template refuses it, or it cannot be told what is trained or who wrote a special token.
+        TemplateError: the template refuses the conversation, or what is trained or who wrote a special token in it
+            cannot be determined.
     """
     text = render(template, messages)
-    places, traced = trace(template, messages)
-    if traced != text:
+    annotated, tainted_text = annotate_row(template, messages)
+    if tainted_text != text:
         raise TemplateError(
-            f"The template {template.name} does something with a content that cannot be followed, so that the places of "
-            "its answers are unknown; write it with the usual operations on text."
+            f"The template {template.name} uses an operation on a content that cannot be tracked, so the positions of "
+            "its answers are unknown; write it with the usual string operations."
         )
-    starts = [0, *accumulate(_length(piece) for piece in places.layout.pieces)]
+    starts = [0, *accumulate(_length(piece) for piece in annotated.layout.pieces)]
 
-    def resolved(found: Sequence[Span]) -> list[tuple[int, int]]:
-        return [(_at(start, starts), _at(end, starts)) for start, end in found]
+    def in_code_points(spans: Sequence[Span]) -> list[tuple[int, int]]:
+        return [(_offset(start, starts), _offset(end, starts)) for start, end in spans]
 
-    _refuse_unsure(template, text, places, starts)
-    return Rendered(text, resolved(places.spans), resolved(places.controls))
+    _refuse_ambiguous_tokens(template, text, annotated, starts)
+    return RenderedRow(text, in_code_points(annotated.spans), in_code_points(annotated.controls))
 
 
-def trace(template: Template, messages: Sequence[Mapping[str, str]]) -> tuple[Places, str]:
-    """The places in one conversation, and its text as the traced run gives it.
+def annotate_row(template: Template, messages: Sequence[Mapping[str, str]]) -> tuple[AnnotatedLayout, str]:
+    """The annotated layout of one conversation, and its text from the run on tainted strings.
 
     Raises:
         TemplateError: as `render_row`.
     """
     texts: list[str] = []
 
-    def run(which: Sequence[int], ask: bool) -> Layout:
-        part = [messages[at] for at in which]
-        text, layout = run_traced(template.source, part, context(template.variables, ask))
+    def render_subset(indices: Sequence[int], add_generation_prompt: bool) -> Layout:
+        subset = [messages[index] for index in indices]
+        variables = template_variables(template.variables, add_generation_prompt)
+        text, layout = render_tainted(template.source, subset, variables)
         texts.append(text)
         return layout
 
     try:
-        places = find_places(template, [message["role"] for message in messages], run)
+        annotated = annotate(template, [message["role"] for message in messages], render_subset)
     except TemplateError:
         raise
-    except Exception as fault:
-        raise refusal(template, fault) from None
-    return places, texts[0]
+    except Exception as error:
+        raise rendering_error(template, error) from None
+    return annotated, texts[0]
 
 
 def _length(piece: object) -> int:
     return len(piece) if isinstance(piece, str) else getattr(piece, "length", 0)
 
 
-def _at(place: Position, starts: Sequence[int]) -> int:
-    return starts[place[0]] + place[1]
+def _offset(position: Position, starts: Sequence[int]) -> int:
+    return starts[position[0]] + position[1]
 
 
-def _refuse_unsure(template: Template, text: str, places: Places, starts: Sequence[int]) -> None:
-    """No special token may touch text of which it is not known who wrote it."""
-    unsure = [
-        (starts[at], starts[at + 1])
-        for at, piece in enumerate(places.layout.pieces)
-        if not isinstance(piece, str) and piece.ordinal < 0
+def _refuse_ambiguous_tokens(template: Template, text: str, annotated: AnnotatedLayout, starts: Sequence[int]) -> None:
+    """Raise an error if a special token overlaps text of unknown origin."""
+    unknown = [
+        (starts[index], starts[index + 1])
+        for index, piece in enumerate(annotated.layout.pieces)
+        if not isinstance(piece, str) and piece.ordinal == UNKNOWN_ORIGIN
     ]
-    for found in template.special_pattern.finditer(text) if unsure else ():
-        if any(start < found.end() and found.start() < end for start, end in unsure):
+    for match in template.special_pattern.finditer(text) if unknown else ():
+        if any(start < match.end() and match.start() < end for start, end in unknown):
             raise TemplateError(
-                f"The template {template.name} mixes its own text with contents in a way that hides who wrote the "
-                f"{found[0]!r} at character {found.start()}."
+                f"The template {template.name} mixes its own text with contents, so it is unknown which of them wrote "
+                f"the {match[0]!r} at character {match.start()}."
             )

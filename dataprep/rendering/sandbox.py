@@ -1,9 +1,8 @@
-"""Jinja as chat templates know it: the immutable sandbox with transformers' settings.
+"""The Jinja environments of chat templates: transformers' settings inside the immutable sandbox.
 
-Settings and helpers follow `transformers.utils.chat_template_utils` (5.23), with three things left out on
-purpose, since a build must come out the same every day: `strftime_now`, `lipsum` and the filter `random`.
-`TrackingEnvironment` is the same language for contents that are more than a plain string: no generated code
-turns them into one behind our back.
+Settings and helpers follow `transformers.utils.chat_template_utils` (5.23). Three are missing on purpose, because a
+build must be reproducible: `strftime_now`, `lipsum` and the filter `random`. `TrackingEnvironment` is the base for
+contents that are more than plain strings; no generated code converts them to plain strings.
 """
 
 from __future__ import annotations
@@ -23,20 +22,20 @@ from jinja2.utils import Namespace
 
 
 def raise_exception(message: str) -> NoReturn:
-    """What a template calls to refuse a conversation."""
+    """The function that a template calls to refuse a conversation."""
     raise TemplateError(message)
 
 
 def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
-    """Plain JSON; Jinja's own filter escapes it for HTML."""
+    """The filter `tojson` without the HTML escaping of Jinja's own."""
     allowed = {key: options[key] for key in ("indent", "separators", "sort_keys") if key in options}
     return json.dumps(value, ensure_ascii=ensure_ascii, **allowed)
 
 
 class TemplateNamespace(Namespace):
-    """Jinja's namespace without names that begin with an underscore: none of Python's inner workings."""
+    """Jinja's namespace without names that start with an underscore, so that Python's internals stay out of reach."""
 
-    def __init__(*args: Any, **kwargs: Any) -> None:  # noqa: N805  (a template may well store a `self`)
+    def __init__(*args: Any, **kwargs: Any) -> None:  # noqa: N805  (a template may store a variable named `self`)
         values = dict(*args[1:], **kwargs)
         for name in values:
             _refuse_private(name)
@@ -49,11 +48,11 @@ class TemplateNamespace(Namespace):
 
 def _refuse_private(name: Any) -> None:
     if str(name).startswith("_"):
-        raise SecurityError(f"it stores {name!r} in a namespace, and names there may not begin with an underscore")
+        raise SecurityError(f"it stores {name!r} in a namespace, and names there must not start with an underscore")
 
 
 class Generation(Extension):
-    """`{% generation %}…{% endgeneration %}`: what is written inside is what a model is trained on."""
+    """The tags `{% generation %}…{% endgeneration %}`, which enclose the text that a model is trained on."""
 
     tags = {"generation"}  # noqa: RUF012  (as Jinja declares it)
 
@@ -66,20 +65,20 @@ class Generation(Extension):
         return self.environment.generation(caller())  # type: ignore[attr-defined]
 
 
-# Bounds on time, not on memory: a template that doubles a text forty times still fills the machine.
-STEPS = 300_000  # rounds of loops in one rendering, of which a conversation of 1,000 messages takes up to 11,000
-CALL = 10  # steps that a call counts for, as it takes about as long
-LENGTH = 1_000_000  # characters, items or bits that a product or a power may have
+# Limits on time, not on memory: a template that doubles a text forty times still exhausts the machine.
+MAX_STEPS = 300_000  # loop iterations of one rendering; a conversation of 1,000 messages takes up to 11,000
+STEPS_PER_CALL = 10  # a call takes about as long as this many iterations
+MAX_LENGTH = 1_000_000  # characters, items or bits of the result of `*` or `**`
 
-COUNTED = " counted"  # a filter whose name no template can write
-
-
-class Endless(SecurityError):
-    """A rendering that takes too long."""
+COUNTED = " counted"  # the name of a filter that no template can write
 
 
-class _Counting(Context):
-    """The context of one rendering, which knows how much has been done in it."""
+class StepLimitExceeded(SecurityError):
+    """A rendering takes too long."""
+
+
+class _CountingContext(Context):
+    """The context of one rendering; counts its steps."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -87,33 +86,33 @@ class _Counting(Context):
 
     def derived(self, locals: dict[str, Any] | None = None) -> Context:
         context = super().derived(locals)
-        assert isinstance(context, _Counting)
+        assert isinstance(context, _CountingContext)
         context.steps = self.steps
         return context
 
-    def step(self, count: int = 1) -> None:
-        """Count what has been done.
+    def count(self, steps: int = 1) -> None:
+        """Add to the number of steps.
 
         Raises:
-            Endless: it is too much: ranges inside ranges would keep a build busy for ever.
+            StepLimitExceeded: the rendering has taken too many, as nested ranges would.
         """
-        self.steps[0] += count
-        if self.steps[0] > STEPS:
-            raise Endless(f"it takes more than {STEPS:,} steps")
+        self.steps[0] += steps
+        if self.steps[0] > MAX_STEPS:
+            raise StepLimitExceeded(f"it takes more than {MAX_STEPS:,} steps")
 
 
 @pass_context
-def counted(context: _Counting, items: Iterable[Any]) -> Iterator[Any]:
-    """`items`, each of which is a step."""
+def counted(context: _CountingContext, items: Iterable[Any]) -> Iterator[Any]:
+    """Iterate over `items` and count each as a step."""
     for item in items:
-        context.step()
+        context.count()
         yield item
 
 
 class ChatEnvironment(ImmutableSandboxedEnvironment):
-    """The language of chat templates."""
+    """The Jinja dialect of chat templates."""
 
-    context_class = _Counting
+    context_class = _CountingContext
     intercepted_binops = frozenset(["*", "**"])
 
     def __init__(self) -> None:
@@ -124,8 +123,8 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         self.globals.update(raise_exception=raise_exception, namespace=TemplateNamespace)
 
     def unsafe_undefined(self, obj: Any, attribute: str) -> Undefined:
-        # Jinja would only raise when the result is used, and print it as nothing.
-        raise SecurityError(f"it reaches for {attribute!r} of a {type(obj).__name__}, which the sandbox does not allow")
+        # Jinja raises only when the result is used, and prints it as an empty string.
+        raise SecurityError(f"it accesses {attribute!r} of a {type(obj).__name__}, which the sandbox forbids")
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
@@ -134,37 +133,37 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         return tree
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: B902, N805
-        assert isinstance(__context, _Counting)
-        __context.step(CALL)
+        assert isinstance(__context, _CountingContext)
+        __context.count(STEPS_PER_CALL)
         if isinstance(__obj, LoopContext) and args:  # `loop(…)` in a recursive loop
             args = (counted(__context, args[0]), *args[1:])
         return super().call(__context, __obj, *args, **kwargs)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        if _length(operator, left, right) > LENGTH:
-            raise Endless(f"it makes something longer than {LENGTH:,} with `{operator}`")
+        if _result_length(operator, left, right) > MAX_LENGTH:
+            raise StepLimitExceeded(f"it computes a value longer than {MAX_LENGTH:,} with `{operator}`")
         return super().call_binop(context, operator, left, right)
 
     def generation(self, text: Any) -> Any:
-        """The text of a `{% generation %}` block, on its way out."""
+        """Called with the text of each `{% generation %}` block; returns what is written."""
         return text
 
 
-def _length(operator: str, left: Any, right: Any) -> int:
-    """Characters, items or bits of what `*` or `**` would make; 0 of anything else, which cannot be long."""
-    number, thing = (left, right) if isinstance(left, int) else (right, left)
+def _result_length(operator: str, left: Any, right: Any) -> int:
+    """The length of the result of `*` or `**` in characters, items or bits; 0 for operands whose result is short."""
+    number, other = (left, right) if isinstance(left, int) else (right, left)
     if not isinstance(number, int) or operator not in ("*", "**"):
         return 0
-    if operator == "*" and isinstance(thing, str | bytes | list | tuple):
-        return number * len(thing)
-    if not isinstance(thing, int):
+    if operator == "*" and isinstance(other, str | bytes | list | tuple):
+        return number * len(other)
+    if not isinstance(other, int):
         return 0
     bits = (int(left).bit_length(), int(right).bit_length())
     return sum(bits) if operator == "*" else bits[0] * int(right)
 
 
 class _TrackingGenerator(CodeGenerator):
-    """Writes `environment.keep(x)` where Jinja writes `str(x)`, and `environment.join` for `~`."""
+    """Generates `environment.keep(x)` where Jinja generates `str(x)`, and `environment.join` for `~`."""
 
     def _output_child_pre(self, node: nodes.Expr, frame: Frame, finalize: Any) -> None:
         self.write("environment.keep(")
@@ -181,41 +180,41 @@ class _TrackingGenerator(CodeGenerator):
 
 
 class TrackingEnvironment(ChatEnvironment):
-    """Base of the environments whose contents are not plain strings: `keep` and `concat` say what becomes of them."""
+    """Base class of environments whose contents are not plain strings; `keep` and `_concat` define how they combine."""
 
     code_generator_class = _TrackingGenerator
-    # "%s" % content asks the left side first, which knows nothing
+    # `"%s" % content` would call the method of the plain string on the left.
     intercepted_binops = ChatEnvironment.intercepted_binops | {"%"}
 
     def __init__(self) -> None:
         super().__init__()
-        # Jinja's `concat` is an attribute that generated code looks up: macros, set blocks and filters end in it.
+        # Generated code looks `concat` up as an attribute: macros, set blocks and filter blocks end with it.
         self.concat = self._concat  # type: ignore[method-assign]
 
     def keep(self, value: Any) -> Any:
-        """`value` as it is written out."""
+        """Convert a value to the text that is written out for it."""
         raise NotImplementedError
 
     def _concat(self, values: Iterable[Any]) -> Any:
         raise NotImplementedError
 
     def join(self, values: Iterable[Any]) -> Any:
-        """`a ~ b ~ …`"""
+        """Evaluate `a ~ b ~ …`."""
         return self._concat([self.keep(value) for value in values])
 
 
 def has_generation_tags(source: str) -> bool:
-    """Whether the template says itself what is trained."""
+    """Whether a template marks what is trained with `{% generation %}` blocks."""
     tree = ChatEnvironment().parse(source)
     return any(node.identifier.endswith(".Generation") for node in tree.find_all(nodes.ExtensionAttribute))
 
 
 def uses_autoescape(source: str) -> bool:
-    """Whether the template switches HTML escaping on: chat formats never want it."""
+    """Whether a template enables HTML escaping, which no chat format wants."""
     tree = ChatEnvironment().parse(source)
     return any(True for _ in tree.find_all((nodes.ScopedEvalContextModifier, nodes.EvalContextModifier)))
 
 
 def asks_for_the_date(source: str) -> bool:
-    """Whether the template names `strftime_now`, which is not there: with the date in it, a build changes every day."""
+    """Whether a template uses `strftime_now`, with which a build would change every day."""
     return "strftime_now" in meta.find_undeclared_variables(ChatEnvironment().parse(source))

@@ -1,8 +1,8 @@
-"""Running a template on symbols: contents that are not there yet.
+"""Runs a template on placeholders instead of contents, once for all conversations of a shape.
 
-A `Rope` stands where a content would; it can be joined, stripped, asked whether it is empty, and written out, and
-nothing else. It is no `str`, so that not even C code can look into it: whatever else a template asks of its words
-raises `LooksInside`, and the template is then rendered row by row.
+A `SymbolicText` takes the place of each content. It can be joined, stripped, tested for being empty, and written out.
+It is not a `str`, so not even C code can read it. Every other operation raises `ContentInspected`, and the template is
+then rendered row by row.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from typing import Any, NoReturn
 from jinja2 import Template as Program
 from jinja2.runtime import Context, Macro, Undefined
 
-from dataprep.rendering.layout import LEFT, RIGHT, Kind, Layout, Mark, Part, Slot, lay_out
+from dataprep.rendering.layout import LEFT, RIGHT, ContentKind, Layout, Mark, Part, Slot, build_layout
 from dataprep.rendering.sandbox import COUNTED, TemplateNamespace, TrackingEnvironment, counted
 
-Shape = tuple[tuple[str, Kind], ...]  # a conversation without its words: each message's role and kind of content
+# A conversation without its contents: the role of each message and the kind of its content.
+Shape = tuple[tuple[str, ContentKind], ...]
 
 
-class LooksInside(Exception):
-    """The template asks for something that only a real content can answer; the message says what."""
+class ContentInspected(Exception):
+    """The template needs to know a content; the message names the operation."""
 
 
-class Rope:
-    """Text with holes: constants, slots for contents, and marks."""
+class SymbolicText:
+    """Text with unknown parts: constants, slots for contents, and marks."""
 
     __slots__ = ("parts",)
 
@@ -35,65 +36,65 @@ class Rope:
     def __bool__(self) -> bool:
         return any(_has_text(part) for part in self.parts)
 
-    def __add__(self, other: Any) -> Rope:
-        return Rope((*self.parts, *_parts(other))) if isinstance(other, str | Rope) else NotImplemented
+    def __add__(self, other: Any) -> SymbolicText:
+        return SymbolicText((*self.parts, *_parts(other))) if isinstance(other, str | SymbolicText) else NotImplemented
 
-    def __radd__(self, other: Any) -> Rope:
-        return Rope((other, *self.parts)) if isinstance(other, str) else NotImplemented
+    def __radd__(self, other: Any) -> SymbolicText:
+        return SymbolicText((other, *self.parts)) if isinstance(other, str) else NotImplemented
 
     def __eq__(self, other: object) -> bool:
-        # What is no text is never equal, and what is empty is known: `content != false`, `content == ""`.
-        if not isinstance(other, str | Rope):
+        # Two answers are known: text never equals another type (`content != false`), and emptiness (`content == ""`).
+        if not isinstance(other, str | SymbolicText):
             return NotImplemented
         if self and other:
-            raise LooksInside("uses `==` on a content")
+            raise ContentInspected("uses `==` on a content")
         return bool(self) == bool(other)
 
-    def strip(self, chars: Any = None) -> Rope:
+    def strip(self, chars: Any = None) -> SymbolicText:
         return self.lstrip(chars).rstrip(chars)
 
-    def lstrip(self, chars: Any = None) -> Rope:
+    def lstrip(self, chars: Any = None) -> SymbolicText:
         _refuse_characters(chars)
-        return Rope(_stripped(self.parts, LEFT))
+        return SymbolicText(_stripped(self.parts, LEFT))
 
-    def rstrip(self, chars: Any = None) -> Rope:
+    def rstrip(self, chars: Any = None) -> SymbolicText:
         _refuse_characters(chars)
-        return Rope(reversed(_stripped(self.parts[::-1], RIGHT)))
+        return SymbolicText(reversed(_stripped(self.parts[::-1], RIGHT)))
 
 
-def _parts(value: str | Rope) -> tuple[Part, ...]:
-    return value.parts if isinstance(value, Rope) else (value,)
+def _parts(value: str | SymbolicText) -> tuple[Part, ...]:
+    return value.parts if isinstance(value, SymbolicText) else (value,)
 
 
 def _has_text(part: Part) -> bool:
-    return bool(part) if isinstance(part, str) else isinstance(part, Slot) and not part.empty
+    return bool(part) if isinstance(part, str) else isinstance(part, Slot) and not part.is_empty
 
 
 def _refuse_characters(chars: Any) -> None:
     if chars is not None:
-        raise LooksInside("strips other characters than white space from a content")
+        raise ContentInspected("strips characters other than white space from a content")
 
 
 def _stripped(parts: Sequence[Part], side: int) -> list[Part]:
-    """`parts`, of which the first is the outermost, without white space on that side.
+    """Remove white space on one side of `parts`, the first of which is the outermost.
 
-    What comes out empty stays in its place, as a slot without text: an answer without words is trained, too.
+    A slot that becomes empty stays in its place, because an answer without text is trained, too.
     """
-    left: list[Part] = []
-    for at, part in enumerate(parts):
+    stripped: list[Part] = []
+    for index, part in enumerate(parts):
         if isinstance(part, str):
             part = part.lstrip() if side == LEFT else part.rstrip()
         elif isinstance(part, Slot):
-            part = Slot(part.ordinal, part.kind, part.cut | side)
-        left.append(part)
+            part = Slot(part.ordinal, part.kind, part.strip_sides | side)
+        stripped.append(part)
         if _has_text(part):
-            return left + list(parts[at + 1 :])
-    return left
+            return stripped + list(parts[index + 1 :])
+    return stripped
 
 
-def _refusing(name: str) -> Callable[..., NoReturn]:
+def _refuse_operation(name: str) -> Callable[..., NoReturn]:
     def refuse(*_: Any) -> NoReturn:
-        raise LooksInside(f"uses {_OPERATIONS.get(name, name)} on a content")
+        raise ContentInspected(f"uses {_OPERATIONS.get(name, name)} on a content")
 
     return refuse
 
@@ -115,9 +116,9 @@ _OPERATIONS = {
     "__rmul__": "`*`",
 }
 for _name in _OPERATIONS:
-    setattr(Rope, _name, _refusing(_name))
+    setattr(SymbolicText, _name, _refuse_operation(_name))
 
-# What every string answers to these tests.
+# Jinja's tests that have the same answer for every string.
 _TESTS: dict[str, bool] = {
     **dict.fromkeys(("string", "defined", "iterable", "sequence"), True),
     **dict.fromkeys(("undefined", "none", "mapping", "number", "integer", "float", "boolean"), False),
@@ -126,75 +127,75 @@ _TESTS: dict[str, bool] = {
 
 
 class SymbolicEnvironment(TrackingEnvironment):
-    """The language of chat templates over ropes."""
+    """The Jinja dialect of chat templates, evaluated on symbolic texts."""
 
     def __init__(self) -> None:
         super().__init__()
         self.filters = {name: _guarded(f"the filter `{name}`", apply) for name, apply in self.filters.items()}
-        comparisons = ("eq", "equalto", "==", "ne", "!=")  # a rope answers them itself, or refuses
+        comparisons = ("eq", "equalto", "==", "ne", "!=")  # SymbolicText answers or refuses these itself
         tests: dict[str, Any] = {name: test for name, test in self.tests.items() if name not in comparisons}
         self.tests |= {name: _guarded(f"the test `{name}`", test, _TESTS.get(name)) for name, test in tests.items()}
         self.filters |= {"trim": _trim, "string": self.keep, "default": _default, "d": _default, COUNTED: counted}
 
-    def keep(self, value: Any) -> str | Rope:
-        return value if isinstance(value, Rope) else str(value)
+    def keep(self, value: Any) -> str | SymbolicText:
+        return value if isinstance(value, SymbolicText) else str(value)
 
-    def _concat(self, values: Iterable[Any]) -> str | Rope:
-        pieces = list(values)
-        if any(isinstance(piece, Rope) for piece in pieces):
-            return Rope(part for piece in pieces for part in _parts(piece))
-        return "".join(pieces)
+    def _concat(self, values: Iterable[Any]) -> str | SymbolicText:
+        texts = list(values)
+        if any(isinstance(text, SymbolicText) for text in texts):
+            return SymbolicText(part for text in texts for part in _parts(text))
+        return "".join(texts)
 
-    def generation(self, text: Any) -> Rope:
-        return Rope((Mark.START, *_parts(text), Mark.END))
+    def generation(self, text: Any) -> SymbolicText:
+        return SymbolicText((Mark.START, *_parts(text), Mark.END))
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        if not isinstance(obj, Rope):
+        if not isinstance(obj, SymbolicText):
             return super().getattr(obj, attribute)
         if attribute in ("strip", "lstrip", "rstrip"):
             return getattr(obj, attribute)
         if hasattr(str, attribute):
-            raise LooksInside(f"uses .{attribute} of a content")
-        return self.undefined(obj="", name=attribute)  # as of any string
+            raise ContentInspected(f"uses .{attribute} of a content")
+        return self.undefined(obj="", name=attribute)  # as for any string
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        if isinstance(obj, Rope) and isinstance(argument, str):
+        if isinstance(obj, SymbolicText) and isinstance(argument, str):
             return self.getattr(obj, argument)
-        if isinstance(obj, Rope) or isinstance(argument, Rope):
-            raise LooksInside("uses indexing on a content")
+        if isinstance(obj, SymbolicText) or isinstance(argument, SymbolicText):
+            raise ContentInspected("uses indexing on a content")
         return super().getitem(obj, argument)
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: B902, N805
-        passes_on = isinstance(__obj, Macro) or __obj is TemplateNamespace or __obj is dict
-        if not passes_on and not isinstance(getattr(__obj, "__self__", None), Rope):
-            _refuse_ropes(f"the function `{getattr(__obj, '__name__', __obj)}`", (*args, *kwargs.values()))
+        passes_arguments_on = isinstance(__obj, Macro) or __obj is TemplateNamespace or __obj is dict
+        if not passes_arguments_on and not isinstance(getattr(__obj, "__self__", None), SymbolicText):
+            _refuse_symbols(f"the function `{getattr(__obj, '__name__', __obj)}`", (*args, *kwargs.values()))
         return super().call(__context, __obj, *args, **kwargs)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        _refuse_ropes(f"`{operator}`", (left, right))
+        _refuse_symbols(f"`{operator}`", (left, right))
         return super().call_binop(context, operator, left, right)
 
 
-def _refuse_ropes(what: str, values: Iterable[Any]) -> None:
-    if any(isinstance(value, Rope) for value in values):
-        raise LooksInside(f"uses {what} on a content")
+def _refuse_symbols(operation: str, values: Iterable[Any]) -> None:
+    if any(isinstance(value, SymbolicText) for value in values):
+        raise ContentInspected(f"uses {operation} on a content")
 
 
-def _guarded(what: str, function: Callable[..., Any], answer: bool | None = None) -> Callable[..., Any]:
-    """`function`, which gives `answer`, or refuses where there is none, when a rope is handed to it."""
+def _guarded(operation: str, function: Callable[..., Any], answer: bool | None = None) -> Callable[..., Any]:
+    """Wrap `function` to return `answer` for a symbolic text, or to refuse it if there is no answer."""
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        if answer is not None and len(args) == 1 and isinstance(args[0], Rope):
+        if answer is not None and len(args) == 1 and isinstance(args[0], SymbolicText):
             return answer
-        _refuse_ropes(what, (*args, *kwargs.values()))
+        _refuse_symbols(operation, (*args, *kwargs.values()))
         return function(*args, **kwargs)
 
     return guarded
 
 
-def _trim(value: Any, chars: Any = None) -> str | Rope:
-    text = value if isinstance(value, Rope) else str(value)
+def _trim(value: Any, chars: Any = None) -> str | SymbolicText:
+    text = value if isinstance(value, SymbolicText) else str(value)
     return text.strip(chars)
 
 
@@ -207,14 +208,16 @@ def _program(source: str) -> Program:
     return SymbolicEnvironment().from_string(source)
 
 
-def run_symbolically(source: str, shape: Shape, variables: Mapping[str, Any]) -> Layout:
-    """What the template writes for every conversation of `shape`.
+def render_symbolically(source: str, shape: Shape, variables: Mapping[str, Any]) -> Layout:
+    """The layout that the template writes for every conversation of `shape`.
 
     Raises:
-        LooksInside: that depends on the words.
-        Exception: whatever Jinja raises; a refusal is a `jinja2.TemplateError`.
+        ContentInspected: the layout depends on the contents.
+        Exception: anything that Jinja raises; a refusal by the template is a `jinja2.TemplateError`.
     """
     program = _program(source)
-    messages = [{"role": role, "content": Rope([Slot(ordinal, kind)])} for ordinal, (role, kind) in enumerate(shape)]
+    messages = [
+        {"role": role, "content": SymbolicText([Slot(ordinal, kind)])} for ordinal, (role, kind) in enumerate(shape)
+    ]
     written = list(program.root_render_func(program.new_context({"messages": messages, **variables})))
-    return lay_out(part for piece in written for part in _parts(piece))
+    return build_layout(part for text in written for part in _parts(text))

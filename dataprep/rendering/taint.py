@@ -1,4 +1,4 @@
-"""Running a template on traced strings: the same text as plain Jinja gives, and who wrote which part of it."""
+"""Runs a template on tainted strings: the same text as plain Jinja, plus the author of each of its characters."""
 
 from __future__ import annotations
 
@@ -9,112 +9,119 @@ from typing import Any
 from jinja2 import Template as Program
 from jinja2.runtime import Context
 
-from dataprep.rendering.layout import Layout, Mark, lay_out
+from dataprep.rendering.layout import Layout, Mark, build_layout
 from dataprep.rendering.sandbox import TrackingEnvironment
-from dataprep.rendering.tainted_str import Traced, parts_of, strings
+from dataprep.rendering.tainted_str import TaintedStr, parts_of, strings_in
 
-# Filters that hand on what they got, or call methods that `Traced` has.
-_EXACT = {
+# Filters that return their input's elements unchanged, or that call methods which `TaintedStr` implements.
+_TRACKED_FILTERS = {
     *("trim", "upper", "lower", "capitalize", "default", "d", "first", "last", "list", "attr", "map", "items"),
     *("select", "selectattr", "reject", "rejectattr", "groupby", "unique", "sort", "dictsort", "batch", "slice"),
     *("reverse", "min", "max", "sum"),
 }
 
 
-class TracedEnvironment(TrackingEnvironment):
-    """The language of chat templates over traced strings."""
+class TaintEnvironment(TrackingEnvironment):
+    """The Jinja dialect of chat templates, evaluated on tainted strings."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.filters = {name: apply if name in _EXACT else _distrusted(apply) for name, apply in self.filters.items()}
+        self.filters = {
+            name: apply if name in _TRACKED_FILTERS else _untracked(apply) for name, apply in self.filters.items()
+        }
         self.filters |= {"string": self.keep, "join": self._join, "replace": _replace, "format": _format}
 
     def keep(self, value: Any) -> str:
         if isinstance(value, str):
             return value
         text = str(value)
-        return _unsure(text, [value]) if isinstance(value, list | tuple | dict) else text
+        return _tainted_result(text, [value]) if isinstance(value, list | tuple | dict) else text
 
-    def _concat(self, values: Iterable[Any]) -> Traced:
-        return Traced.concat(values)
+    def _concat(self, values: Iterable[Any]) -> TaintedStr:
+        return TaintedStr.concat(values)
 
-    def generation(self, text: str) -> Traced:
-        start, end = Traced("", "", [(0, Mark.START)]), Traced("", "", [(0, Mark.END)])
-        return Traced.concat((start, text, end))
+    def generation(self, text: str) -> TaintedStr:
+        start, end = TaintedStr("", "", [(0, Mark.START)]), TaintedStr("", "", [(0, Mark.END)])
+        return TaintedStr.concat((start, text, end))
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: B902, N805
-        # A method of one of the template's own strings, given contents: the same method, traced.
+        # A method of one of the template's own strings that is passed contents: call it on a tainted copy instead.
         receiver = getattr(__obj, "__self__", None)
-        if type(receiver) is str and any(isinstance(text, Traced) for text in strings((*args, *kwargs.values()))):
-            __obj = getattr(Traced.of(receiver), __obj.__name__)
+        if type(receiver) is str and any(
+            isinstance(text, TaintedStr) for text in strings_in((*args, *kwargs.values()))
+        ):
+            __obj = getattr(TaintedStr.of(receiver), __obj.__name__)
         return super().call(__context, __obj, *args, **kwargs)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        return super().call_binop(context, operator, Traced.of(left) if isinstance(left, str) else left, right)
+        return super().call_binop(context, operator, TaintedStr.of(left) if isinstance(left, str) else left, right)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         receiver = getattr(value, "__self__", None)
         if not isinstance(receiver, str) or getattr(value, "__name__", "") not in ("format", "format_map"):
             return None
-        plain = super().wrap_str_format(getattr(str(receiver), value.__name__))
-        assert plain is not None
+        plain_format = super().wrap_str_format(getattr(str(receiver), value.__name__))
+        assert plain_format is not None
 
-        def formatted(*args: Any, **kwargs: Any) -> Traced:
-            text = plain(*args, **kwargs)
-            mapped = dict(args[0]) if value.__name__ == "format_map" else None
-            return Traced.of(receiver).formatted(() if mapped else args, mapped or kwargs, text)
+        def formatted(*args: Any, **kwargs: Any) -> TaintedStr:
+            text = plain_format(*args, **kwargs)
+            mapping = dict(args[0]) if value.__name__ == "format_map" else None
+            return TaintedStr.of(receiver).formatted(() if mapping else args, mapping or kwargs, text)
 
         return formatted
 
-    def _join(self, value: Iterable[Any], d: str = "", attribute: Any = None) -> Traced:
-        """Jinja's `join`, which would turn all it is given into plain strings."""
+    def _join(self, value: Iterable[Any], d: str = "", attribute: Any = None) -> TaintedStr:
+        """The filter `join`; Jinja's own converts everything to plain strings."""
         if attribute is not None:
             value = (self.getitem(item, attribute) for item in value)
-        return Traced.of(d).join([self.keep(item) for item in value])
+        return TaintedStr.of(d).join([self.keep(item) for item in value])
 
 
-def _distrusted(apply: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter whose text is of unsure origin wherever contents went in."""
+def _untracked(apply: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a filter so that its text has an unknown author if contents were passed to it."""
 
     @functools.wraps(apply)
-    def distrusted(*args: Any, **kwargs: Any) -> Any:
-        found = apply(*args, **kwargs)
-        return _unsure(found, (*args, *kwargs.values())) if isinstance(found, str) else found
+    def untracked(*args: Any, **kwargs: Any) -> Any:
+        result = apply(*args, **kwargs)
+        return _tainted_result(result, (*args, *kwargs.values())) if isinstance(result, str) else result
 
-    return distrusted
+    return untracked
 
 
-def _unsure(text: str, sources: Sequence[Any]) -> str:
-    made_of = list(strings(sources))
-    if any(text is source for source in made_of) or not any(isinstance(source, Traced) for source in made_of):
+def _tainted_result(text: str, arguments: Sequence[Any]) -> str:
+    inputs = list(strings_in(arguments))
+    if any(text is source for source in inputs) or not any(isinstance(source, TaintedStr) for source in inputs):
         return text
-    return Traced(str(text), "").made_from(sources)
+    return TaintedStr(str(text), "").derived_from(arguments)
 
 
-def _replace(value: Any, old: Any, new: Any, count: int | None = None) -> Traced:
+def _replace(value: Any, old: Any, new: Any, count: int | None = None) -> TaintedStr:
     text = value if isinstance(value, str) else str(value)
     new = new if isinstance(new, str) else str(new)
-    return Traced.of(text).replace(str(old), new, -1 if count is None else count)
+    return TaintedStr.of(text).replace(str(old), new, -1 if count is None else count)
 
 
-def _format(value: Any, *args: Any, **kwargs: Any) -> Traced:
-    return Traced.of(value if isinstance(value, str) else str(value)) % (kwargs or args)
+def _format(value: Any, *args: Any, **kwargs: Any) -> TaintedStr:
+    return TaintedStr.of(value if isinstance(value, str) else str(value)) % (kwargs or args)
 
 
 @functools.lru_cache(maxsize=64)
 def _program(source: str) -> Program:
-    return TracedEnvironment().from_string(source)
+    return TaintEnvironment().from_string(source)
 
 
-def run_traced(source: str, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> tuple[str, Layout]:
+def render_tainted(
+    source: str, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]
+) -> tuple[str, Layout]:
     """The text of one conversation, and its layout.
 
     Raises:
-        Exception: whatever Jinja raises.
+        Exception: anything that Jinja raises.
     """
     program = _program(source)
-    traced = [
-        {**message, "content": Traced.content(message["content"], ordinal)} for ordinal, message in enumerate(messages)
+    tainted = [
+        {**message, "content": TaintedStr.content(message["content"], ordinal)}
+        for ordinal, message in enumerate(messages)
     ]
-    text = Traced.concat(program.root_render_func(program.new_context({"messages": traced, **variables})))
-    return str(text), lay_out(parts_of(text))
+    text = TaintedStr.concat(program.root_render_func(program.new_context({"messages": tainted, **variables})))
+    return str(text), build_layout(parts_of(text))

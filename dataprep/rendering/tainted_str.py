@@ -1,8 +1,8 @@
-"""Strings that remember who wrote each of their characters: the template, or which message.
+"""A string type that records the author of each character: the template, or one of the messages.
 
-A template that looks into its contents gets them as `Traced`: real strings, so that it finds there what it looks for,
-whose pieces keep their origin through everything a template commonly does. Where an operation is not known here,
-its result is of unknown origin (`UNSURE`), and a special token found in such text is refused rather than guessed at.
+A template that inspects contents receives them as `TaintedStr`. These are real strings, so the template finds what it
+looks for, and their origins survive the operations that templates use. The result of any other operation has an
+unknown origin (`UNKNOWN`); a special token in such text is refused instead of being attributed by guesswork.
 """
 
 from __future__ import annotations
@@ -14,237 +14,241 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from string import Formatter
 from typing import Any, SupportsIndex
 
-from dataprep.rendering.layout import Kind, Mark, Part, Slot
+from dataprep.rendering.layout import ContentKind, Mark, Part, Slot
 
-TEMPLATE, UNSURE = "\0", "\1"  # origins; message n is chr(n + 2)
-Hole = tuple[int, str | Mark]  # a place between characters: of an empty content (its origin), or of a mark
+TEMPLATE, UNKNOWN = "\0", "\1"  # origins, one character each; the origin of message n is chr(n + 2)
+# A marker between two characters, at an index: the origin of a content that is empty there, or a mark.
+Hole = tuple[int, str | Mark]
 
 
 def message_origin(ordinal: int) -> str:
     return chr(ordinal + 2)
 
 
-class Traced(str):
-    """A string with the origin of each character, and with holes."""
+class TaintedStr(str):
+    """A string with the origin of each character, and with holes between characters."""
 
     origin: str  # as long as the string
     holes: tuple[Hole, ...]
 
-    def __new__(cls, text: str, origin: str, holes: Iterable[Hole] = ()) -> Traced:
+    def __new__(cls, text: str, origin: str, holes: Iterable[Hole] = ()) -> TaintedStr:
         new = super().__new__(cls, text)
         new.origin = origin
         new.holes = tuple(holes)
         return new
 
     @classmethod
-    def content(cls, text: str, ordinal: int) -> Traced:
-        """A message's content."""
+    def content(cls, text: str, ordinal: int) -> TaintedStr:
+        """The content of the message with that index."""
         origin = message_origin(ordinal)
         return cls(text, origin * len(text), () if text else ((0, origin),))
 
     @classmethod
-    def of(cls, text: str) -> Traced:
-        """`text` itself where it is traced, else as the template's own."""
-        return text if isinstance(text, Traced) else cls(text, TEMPLATE * len(text))
+    def of(cls, text: str) -> TaintedStr:
+        """`text` itself if it is tainted, otherwise a copy with the template as its author."""
+        return text if isinstance(text, TaintedStr) else cls(text, TEMPLATE * len(text))
 
     @classmethod
-    def concat(cls, pieces: Iterable[str]) -> Traced:
-        """All `pieces`, one after the other."""
-        traced = [cls.of(piece) for piece in pieces]
+    def concat(cls, texts: Iterable[str]) -> TaintedStr:
+        """The concatenation of `texts`."""
+        tainted = [cls.of(text) for text in texts]
         holes: list[Hole] = []
         length = 0
-        for piece in traced:
-            holes += ((place + length, hole) for place, hole in piece.holes)
-            length += len(piece)
-        return cls("".join(traced), "".join(piece.origin for piece in traced), holes)
+        for text in tainted:
+            holes += ((index + length, hole) for index, hole in text.holes)
+            length += len(text)
+        return cls("".join(tainted), "".join(text.origin for text in tainted), holes)
 
     def origins(self) -> list[str]:
-        """Every origin in the string or its holes, once."""
+        """The distinct origins of the characters and holes."""
         return list(dict.fromkeys((*self.origin, *(hole for _, hole in self.holes if isinstance(hole, str)))))
 
-    def part(self, start: int, end: int) -> Traced:
-        """Characters from `start` to `end`; where none are left, a hole for each content that stood here."""
-        holes = [(place - start, hole) for place, hole in self.holes if start <= place <= end]
+    def part(self, start: int, end: int) -> TaintedStr:
+        """The characters from `start` to `end`; an empty part keeps a hole for each content of the whole string."""
+        holes = [(index - start, hole) for index, hole in self.holes if start <= index <= end]
         if start == end:
-            holes = [(0, hole) for _, hole in self.holes] + [(0, origin) for origin in _messages(self.origin)]
-        return Traced(str.__getitem__(self, slice(start, end)), self.origin[start:end], holes)
+            holes = [(0, hole) for _, hole in self.holes] + [(0, origin) for origin in _contents(self.origin)]
+        return TaintedStr(str.__getitem__(self, slice(start, end)), self.origin[start:end], holes)
 
-    def stripped(self, start: int, end: int) -> Traced:
-        """Like `part`, but marks and contents that are cut off whole leave holes at the edge."""
+    def stripped(self, start: int, end: int) -> TaintedStr:
+        """Like `part`, but marks and contents that are cut off completely leave holes at the edge."""
         if start == end:
             return self.part(start, end)
         kept = self.origin[start:end]
-        holes: list[Hole] = [(0, origin) for origin in _messages(self.origin[:start]) if origin not in kept]
-        holes += [(min(max(place, start), end) - start, hole) for place, hole in self.holes]
-        holes += [(end - start, origin) for origin in _messages(self.origin[end:]) if origin not in kept]
-        return Traced(str.__getitem__(self, slice(start, end)), kept, holes)
+        holes: list[Hole] = [(0, origin) for origin in _contents(self.origin[:start]) if origin not in kept]
+        holes += [(min(max(index, start), end) - start, hole) for index, hole in self.holes]
+        holes += [(end - start, origin) for origin in _contents(self.origin[end:]) if origin not in kept]
+        return TaintedStr(str.__getitem__(self, slice(start, end)), kept, holes)
 
-    def __getitem__(self, key: SupportsIndex | slice) -> Traced:
+    def __getitem__(self, key: SupportsIndex | slice) -> TaintedStr:
         if isinstance(key, slice) and key.step in (None, 1):
             start, end, _ = key.indices(len(self))
             return self.part(start, max(start, end))
-        return Traced(str.__getitem__(self, key), self.origin[key], () if self else self.holes)
+        return TaintedStr(str.__getitem__(self, key), self.origin[key], () if self else self.holes)
 
-    def __iter__(self) -> Iterator[Traced]:
-        return (self[place] for place in range(len(self)))
+    def __iter__(self) -> Iterator[TaintedStr]:
+        return (self[index] for index in range(len(self)))
 
-    def __add__(self, other: Any) -> Traced:
-        return Traced.concat((self, other)) if isinstance(other, str) else NotImplemented
+    def __add__(self, other: Any) -> TaintedStr:
+        return TaintedStr.concat((self, other)) if isinstance(other, str) else NotImplemented
 
-    def __radd__(self, other: Any) -> Traced:
-        return Traced.concat((other, self)) if isinstance(other, str) else NotImplemented
+    def __radd__(self, other: Any) -> TaintedStr:
+        return TaintedStr.concat((other, self)) if isinstance(other, str) else NotImplemented
 
-    def __mul__(self, count: SupportsIndex) -> Traced:
-        return Traced.concat([self] * count.__index__())
+    def __mul__(self, count: SupportsIndex) -> TaintedStr:
+        return TaintedStr.concat([self] * count.__index__())
 
     __rmul__ = __mul__
 
-    def strip(self, chars: str | None = None) -> Traced:
+    def strip(self, chars: str | None = None) -> TaintedStr:
         return self.lstrip(chars).rstrip(chars)
 
-    def lstrip(self, chars: str | None = None) -> Traced:
+    def lstrip(self, chars: str | None = None) -> TaintedStr:
         return self.stripped(len(self) - len(str.lstrip(self, chars)), len(self))
 
-    def rstrip(self, chars: str | None = None) -> Traced:
+    def rstrip(self, chars: str | None = None) -> TaintedStr:
         return self.stripped(0, len(str.rstrip(self, chars)))
 
-    def removeprefix(self, prefix: str) -> Traced:
+    def removeprefix(self, prefix: str) -> TaintedStr:
         return self.stripped(len(self) - len(str.removeprefix(self, prefix)), len(self))
 
-    def removesuffix(self, suffix: str) -> Traced:
+    def removesuffix(self, suffix: str) -> TaintedStr:
         return self.stripped(0, len(str.removesuffix(self, suffix)))
 
-    def _parts(self, texts: Sequence[str]) -> list[Traced]:
-        """`texts`, found here in their order, each as early as can be."""
-        found, place = [], 0
+    def _find_parts(self, texts: Sequence[str]) -> list[TaintedStr]:
+        """The parts equal to `texts`, in order, each at its first occurrence after the one before."""
+        parts, index = [], 0
         for text in texts:
-            place = str.index(self, text, place)
-            found.append(self.part(place, place + len(text)))
-            place += len(text)
-        return found
+            index = str.index(self, text, index)
+            parts.append(self.part(index, index + len(text)))
+            index += len(text)
+        return parts
 
-    def _parted(self, texts: Sequence[str], gap: int) -> list[Traced]:
-        """`texts`, found here in their order with `gap` characters between them."""
-        found, place = [], 0
+    def _cut_parts(self, texts: Sequence[str], gap: int) -> list[TaintedStr]:
+        """The parts equal to `texts`, which lie here in order with `gap` characters between them."""
+        parts, index = [], 0
         for text in texts:
-            found.append(self.part(place, place + len(text)))
-            place += len(text) + gap
-        return found
+            parts.append(self.part(index, index + len(text)))
+            index += len(text) + gap
+        return parts
 
-    def split(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> list[Traced]:  # type: ignore[override]
+    def split(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> list[TaintedStr]:  # type: ignore[override]
         texts = str.split(self, sep, maxsplit)
-        return self._parts(texts) if sep is None else self._parted(texts, len(sep))
+        return self._find_parts(texts) if sep is None else self._cut_parts(texts, len(sep))
 
-    def rsplit(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> list[Traced]:  # type: ignore[override]
+    def rsplit(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> list[TaintedStr]:  # type: ignore[override]
         texts = str.rsplit(self, sep, maxsplit)
-        return self._parts(texts) if sep is None else self._parted(texts, len(sep))
+        return self._find_parts(texts) if sep is None else self._cut_parts(texts, len(sep))
 
-    def splitlines(self, keepends: bool = False) -> list[Traced]:  # type: ignore[override]
-        lines = self._parted(str.splitlines(self, True), 0)
+    def splitlines(self, keepends: bool = False) -> list[TaintedStr]:  # type: ignore[override]
+        lines = self._cut_parts(str.splitlines(self, True), 0)
         return [line.part(0, len(text)) for line, text in zip(lines, str.splitlines(self, keepends), strict=True)]
 
-    def partition(self, sep: str) -> tuple[Traced, Traced, Traced]:
-        return tuple(self._parted(str.partition(self, sep), 0))  # type: ignore[return-value]
+    def partition(self, sep: str) -> tuple[TaintedStr, TaintedStr, TaintedStr]:
+        return tuple(self._cut_parts(str.partition(self, sep), 0))  # type: ignore[return-value]
 
-    def rpartition(self, sep: str) -> tuple[Traced, Traced, Traced]:
-        return tuple(self._parted(str.rpartition(self, sep), 0))  # type: ignore[return-value]
+    def rpartition(self, sep: str) -> tuple[TaintedStr, TaintedStr, TaintedStr]:
+        return tuple(self._cut_parts(str.rpartition(self, sep), 0))  # type: ignore[return-value]
 
-    def join(self, items: Iterable[str]) -> Traced:
-        listed = list(items)
-        str.join(self, listed)  # raises what a string raises
-        return Traced.concat(text for at, item in enumerate(listed) for text in ((self, item) if at else (item,)))
+    def join(self, items: Iterable[str]) -> TaintedStr:
+        texts = list(items)
+        str.join(self, texts)  # raises the errors of a plain string
+        return TaintedStr.concat(
+            part for index, text in enumerate(texts) for part in ((self, text) if index else (text,))
+        )
 
-    def replace(self, old: str, new: str, count: SupportsIndex = -1) -> Traced:
+    def replace(self, old: str, new: str, count: SupportsIndex = -1) -> TaintedStr:
         if not old:
-            return Traced(str.replace(self, old, new, count), "").made_from((self, new))
-        return Traced.of(new).join(self.split(old, count))
+            return TaintedStr(str.replace(self, old, new, count), "").derived_from((self, new))
+        return TaintedStr.of(new).join(self.split(old, count))
 
-    def formatted(self, args: Sequence[Any], kwargs: Mapping[str, Any], text: str) -> Traced:
-        """`text`, which `format` made of this; exact for bare fields: `{}`, `{0}`, `{name}`."""
-        pieces: list[str] = []
-        counted = iter(args)
+    def formatted(self, args: Sequence[Any], kwargs: Mapping[str, Any], text: str) -> TaintedStr:
+        """Add origins to `text`, the result of `format`; they are exact for bare fields: `{}`, `{0}`, `{name}`."""
+        parts: list[str] = []
+        positional = iter(args)
         for literal, field, spec, conversion in Formatter().parse(self):
-            pieces.append(literal)
-            if spec or conversion or not re.fullmatch(r"\w*", field or "") or _messages(self.origin):
-                return Traced(text, "").made_from((self, *args, *kwargs.values()))
+            parts.append(literal)
+            if spec or conversion or not re.fullmatch(r"\w*", field or "") or _contents(self.origin):
+                return TaintedStr(text, "").derived_from((self, *args, *kwargs.values()))
             if field is not None:
-                value = next(counted) if not field else args[int(field)] if field.isdigit() else kwargs[field]
-                pieces.append(value if isinstance(value, str) else str(value))
-        return Traced.concat(pieces)
+                value = next(positional) if not field else args[int(field)] if field.isdigit() else kwargs[field]
+                parts.append(value if isinstance(value, str) else str(value))
+        return TaintedStr.concat(parts)
 
-    def __mod__(self, values: Any) -> Traced:
-        """Exact for `%s`."""
+    def __mod__(self, values: Any) -> TaintedStr:
+        """Format with `%`; the origins are exact for `%s`."""
         text = str.__mod__(self, values)
         literals = re.split("%s", self)
-        given = values if isinstance(values, tuple) else (values,)
-        if any("%" in literal for literal in literals) or len(literals) != len(given) + 1 or _messages(self.origin):
-            return Traced(text, "").made_from((self, *given))
-        texts = [value if isinstance(value, str) else str(value) for value in given]
-        return Traced.concat(text for pair in zip(literals, (*texts, ""), strict=True) for text in pair)
+        arguments = values if isinstance(values, tuple) else (values,)
+        only_s = not any("%" in literal for literal in literals) and len(literals) == len(arguments) + 1
+        if not only_s or _contents(self.origin):
+            return TaintedStr(text, "").derived_from((self, *arguments))
+        texts = [value if isinstance(value, str) else str(value) for value in arguments]
+        return TaintedStr.concat(part for pair in zip(literals, (*texts, ""), strict=True) for part in pair)
 
-    def made_from(self, sources: Iterable[Any]) -> Traced:
-        """This text, made from `sources` in a way not known here.
+    def derived_from(self, sources: Iterable[Any]) -> TaintedStr:
+        """Attribute this text, which an untracked operation computed from `sources`.
 
-        It is a message's own where all that was traced is of that message and nothing longer than a character was
-        given besides, so that no special token can have come from elsewhere.
+        It belongs to a message if all tainted sources belong to that message and no other source is longer than one
+        character, so that no special token can come from elsewhere. Otherwise its origin is unknown.
         """
-        texts = list(strings(sources))
-        origins = {origin for text in texts if isinstance(text, Traced) for origin in text.origins()}
-        given = any(len(text) > 1 for text in texts if not isinstance(text, Traced))
-        origin = origins.pop() if len(origins) == 1 and not given else UNSURE
-        return Traced(str(self), origin * len(self), [(0, origin) for origin in _messages(origin) if not self])
+        texts = list(strings_in(sources))
+        origins = {origin for text in texts if isinstance(text, TaintedStr) for origin in text.origins()}
+        has_other_text = any(len(text) > 1 for text in texts if not isinstance(text, TaintedStr))
+        origin = origins.pop() if len(origins) == 1 and not has_other_text else UNKNOWN
+        return TaintedStr(str(self), origin * len(self), [(0, origin) for origin in _contents(origin) if not self])
 
 
-def _messages(origin: str) -> list[str]:
-    """The messages' (and unsure) origins in `origin`, each once, in their order."""
-    return [one for one in dict.fromkeys(origin) if one != TEMPLATE]
+def _contents(origins: str) -> list[str]:
+    """The distinct origins in `origins` other than the template, in order."""
+    return [origin for origin in dict.fromkeys(origins) if origin != TEMPLATE]
 
 
-def strings(values: Iterable[Any]) -> Iterator[str]:
-    """All strings in `values`, and in the lists, tuples and mappings among them."""
+def strings_in(values: Iterable[Any]) -> Iterator[str]:
+    """All strings in `values` and in the lists, tuples and mapping values among them."""
     for value in values:
         if isinstance(value, str):
             yield value
         elif isinstance(value, Mapping):
-            yield from strings(value.values())
+            yield from strings_in(value.values())
         elif isinstance(value, list | tuple):
-            yield from strings(value)
+            yield from strings_in(value)
 
 
-def _case(method: Callable[..., str]) -> Callable[[Traced], Traced]:
-    """A method without arguments whose result is all of this string's origin."""
+def _derived(method: Callable[..., str]) -> Callable[[TaintedStr], TaintedStr]:
+    """Wrap a string method whose result has the origin of the whole string."""
 
-    def changed(self: Traced, *args: Any, **kwargs: Any) -> Traced:
-        return Traced(method(self, *args, **kwargs), "").made_from((self, *args, *kwargs.values()))
+    def derived(self: TaintedStr, *args: Any, **kwargs: Any) -> TaintedStr:
+        return TaintedStr(method(self, *args, **kwargs), "").derived_from((self, *args, *kwargs.values()))
 
-    return changed
+    return derived
 
 
 for _name in (
     *("upper", "lower", "title", "capitalize", "casefold", "swapcase", "expandtabs", "translate"),
     *("center", "ljust", "rjust", "zfill"),
 ):
-    setattr(Traced, _name, _case(getattr(str, _name)))
+    setattr(TaintedStr, _name, _derived(getattr(str, _name)))
 
 
-def parts_of(text: Traced) -> list[Part]:
-    """What the template wrote as strings, the rest as slots of known length, and marks."""
+def parts_of(text: TaintedStr) -> list[Part]:
+    """The parts of a layout: the template's text as strings, other text as slots of known length, and marks."""
     holes = deque(sorted(text.holes, key=lambda hole: hole[0]))
-    borders = sorted({place for place, _ in holes})
+    borders = sorted({index for index, _ in holes})
     parts: list[Part] = []
     for run in re.finditer(r"(.)\1*", text.origin, re.DOTALL):
         inside = borders[bisect_right(borders, run.start()) : bisect_left(borders, run.end())]
         cuts = [run.start(), *inside, run.end()]
         for start, end in zip(cuts, cuts[1:], strict=False):
             while holes and holes[0][0] <= start:
-                parts.append(_hole(holes.popleft()[1]))
+                parts.append(_part_of_hole(holes.popleft()[1]))
             parts.append(str.__getitem__(text, slice(start, end)) if run[1] == TEMPLATE else _slot(run[1], end - start))
-    return parts + [_hole(hole) for _, hole in holes]
+    return parts + [_part_of_hole(hole) for _, hole in holes]
 
 
 def _slot(origin: str, length: int) -> Slot:
     return Slot(ord(origin) - 2, length=length)
 
 
-def _hole(hole: str | Mark) -> Part:
-    return hole if isinstance(hole, Mark) else Slot(ord(hole) - 2, Kind.EMPTY)
+def _part_of_hole(hole: str | Mark) -> Part:
+    return hole if isinstance(hole, Mark) else Slot(ord(hole) - 2, ContentKind.EMPTY)
