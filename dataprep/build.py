@@ -191,7 +191,7 @@ def _write(
             manifest = {
                 **provenance(recipe, name, version),
                 "parent": parent_of(store, name, version),
-                "template": renderer.template.facts(),
+                "template": renderer.template.to_manifest(),
                 "gate": verdict.outcome,
                 **selection.summary,
             }

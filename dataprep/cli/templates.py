@@ -1,4 +1,4 @@
-"""`dataprep templates`: list, check, render."""
+"""`dataprep templates`: list and check chat templates, and render a conversation with one."""
 
 from __future__ import annotations
 
@@ -18,44 +18,44 @@ app.command(templates)
 
 @templates.default
 def list_templates(*, as_json: Json = False) -> None:
-    """List the templates that come with dataprep."""
+    """List the bundled templates."""
     from rich.table import Table
 
     from dataprep.common.terminal import stdout_console
-    from dataprep.rendering import list_templates as bundled
+    from dataprep.rendering import list_templates as template_names
     from dataprep.rendering import load_template
 
-    found = [load_template(name) for name in bundled()]
+    bundled = [load_template(name) for name in template_names()]
     if as_json:
-        print_json([template.facts() for template in found])
+        print_json([template.to_manifest() for template in bundled])
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("template", "an answer ends with", "special tokens"):
+    for column in ("template", "end of an answer", "special tokens"):
         table.add_column(column)
-    for template in found:
+    for template in bundled:
         table.add_row(template.name, template.end_token, " ".join(template.special_tokens))
     stdout_console().print(table, markup=False)
 
 
 @templates.command
 def check(template: str, *, as_json: Json = False) -> None:
-    """Check a template: is it sound, which control tokens it writes, is it rendered by columns or row by row, and why.
+    """Check whether a template can be used, list its tokens, and say whether it is rendered by columns or row by row.
 
     Parameters
     ----------
     template
-        A bundled name, a .jinja file, a tokenizer_config.json, or a folder that holds one.
+        A bundled name, a .jinja file, a tokenizer_config.json, or a folder that contains one.
     """
     from dataprep.common.terminal import stdout_console
     from dataprep.common.text import visible
     from dataprep.rendering import check_template, load_template
 
-    found = check_template(load_template(template))
+    result = check_template(load_template(template))
     if as_json:
-        print_json(found.facts())
+        print_json(result.as_record())
     else:
-        stdout_console().print(visible(found.told()), soft_wrap=True, markup=False)
-    if not found.sound:
+        stdout_console().print(visible(result.describe()), soft_wrap=True, markup=False)
+    if not result.usable:
         raise SystemExit(1)
 
 
@@ -68,25 +68,25 @@ def render(
     eos: str | None = None,
     add_generation_prompt: Annotated[bool, Switch] = False,
 ) -> None:
-    """Print exactly the text that a template gives for one conversation, and nothing else.
+    """Render one conversation and print exactly the resulting text.
 
     Parameters
     ----------
     template
-        A bundled name, a .jinja file, a tokenizer_config.json, or a folder that holds one.
+        A bundled name, a .jinja file, a tokenizer_config.json, or a folder that contains one.
     messages
         A JSON file: a list of {"role", "content"}, or an object with such a list under "messages".
     bos
-        The begin token, instead of the template's own.
+        The begin token; replaces the template's own.
     eos
-        The end token, instead of the template's own.
+        The end token; replaces the template's own.
     add_generation_prompt
-        End with what comes before an answer.
+        Append the text that prompts a model for an answer.
     """
     from dataprep.rendering import load_template
-    from dataprep.rendering import render as rendered
+    from dataprep.rendering import render as render_text
 
-    text = rendered(
+    text = render_text(
         load_template(template),
         _read_messages(messages),
         add_generation_prompt=add_generation_prompt,
@@ -99,17 +99,18 @@ def render(
 
 def _read_messages(path: Path) -> list[dict[str, Any]]:
     try:
-        found = json.loads(path.read_bytes())
-    except OSError as fault:
-        raise InputError(f"{path} cannot be read: {fault.strerror}.") from None
-    except ValueError as fault:
-        raise InputError(f"{path} is no JSON: {fault}.") from None
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}.") from None
     except RecursionError:
-        raise InputError(f"{path} holds no conversation: it is nested too deeply.") from None
-    listed = found.get("messages") if isinstance(found, dict) else found
-    # A message of tool calls has no content: what a template makes of that is the template's.
-    if not isinstance(listed, list) or not all(isinstance(message, dict) and "role" in message for message in listed):
+        raise InputError(f"{path} does not contain a conversation: it is nested too deeply.") from None
+    messages = value.get("messages") if isinstance(value, dict) else value
+    # A message with tool calls needs no content: the template decides how to render it.
+    if not isinstance(messages, list) or not all(isinstance(item, dict) and "role" in item for item in messages):
         raise InputError(
-            f'{path} holds no conversation: a list of {{"role": …, "content": …}} is needed, alone or under "messages".'
+            f'{path} does not contain a conversation: it must be a list of {{"role": …, "content": …}}, alone or under '
+            '"messages".'
         )
-    return listed
+    return messages

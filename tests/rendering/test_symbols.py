@@ -1,18 +1,18 @@
-"""Templates that look into their contents in every way we know of are found out, and rendered right all the same."""
+"""Templates that inspect contents, in every way that Jinja offers, are detected and rendered correctly."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 
-from dataprep.common.errors import TemplateError
-from dataprep.rendering import Renderer, Template, check_template, render, renderer
-from dataprep.rendering.layout import Kind, Slot
-from dataprep.rendering.rows import Rendered, render_row
-from dataprep.rendering.symbols import LooksInside, Rope
-from tests.support.chats import Chat, chat, chats, frame, template
+from dataprep.rendering import Renderer, check_template, render
+from dataprep.rendering.layout import ContentKind, Slot
+from dataprep.rendering.rows import render_row
+from dataprep.rendering.symbols import ContentInspected, SymbolicText
+from tests.support.chats import Chat, chat, chats, frame, render_rows, template
 
 H = "<|{{ m.role }}|>"
 
@@ -101,19 +101,18 @@ CHATS = [
 ]
 
 
-def way(body: str) -> str | None:
-    found = check_template(template(body))
-    assert found.sound, found.problems
-    return found.way
+def rendering_of(body: str) -> str | None:
+    check = check_template(template(body))
+    assert check.usable, check.problems
+    return check.rendering
 
 
-def check_rows(body: str, found: list[Chat]) -> None:
-    """By whatever way: Jinja's text, answers trained up to their end, and only the template's own tokens."""
-    by = Renderer(template(body))
-    rows = [row for batch in by.batches(frame(found)) for row in renderer.rendered_rows(batch)]
-    for messages, row in zip(found, rows, strict=True):
-        assert row.text == render(by.template, messages)
-        assert row == render_row(by.template, messages)
+def assert_rows_equal_jinja(body: str, conversations: list[Chat]) -> None:
+    """The text is Jinja's, each answer is trained up to its end token, and only the template's own tokens are controls."""
+    renderer = Renderer(template(body))
+    for messages, row in zip(conversations, render_rows(renderer, conversations), strict=True):
+        assert row.text == render(renderer.template, messages)
+        assert row == render_row(renderer.template, messages)
         answers = [message["content"] for message in messages if message["role"] == "assistant"]
         assert len(row.spans) == len(answers)
         assert all(row.text[start:end].endswith("</s>") for start, end in row.spans)
@@ -123,114 +122,68 @@ def check_rows(body: str, found: list[Chat]) -> None:
 
 
 @pytest.mark.parametrize("body", BY_COLUMNS.values(), ids=BY_COLUMNS)
-def test_goes_by_columns(body: str) -> None:
-    assert way(body) == "by columns"
-    check_rows(body, CHATS)
+def test_a_template_that_never_inspects_contents_is_rendered_by_columns(body: str) -> None:
+    assert rendering_of(body) == "by columns"
+    assert_rows_equal_jinja(body, CHATS)
 
 
 @pytest.mark.parametrize("body", ROW_BY_ROW.values(), ids=ROW_BY_ROW)
-def test_is_found_out(body: str) -> None:
-    assert way(body) == "row by row"
-    check_rows(body, CHATS)
+def test_a_template_that_inspects_contents_is_rendered_row_by_row(body: str) -> None:
+    assert rendering_of(body) == "row by row"
+    assert_rows_equal_jinja(body, CHATS)
 
 
 @settings(max_examples=60, deadline=None)
 @given(messages=chats())
-def test_both_ways_agree(messages: Chat) -> None:
-    """The same format, once as it is and once with a look inside that changes nothing."""
+def test_both_ways_of_rendering_agree(messages: Chat) -> None:
+    """The same format twice, once with an inspection that changes nothing."""
     for name in ("strip of a sum", "stripped macro", "strip twice", "empty or not"):
         body = BY_COLUMNS[name]
-        plain, looking = Renderer(template(body)), Renderer(template("{% if 'x' in c %}{% endif %}" + body))
-        [by_columns], [by_row] = (
-            [row for batch in by.batches(frame([messages])) for row in renderer.rendered_rows(batch)]
-            for by in (plain, looking)
-        )
-        assert by_columns == by_row
+        [by_columns] = render_rows(Renderer(template(body)), [messages])
+        [row_by_row] = render_rows(Renderer(template("{% if 'x' in c %}{% endif %}" + body)), [messages])
+        assert by_columns == row_by_row
 
 
-def test_text_of_unknown_hands_is_refused_rather_than_guessed() -> None:
-    """`tojson` of a whole message: whose `</s>` is that?"""
-    by = Renderer(
+def test_a_special_token_of_unknown_origin_is_refused() -> None:
+    """After `tojson` of a whole message, nobody knows who wrote a `</s>` in it."""
+    renderer = Renderer(
         template("<|{{ m.role }}|>{{ c }}</s>{% if m.role == 'user' and '!' in c %}{{ m | tojson }}{% endif %}")
     )
-    told = by.refusals(frame([chat("fine", "b"), chat("fine!", "b"), chat("typed </s>!", "b")]))
-    assert told["row"].to_list() == [102]
-    assert "hides who wrote the '</s>'" in told["detail"][0]
+    refusals = renderer.refusals(frame([chat("fine", "b"), chat("fine!", "b"), chat("typed </s>!", "b")]))
+    assert refusals["row"].to_list() == [102]
+    assert "it is unknown which of them wrote the '</s>'" in refusals["detail"][0]
 
 
-def test_a_contents_own_message_in_a_refusal() -> None:
-    by = Renderer(
+def test_a_templates_own_error_message_becomes_the_refusals_detail() -> None:
+    renderer = Renderer(
         template("{% if c == 'bad' %}{{ raise_exception('found ' ~ c) }}{% endif %}<|{{ m.role }}|>{{ c }}</s>")
     )
-    told = by.refusals(frame([chat("good", "b"), chat("bad", "b")]))
-    assert told.rows() == [(101, "The template test refuses this conversation: found bad.")]
+    refusals = renderer.refusals(frame([chat("good", "b"), chat("bad", "b")]))
+    assert refusals.rows() == [(101, "The template test refuses this conversation: found bad.")]
 
 
-def test_ropes_answer_nothing_else() -> None:
-    rope = Rope(["a", Slot(0)])
-    for look in (
+def test_a_symbolic_text_refuses_every_other_operation() -> None:
+    text = SymbolicText(["a", Slot(0)])
+    inspections: tuple[Callable[[Any], Any], ...] = (
         str,
         repr,
         len,
         hash,
         iter,
         list,
-        lambda r: r == "a",
-        lambda r: "a" in r,
-        lambda r: f"{r}",
-        lambda r: r * 2,
-    ):
-        with pytest.raises(LooksInside):
-            look(rope)
-    assert rope and not Rope([Slot(0, Kind.EMPTY)]) and Rope([Slot(0, Kind.BLANK)])
-    assert not Rope([" ", Slot(0, Kind.BLANK)]).strip()
-    assert not isinstance(rope, str)
+        lambda value: value == "a",
+        lambda value: "a" in value,
+        lambda value: f"{value}",
+        lambda value: value * 2,
+    )
+    for inspect in inspections:
+        with pytest.raises(ContentInspected):
+            inspect(text)
+    assert not isinstance(text, str)
 
 
-def generating(answer: str) -> Template:
-    """A template with `{% generation %}` tags somewhere in `answer`."""
-    return template("{% if m.role == 'assistant' %}" + answer + "{% else %}<|{{ m.role }}|>{{ c }}</s>{% endif %}")
-
-
-def test_generation_blocks_begin_where_they_stand_and_end_with_the_end_token() -> None:
-    for word in ("c", "c[:]"):  # by columns, and row by row
-        by = Renderer(generating("<|assistant|>{% generation %} {{ " + word + " }} </s>.{% endgeneration %}"))
-        [batch] = by.batches(frame([chat("a", "b", "c", " d", "e", "")]))
-        [row] = renderer.rendered_rows(batch)
-        assert isinstance(row, Rendered)
-        assert [row.text[start:end] for start, end in row.spans] == [" b </s>", "  d </s>", "  </s>"]
-
-
-@pytest.mark.parametrize("word", ["c", "c[:]"])
-@pytest.mark.parametrize(
-    ("answer", "told"),
-    [
-        (
-            "{% if loop.last %}{% generation %}{{ WORD }}</s>{% endgeneration %}{% else %}{{ c }}</s>{% endif %}",
-            "writes 1 {% generation %} blocks for 2 answers",
-        ),
-        (
-            "{% generation %}{{ WORD }}{% endgeneration %}</s>",
-            "does not write the end token '</s>' after an answer inside of its {% generation %} block but ''",
-        ),
-        ("{{ WORD }}{% generation %}</s>{% endgeneration %}", "writes the answer of message 2 outside of its"),
-        (
-            "{% generation %}{{ WORD }}</s>{% endgeneration %}{% generation %}!{% endgeneration %}",
-            "writes 2 {% generation %} blocks for 1 answers",
-        ),
-        (
-            "{% generation %}{% generation %}{{ WORD }}</s>{% endgeneration %}{% endgeneration %}",
-            "blocks inside or apart from each other",
-        ),
-    ],
-)
-def test_generation_blocks_that_break_the_contract_are_refused(answer: str, told: str, word: str) -> None:
-    with pytest.raises(TemplateError, match=re.escape(told)):
-        Renderer(generating(answer.replace("WORD", word)))
-
-
-def test_a_conversation_whose_answer_has_no_block_is_refused() -> None:
-    answer = "{% if not loop.first %}{% generation %}{{ c }}</s>{% endgeneration %}{% else %}{{ c }}</s>{% endif %}"
-    led = [{"role": "assistant", "content": "hello"}, *chat("a", "b")]
-    told = Renderer(generating(answer)).refusals(frame([chat("a", "b"), led]))
-    assert told["row"].to_list() == [101] and "1 {% generation %} blocks for 2 answers" in told["detail"][0]
+def test_a_symbolic_text_knows_whether_it_is_empty() -> None:
+    assert SymbolicText(["a", Slot(0)])
+    assert not SymbolicText([Slot(0, ContentKind.EMPTY)])
+    assert SymbolicText([Slot(0, ContentKind.BLANK)])
+    assert not SymbolicText([" ", Slot(0, ContentKind.BLANK)]).strip()

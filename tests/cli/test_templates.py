@@ -1,0 +1,36 @@
+"""`dataprep templates render`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dataprep.cli import templates
+from dataprep.common.errors import InputError
+from tests.support.chats import chat
+
+
+def test_a_message_with_tool_calls_needs_no_content(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    body = "{% for m in messages %}<{{ m.role }}>{{ m.tool_calls[0].name if m.tool_calls else m.content }}{% endfor %}"
+    (tmp_path / "tools.jinja").write_text(body)
+    messages = [*chat("a"), {"role": "assistant", "tool_calls": [{"name": "f"}]}]
+    (tmp_path / "chat.json").write_text(json.dumps(messages))
+    templates.render(str(tmp_path / "tools.jinja"), messages=tmp_path / "chat.json")
+    assert capsysbinary.readouterr().out == b"<user>a<assistant>f"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ("{", "is not valid JSON"),
+        ('[{"content": "a"}]', "does not contain a conversation"),
+    ],
+    ids=["deep", "cut off", "without roles"],
+)
+def test_a_file_without_a_conversation_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "chat.json").write_text(text)
+    with pytest.raises(InputError, match=message):
+        templates.render("llama2", messages=tmp_path / "chat.json")
