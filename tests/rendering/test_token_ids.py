@@ -111,7 +111,7 @@ def test_every_row_of_the_guanaco_test_split_is_kept_whole(real: Path, tmp_path:
     file = real / "guanaco/openassistant_best_replies_eval.jsonl"
     outcome = build(Recipe(source=(str(file),), control_tokens="keep", gate="off"), tmp_path, "n", progress=Progress())
     assert outcome.path is not None
-    assert outcome.summary["fates"]["kept"] + outcome.facts["fates"]["rules"].get("exact_duplicate", 0) == 518
+    assert outcome.summary["fates"]["kept"] + outcome.summary["fates"]["rules"].get("exact_duplicate", 0) == 518
     fates = {row["line"]: row for row in read_fates(outcome.path).to_dicts()}
     rows = {row["id"]: row for row in open_build(outcome.path).splits["train"].to_pylist()}
     removed_questions = 0
