@@ -1,7 +1,8 @@
-"""Prompts for a trained model, rendered with the build's own template and encoded as its rows were."""
+"""Prompts for a trained model: rendered with the build's own template, and encoded as the build's rows were."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,59 +11,63 @@ from training.model.tokenizer import ChatTokenizer
 
 Messages = Sequence[Mapping[str, str]]
 
-PRIVATE = 0xF0000  # where Unicode's private plane begins: stands in for what must not be mistaken for a control
+PRIVATE_USE = 0xF0000  # start of a private-use plane of Unicode, whose characters replace typed special tokens
 
 
-def render(template: str, messages: Messages, marks: Mapping[str, Any], *, answer: bool) -> str:
-    """`messages` through a chat template; `answer`: with what comes before the model's answer.
+def render(template: str, messages: Messages, tokens: Mapping[str, Any], *, answer: bool) -> str:
+    """Render messages with a chat template.
 
+    Args:
+        template: Jinja.
+        messages: each with `role` and `content`.
+        tokens: `bos_token` and `eos_token`.
+        answer: append the generation prompt.
     Raises:
-        DataError: the template refuses them.
+        DataError: the template refuses the messages.
     """
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    render_all: Any = render_jinja_template  # its types say less than it takes
-    known = {key: marks.get(key) or "" for key in ("bos_token", "eos_token")}
+    render_all: Any = render_jinja_template  # its annotations are narrower than what it accepts
+    variables = {key: tokens.get(key) or "" for key in ("bos_token", "eos_token")}
     try:
         rendered, _ = render_all(
-            conversations=[list(messages)], chat_template=template, add_generation_prompt=answer, **known
+            conversations=[list(messages)], chat_template=template, add_generation_prompt=answer, **variables
         )
-    except Exception as fault:  # whatever a template's author raises
-        raise DataError(f"The chat template refuses this conversation ({fault}).") from None
+    except Exception as error:  # a template can raise anything
+        raise DataError(f"The chat template refuses this conversation ({error}).") from None
     return str(rendered[0])
 
 
-def prompt_ids(template: str, messages: Messages, facts: Mapping[str, Any], vocabulary: ChatTokenizer) -> list[int]:
-    """The ids of a prompt, up to where the answer begins.
+def prompt_ids(template: str, messages: Messages, manifest: Mapping[str, Any], tokenizer: ChatTokenizer) -> list[int]:
+    """The ids of a prompt, including the generation prompt.
 
-    `facts`: the manifest's `template`. Special tokens that somebody typed stay text: they are hidden while the template
-    is rendered, so that every special token found in the result was written by the template.
+    `manifest` is the build's manifest entry of the template. Special tokens that are typed in a message stay text, as
+    in the build's rows: they are replaced while the template is rendered, so that every special token in the result
+    was written by the template.
     """
-    special = sorted(facts["special_tokens"], key=len, reverse=True)
-    hidden = {token: chr(PRIVATE + number) for number, token in enumerate(special)}
-    safe = [{**message, "content": _swap(message["content"], hidden)} for message in messages]
-    text = render(template, safe, facts, answer=True)
-    shown = {stand_in: token for token, stand_in in hidden.items()}
+    special = sorted(manifest["special_tokens"], key=len, reverse=True)
+    replacements = {token: chr(PRIVATE_USE + number) for number, token in enumerate(special)}
+    escaped = [{**message, "content": _replace(message["content"], replacements)} for message in messages]
+    text = render(template, escaped, manifest, answer=True)
+    originals = {replacement: token for token, replacement in replacements.items()}
     ids: list[int] = []
-    for part, control in _parts(text, special):
-        if control:
-            ids.append(vocabulary.id_of(part))
+    for piece, is_control in _split_at_tokens(text, special):
+        if is_control:
+            ids.append(tokenizer.id_of(piece))
         else:
-            ids += vocabulary.backend.encode(_swap(part, shown), add_special_tokens=False).ids
+            ids += tokenizer.backend.encode(_replace(piece, originals), add_special_tokens=False).ids
     return ids
 
 
-def _swap(text: str, pairs: Mapping[str, str]) -> str:
-    for old, new in pairs.items():
+def _replace(text: str, replacements: Mapping[str, str]) -> str:
+    for old, new in replacements.items():
         text = text.replace(old, new)
     return text
 
 
-def _parts(text: str, special: Sequence[str]) -> list[tuple[str, bool]]:
-    """`text` in pieces, each with whether it is a special token."""
-    import re
-
+def _split_at_tokens(text: str, special: Sequence[str]) -> list[tuple[str, bool]]:
+    """The pieces of `text`, each with whether it is a special token."""
     if not special:
         return [(text, False)]
     pieces = re.split("(" + "|".join(map(re.escape, special)) + ")", text)
-    return [(piece, place % 2 == 1) for place, piece in enumerate(pieces) if piece]
+    return [(piece, index % 2 == 1) for index, piece in enumerate(pieces) if piece]
