@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 
 from dataprep.audit.faults import Fault
 from dataprep.common.errors import TemplateError
-from dataprep.rendering import Template, render
+from dataprep.rendering import Template, text_around_contents
 from dataprep.tables import ASSISTANT, SYSTEM, USER
 
 Message = dict[str, str]
 
-# Contents of probe conversations, in characters that no template writes: what the template writes lies between them.
-_QUESTION, _ANSWER, _SYSTEM = "\ue000question\ue000", "\ue000answer\ue000", "\ue000system\ue000"
+_PAIR: list[Message] = [{"role": USER, "content": "a question"}, {"role": ASSISTANT, "content": "an answer"}]
 
 
 @dataclass(frozen=True)
@@ -34,12 +33,11 @@ class TextReader:
         Raises:
             TemplateError: the template writes no different markers before questions and before answers.
         """
-        pair = [{"role": USER, "content": _QUESTION}, {"role": ASSISTANT, "content": _ANSWER}]
-        head, middle, tail = re.split(f"{_QUESTION}|{_ANSWER}", render(template, pair))
+        head, middle, tail = _around(template, _PAIR)
         begin, end = template.bos_token or "", template.end_token or template.eos_token or ""
         self.begin = begin if begin and begin in head else ""
         self.end = end if end and end in tail else ""
-        next_question = _between_pairs(template, pair) or tail + head  # written before every question but the first
+        next_question = _between_pairs(template) or tail + head  # written before every question but the first
         user, answer = (text.replace(self.begin, "").replace(self.end, "").strip() for text in (next_question, middle))
         if not user or not answer or user == answer:
             raise TemplateError(
@@ -50,7 +48,7 @@ class TextReader:
         self._expected_last = self._count(tail)
         self._lead = head.partition(user)[0]  # with the default system text, where the template writes one
         self._roles = {user: USER, answer: ASSISTANT}
-        self._system_inside, self._system_before = _system_frames(template, pair, head, user)
+        self._system_inside, self._system_before = _system_frames(template, head, user)
         tokens = [token for token in (user, answer, self.begin, self.end) if token]
         self._token = re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))))
 
@@ -139,16 +137,31 @@ def _count_fault(token: str, count: int, expected: int, where: str) -> Fault | N
     return Fault(kind, f"{found} {where}, expected {expected or 'none'}")
 
 
-def _between_pairs(template: Template, pair: list[Message]) -> str | None:
+def _around(template: Template, messages: list[Message]) -> list[str]:
+    """What the template writes before, between and after the contents of a conversation.
+
+    Raises:
+        TemplateError: it refuses the conversation, or does not write each content exactly once.
+    """
+    texts = text_around_contents(template, messages)
+    if len(texts) != len(messages) + 1:
+        raise TemplateError(
+            f"Texts of the template {template.name} cannot be read back: it does not write every message exactly once. "
+            "Audit the data as messages."
+        )
+    return texts
+
+
+def _between_pairs(template: Template) -> str | None:
     """What the template writes between an answer and the next question; None where it accepts one pair only."""
     try:
-        return render(template, pair + pair).split(_ANSWER)[1].split(_QUESTION)[0]
+        return _around(template, _PAIR + _PAIR)[2]
     except TemplateError:
         return None
 
 
 def _system_frames(
-    template: Template, pair: list[Message], head: str, user_marker: str
+    template: Template, head: str, user_marker: str
 ) -> tuple[tuple[str, str] | None, tuple[str, str] | None]:
     """What the template writes before and after a system text.
 
@@ -156,13 +169,13 @@ def _system_frames(
     template writes no system text has None.
     """
     try:
-        before, rest = render(template, [{"role": SYSTEM, "content": _SYSTEM}, *pair]).split(_SYSTEM, 1)
-    except (TemplateError, ValueError):  # the template refuses a system text, or leaves it out
+        before, after, *_ = _around(template, [{"role": SYSTEM, "content": "a system text"}, *_PAIR])
+    except TemplateError:  # the template refuses a system text, or leaves it out
         return None, None
     if user_marker in before:
-        frame = before.replace(head, "", 1).strip(), rest.split(_QUESTION, 1)[0].strip()
+        frame = before.replace(head, "", 1).strip(), after.strip()
         return (frame if all(frame) else None), None
-    return None, (before.strip(), rest.partition(user_marker)[0].strip())
+    return None, (before.strip(), after.partition(user_marker)[0].strip())
 
 
 def without_system(messages: Sequence[Message]) -> Sequence[Message]:

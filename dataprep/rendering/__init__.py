@@ -14,7 +14,7 @@ answer any question but have to run for each conversation.
 """
 
 from dataprep.rendering.loading import list_templates, load_template
-from dataprep.rendering.probe import TemplateCheck, check_template
+from dataprep.rendering.probe import TemplateCheck, check_template, text_around_contents
 from dataprep.rendering.renderer import Batch, Renderer
 from dataprep.rendering.template import Template, render
 
@@ -27,4 +27,5 @@ __all__ = [
     "list_templates",
     "load_template",
     "render",
+    "text_around_contents",
 ]
