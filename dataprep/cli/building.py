@@ -1,4 +1,4 @@
-"""`dataprep build`."""
+"""`dataprep build`: arguments and output."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from dataprep.recipe import Recipe, parse_size
 if TYPE_CHECKING:
     from dataprep.build import Outcome
 
+_SAMPLE_NOTICE = """\
+No --source: this builds the bundled sample, which is SYNTHETIC (written by a script) and for trying dataprep only.
+For real data: dataprep build --source FILE, FOLDER or Hub id, such as OpenAssistant/oasst1.
+"""
+
 
 @app.command
 def build(
@@ -26,24 +31,24 @@ def build(
     max_memory: str | None = None,
     as_json: Json = False,
 ) -> None:
-    """Build a version: read, thread, apply rules, deduplicate, sample, render, write.
+    """Build a version: read, choose threads, apply rules, deduplicate, sample, split, render, check and write.
 
     Parameters
     ----------
     recipe
-        A TOML file with any of these options, or the manifest.json of a build; flags given as well win.
+        A TOML file with any of these options, or the manifest.json of a build; flags take precedence over it.
     store
-        Folder to put builds into.
+        Folder that holds the builds.
     name
-        The build's name; by default that of the first source: a file's stem, a glob's folder, a build's own name.
+        The build's name; default: that of the first source (a file's stem, a glob's folder, a build's own name).
     force
-        Build again although the version is there; the shards must come out the same.
+        Build even if the version exists; the shards must come out identical.
     max_memory
-        What the search for near-duplicates may take above the text itself, such as 4GB; by default half of the machine's.
+        Memory that near-duplicate detection may use above the text itself, such as 4GB; default: half of the machine's.
     dry_run
-        Show what would become of the input, and write nothing.
+        Print what would be kept and dropped, and write nothing.
     """
-    from dataprep.build import build as run
+    from dataprep.build import build as build_version
     from dataprep.common.bundled import default_name
     from dataprep.common.progress import Progress
     from dataprep.common.terminal import ProgressDisplay, stderr_console
@@ -51,14 +56,9 @@ def build(
     chosen = options or Recipe()
     console = stderr_console()
     if not chosen.source:
-        console.print(
-            "No --source: this builds the bundled sample, which is SYNTHETIC (made by a script, nobody said it) and only "
-            "shows the way.\nFor real data: dataprep build --source FILE, FOLDER or Hub id, such as OpenAssistant/oasst1.\n",
-            style="yellow",
-            soft_wrap=True,
-        )
+        console.print(_SAMPLE_NOTICE, style="yellow", soft_wrap=True)
     with ProgressDisplay(console) as display:
-        outcome = run(
+        outcome = build_version(
             chosen,
             store,
             name or default_name(chosen.source),
@@ -68,24 +68,24 @@ def build(
             progress=Progress(display.show),
         )
     if as_json:
-        print_json(_summary(outcome))
+        print_json(_as_json(outcome))
     else:
-        _tell_build(outcome, dry_run)
+        _print_outcome(outcome, dry_run)
 
 
-def _summary(outcome: Outcome) -> dict[str, Any]:
-    shown = ("rows", "splits", "fates", "repairs", "languages", "funnel", "notes")
+def _as_json(outcome: Outcome) -> dict[str, Any]:
+    keys = ("rows", "splits", "fates", "repairs", "languages", "funnel", "notes")
     return {
         "name": outcome.name,
         "version": outcome.version,
         "path": str(outcome.path) if outcome.path else None,
         "built": outcome.built,
-        **{key: outcome.summary[key] for key in shown},
+        **{key: outcome.summary[key] for key in keys},
         "seconds": outcome.seconds,
     }
 
 
-def _tell_build(outcome: Outcome, dry_run: bool) -> None:
+def _print_outcome(outcome: Outcome, dry_run: bool) -> None:
     from dataprep.common.terminal import funnel, stderr_console, stdout_console
 
     console = stderr_console()
@@ -93,10 +93,12 @@ def _tell_build(outcome: Outcome, dry_run: bool) -> None:
     for note in outcome.summary["notes"]:
         console.print(f"note: {note}", style="yellow", soft_wrap=True)
     if dry_run:
-        console.print("A dry run: nothing was written.")
+        console.print("Dry run: nothing was written.")
     elif outcome.built:
         console.print(f"Built {outcome.name}@{outcome.version} in {sum(outcome.seconds.values()):.1f} s:")
     else:
-        console.print(f"{outcome.name}@{outcome.version} was there already, is whole, and is now latest:")
+        console.print(
+            f"{outcome.name}@{outcome.version} exists already; its files are intact, and it is now the latest:"
+        )
     if outcome.path:
         stdout_console().print(str(outcome.path), soft_wrap=True)

@@ -11,7 +11,7 @@ from cyclopts.config import Dict
 
 from dataprep import __version__
 from dataprep.common.text import json_text
-from dataprep.recipe import read_recipe
+from dataprep.recipe_file import read_recipe
 
 if TYPE_CHECKING:
     from dataprep.contract import Build
