@@ -16,7 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from dataprep import tables as words
 from dataprep.common.errors import InputError
 from dataprep.dedup.buffers import BATCH, blocks, offsets_of
-from dataprep.dedup.grams import Hashes, gram_hashes, grams, words_of
+from dataprep.dedup.ngrams import Hashes, gram_hashes, grams, words_of
 from dataprep.dedup.normal_form import SPACELESS, Part, content_bytes, documents, each_form, normal_form
 
 RULE = "contaminated"

@@ -12,10 +12,10 @@ import polars as pl
 
 from dataprep.common.errors import RecipeError
 from dataprep.dedup.buffers import BATCH, blocks, offsets_of
+from dataprep.dedup.jaccard import Similarities, jaccard, prove
 from dataprep.dedup.minhash import Sketches, sketches
 from dataprep.dedup.normal_form import On, Rows, content_bytes, documents
 from dataprep.dedup.prefix_filter import ENTRY, MOST, Index
-from dataprep.dedup.proof import Similarities, jaccard, prove
 
 SKETCH = 600  # bytes that a conversation needs: its sketch, and places and pairs while they are sorted
 GRAMS = 30  # bytes that a byte of text needs while its grams are at hand

@@ -19,7 +19,7 @@ import xxhash
 
 from dataprep import tables as words
 from dataprep.dedup.buffers import blocks, offsets_of, texts_of
-from dataprep.dedup.characters import TEXT, folded, where_needed
+from dataprep.dedup.folding import TEXT, folded, where_needed
 from dataprep.dedup.normal_form import content_bytes
 
 RULE = "exact_duplicate"

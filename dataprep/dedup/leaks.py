@@ -6,12 +6,12 @@ import numpy as np
 import polars as pl
 
 from dataprep.dedup.buffers import blocks, offsets_of
-from dataprep.dedup.clusters import components, settle
 from dataprep.dedup.corpus import Corpus, best_first, half_of_memory
+from dataprep.dedup.jaccard import prove
 from dataprep.dedup.normal_form import content_bytes
 from dataprep.dedup.prefix_filter import firsts, rarity
-from dataprep.dedup.proof import prove
 from dataprep.dedup.recall import Budget, budget, plant
+from dataprep.dedup.survivors import components, settle
 
 LEAK_THRESHOLD = 0.7  # similarity from which two conversations must lie on one side
 INSTEAD = "build without --split"

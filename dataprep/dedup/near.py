@@ -10,11 +10,11 @@ import polars as pl
 
 from dataprep import tables as words
 from dataprep.common.errors import RecipeError
-from dataprep.dedup.clusters import Settled, settle
 from dataprep.dedup.corpus import Corpus, best_first, half_of_memory, merits
 from dataprep.dedup.minhash import ALGORITHM
 from dataprep.dedup.normal_form import On, content_bytes
 from dataprep.dedup.recall import Budget, budget, plant
+from dataprep.dedup.survivors import Settled, settle
 from dataprep.recipe import Recipe
 
 RULE = "near_duplicate"

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import polars as pl
 
 from dataprep.dedup.buffers import Bytes, Texts, each_block, offsets_of, texts_of
-from dataprep.dedup.characters import BEYOND, TEXT, beyond_ascii, folded, folds
+from dataprep.dedup.folding import BEYOND, TEXT, beyond_ascii, folded, folds
 from dataprep.tables import ASSISTANT, USER
 
 Rows = npt.NDArray[np.intp]

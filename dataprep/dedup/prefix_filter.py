@@ -19,7 +19,7 @@ import numpy.typing as npt
 import polars as pl
 
 from dataprep.dedup.buffers import blocks, offsets_of
-from dataprep.dedup.grams import PROOF_WORDS, Hashes, grams, ngrams, words_of
+from dataprep.dedup.ngrams import PROOF_WORDS, Hashes, grams, ngrams, words_of
 from dataprep.dedup.normal_form import Part, Rows, each_form
 
 Rarity = npt.NDArray[np.uint8]

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from dataprep.dedup.jaccard import Similarities, jaccard
 from dataprep.dedup.minhash import BANDS, ROWS, Sketches, sketches
 from dataprep.dedup.normal_form import Rows
-from dataprep.dedup.proof import Similarities, jaccard
 
 COPIES = 200
 SEED = 20_230_718

@@ -36,12 +36,12 @@ sys.path.insert(0, str(ROOT))
 from dataprep.curate.splitting import assign_sides  # noqa: E402
 from dataprep.dedup import buffers  # noqa: E402
 from dataprep.dedup.exact import drop_exact_duplicates  # noqa: E402
-from dataprep.dedup.grams import grams  # noqa: E402
+from dataprep.dedup.jaccard import jaccard  # noqa: E402
 from dataprep.dedup.leaks import find_leaks, similar_groups  # noqa: E402
 from dataprep.dedup.minhash import _band_keys, signatures  # noqa: E402
 from dataprep.dedup.near import drop_near_duplicates  # noqa: E402
+from dataprep.dedup.ngrams import grams  # noqa: E402
 from dataprep.dedup.normal_form import Part, documents, each_form  # noqa: E402
-from dataprep.dedup.proof import jaccard  # noqa: E402
 from dataprep.recipe import Recipe  # noqa: E402
 from dataprep.sources.files import find_files  # noqa: E402
 from dataprep.sources.reader import read  # noqa: E402

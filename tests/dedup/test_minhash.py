@@ -11,9 +11,9 @@ import pytest
 
 from dataprep.dedup.buffers import texts_of
 from dataprep.dedup.candidates import crowded, star_pairs
-from dataprep.dedup.grams import grams
+from dataprep.dedup.jaccard import jaccard
 from dataprep.dedup.minhash import BINS, SHINGLE, Sketches, signatures, sketches
-from dataprep.dedup.proof import jaccard
+from dataprep.dedup.ngrams import grams
 from tests.support.talks import edited, sentence, slow_jaccard
 
 
@@ -113,5 +113,5 @@ def test_proof_as_sets_of_strings(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(jaccard(column(texts), left, right), slow, atol=1e-12)
     some = np.random.default_rng(0).permutation(len(left))[:60]  # most of them with a left of their own, or few with it
     np.testing.assert_allclose(jaccard(column(texts), left[some], right[some]), np.array(slow)[some], atol=1e-12)
-    monkeypatch.setattr("dataprep.dedup.proof.PAIRS", 7)
+    monkeypatch.setattr("dataprep.dedup.jaccard.PAIRS", 7)
     np.testing.assert_allclose(jaccard(column(texts), left, right), slow, atol=1e-12)

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from dataprep.common.errors import RecipeError
 from dataprep.curate.threads import choose_threads
-from dataprep.dedup.clusters import components
 from dataprep.dedup.corpus import SKETCH, Corpus, half_of_memory
 from dataprep.dedup.near import drop_near_duplicates
 from dataprep.dedup.normal_form import documents
 from dataprep.dedup.prefix_filter import firsts
 from dataprep.dedup.recall import COPIES
+from dataprep.dedup.survivors import components
 from dataprep.sources.files import find_files
 from dataprep.sources.reader import read
 from dataprep.tables import CONVERSATIONS, FATES

@@ -13,8 +13,8 @@ import pytest
 from dataprep.common.errors import InputError, RecipeError
 from dataprep.common.terminal import side_by_side
 from dataprep.contract import open_build, read_manifest
+from dataprep.dedup.jaccard import prove
 from dataprep.dedup.leaks import find_leaks, similar_groups
-from dataprep.dedup.proof import prove
 from dataprep.store.shards import read_fates
 from tests.support.builds import guanaco_file, guanaco_text, make_build
 from tests.support.commands import dataprep

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataprep.dedup.characters import folded
+from dataprep.dedup.folding import folded
 from dataprep.dedup.normal_form import SPACELESS, WORD, Part, documents, each_form, normal_form
 from tests.support.frames import conversation, conversations
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import polars as pl
 
 from dataprep.dedup.buffers import BATCH, Offsets, offsets_of
-from dataprep.dedup.grams import PROOF_WORDS, Grams, grams
+from dataprep.dedup.ngrams import PROOF_WORDS, Grams, grams
 from dataprep.dedup.normal_form import On, Rows, content_bytes, documents
 
 Similarities = npt.NDArray[np.float64]

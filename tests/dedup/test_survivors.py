@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataprep.dedup.corpus import Corpus, best_first
-from dataprep.dedup.grams import grams
+from dataprep.dedup.jaccard import gram_sets, similarity
 from dataprep.dedup.minhash import BANDS
 from dataprep.dedup.near import drop_near_duplicates
+from dataprep.dedup.ngrams import grams
 from dataprep.dedup.normal_form import Rows, documents
 from dataprep.dedup.prefix_filter import Index, firsts, rarity
-from dataprep.dedup.proof import gram_sets, similarity
 from tests.support.talks import edited, said, sentence
 
 
