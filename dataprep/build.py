@@ -19,7 +19,8 @@ from dataprep.curate.ledger import Ledger, check_lines, summary
 from dataprep.curate.rules import abstentions, apply_rules
 from dataprep.curate.sampling import sample
 from dataprep.curate.splitting import TEST, TRAIN, split
-from dataprep.dedup.contamination import drop_contaminated, read_benchmark
+from dataprep.dedup.benchmarks import read_benchmark
+from dataprep.dedup.contamination import drop_contaminated
 from dataprep.dedup.exact import drop_exact_duplicates
 from dataprep.dedup.leaks import LEAK_THRESHOLD, find_leaks, similar_groups
 from dataprep.dedup.near import duplicate_pairs, remove_near_duplicates

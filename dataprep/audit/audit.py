@@ -16,7 +16,7 @@ from dataprep.audit.message_faults import message_faults, source_differences
 from dataprep.audit.rows import AuditedRows, read_rows, row_name
 from dataprep.audit.text_reader import Message
 from dataprep.common.errors import InputError
-from dataprep.dedup.contamination import read_benchmark
+from dataprep.dedup.benchmarks import read_benchmark
 from dataprep.rendering import Template, load_template
 from dataprep.report import audit_report
 from dataprep.sources.files import SourceFile, find_files

@@ -165,7 +165,7 @@ def _clusters(pairs: pl.DataFrame) -> list[dict[str, Any]]:
     opening = pl.col("survivor_messages").list.first().struct.field("content").str.head(80)
     members = pl.struct("id", "similarity")
     found = pairs.group_by("survivor", maintain_order=True).agg(
-        why=pl.col("detail").str.extract(r"(stays for its .+)\.$", 1).unique(maintain_order=True).str.join("; "),
+        why=pl.col("detail").str.extract(r"(kept for its .+)\.$", 1).unique(maintain_order=True).str.join("; "),
         opening=opening.first(),
         members=members.sort_by("similarity", "id", descending=[True, False]),
     )

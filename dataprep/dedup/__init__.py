@@ -1,1 +1,1 @@
-"""Exact and near duplicates, leaks between splits, and benchmark contamination: pure functions over columns."""
+"""Find exact and near duplicates, leaks between splits, and benchmark contamination: pure functions over columns."""

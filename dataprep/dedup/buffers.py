@@ -1,4 +1,4 @@
-"""A column of texts as two NumPy arrays over Arrow's own buffers, and walks over it in cache-sized blocks."""
+"""View a column of texts as NumPy arrays over Arrow's own buffers, and walk over it in cache-sized blocks."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ import pyarrow as pa
 
 Bytes = npt.NDArray[np.uint8]
 Offsets = npt.NDArray[np.int64]
-BATCH = 1 << 24  # bytes of text whose documents or grams are held at a time; grams take up to 30 times as much
-BLOCK = 1 << 18  # bytes of text worked on at a time: with its temporaries, a block stays in a core's caches
+BATCH_BYTES = 1 << 24  # text whose documents or n-grams are held at a time; n-grams take up to 30 times as much
+BLOCK_BYTES = 1 << 18  # text processed at a time: with its temporaries, a block stays in a core's caches
 
 
-class Texts(NamedTuple):
-    """`n` texts in UTF-8, one after the other: text `i` is `data[offsets[i]:offsets[i + 1]]`."""
+class TextBuffer(NamedTuple):
+    """`n` texts in UTF-8, stored one after the other: text `i` is `data[offsets[i]:offsets[i + 1]]`."""
 
     data: Bytes
     offsets: Offsets  # [n + 1]
 
-    def joined(self, lengths: npt.NDArray[np.integer]) -> Texts:
-        """The same bytes as fewer texts: the first `lengths[0]` texts as one, the next `lengths[1]` as one, …"""
-        return Texts(self.data, self.offsets[offsets_of(lengths)])
+    def concatenated(self, counts: npt.NDArray[np.integer]) -> TextBuffer:
+        """Return the same bytes as fewer texts: the first `counts[0]` texts become one, the next `counts[1]` one, …"""
+        return TextBuffer(self.data, self.offsets[offsets_from_sizes(counts)])
 
 
-def texts_of(column: pl.Series) -> Texts:
-    """The buffers of a string column; null counts as empty. One copy of the bytes (Polars keeps views)."""
+def text_buffer(column: pl.Series) -> TextBuffer:
+    """Return the buffers of a string column; null counts as empty. Copies the bytes once, because Polars keeps views."""
     array = column.rechunk().to_arrow()
     array = array if pa.types.is_large_string(array.type) else array.cast(pa.large_string())
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
     _, offsets, data = array.buffers()
     ends = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
-    return Texts(np.frombuffer(data, np.uint8)[: ends[-1]] if data else np.zeros(0, np.uint8), ends)
+    return TextBuffer(np.frombuffer(data, np.uint8)[: ends[-1]] if data else np.zeros(0, np.uint8), ends)
 
 
-def blocks(offsets: Offsets, size: int) -> Iterator[tuple[int, int]]:
-    """Ranges of texts of about `size` bytes together; a longer text is a block of its own."""
+def ranges_of_size(offsets: Offsets, size: int) -> Iterator[tuple[int, int]]:
+    """Yield ranges (start, stop) of texts that have about `size` bytes together; a longer text is a range of its own."""
     start, count = 0, len(offsets) - 1
     while start < count:
         stop = int(np.searchsorted(offsets, offsets[start] + size, "right")) - 1
@@ -49,22 +49,22 @@ def blocks(offsets: Offsets, size: int) -> Iterator[tuple[int, int]]:
         start = stop
 
 
-def offsets_of(sizes: npt.NDArray[np.integer]) -> Offsets:
-    """[n + 1] Where parts of these sizes begin when laid one after the other, and where the last one ends."""
+def offsets_from_sizes(sizes: npt.NDArray[np.integer]) -> Offsets:
+    """[n + 1] Return where parts of these sizes begin when stored one after the other, and where the last one ends."""
     return np.cumsum(np.append(0, sizes), dtype=np.int64)
 
 
-def each_block(column: pl.Series, work: Callable[[Texts, slice], None]) -> None:
-    """`work(texts, place)` for each block of a string column, on as many threads as Polars uses.
+def for_each_block(column: pl.Series, process: Callable[[TextBuffer, slice], None]) -> None:
+    """Call `process(texts, rows)` for each block of a string column, on as many threads as Polars uses.
 
-    `work` should put what it finds at `place` of arrays of its own. NumPy lets go of the interpreter in its loops;
-    a block at a time, the copy that `texts_of` makes is small and stays warm.
+    `process` should write its results at `rows` of arrays of its own. NumPy releases the GIL in its loops, and the copy
+    that `text_buffer` makes of one block is small and stays in the caches.
     """
-    ranges = blocks(offsets_of(column.str.len_bytes().fill_null(0).to_numpy()), BLOCK)
+    ranges = ranges_of_size(offsets_from_sizes(column.str.len_bytes().fill_null(0).to_numpy()), BLOCK_BYTES)
 
     def run(start: int, stop: int) -> None:
-        work(texts_of(column[start:stop]), slice(start, stop))
+        process(text_buffer(column[start:stop]), slice(start, stop))
 
     with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
-        for done in [pool.submit(run, *ends) for ends in ranges]:
-            done.result()
+        for future in [pool.submit(run, start, stop) for start, stop in ranges]:
+            future.result()

@@ -1,6 +1,7 @@
-"""Pairs of documents worth a proof: those that share a band, as stars around the best of each bucket.
+"""Generate candidate pairs from LSH buckets, as stars around the first document of each bucket.
 
-A bucket holds the documents with the same key in the same band; its head is the first, which is the best.
+A bucket holds the documents with the same key in the same band. Documents are numbered best first, so the first document
+of a bucket, its *head*, is the one that would survive the others.
 """
 
 from __future__ import annotations
@@ -11,57 +12,57 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dataprep.dedup.normal_form import Rows
+from dataprep.dedup.normal_form import RowIndices
 
-Keys = npt.NDArray[np.uint32]
+BandKeys = npt.NDArray[np.uint32]
 
 
 class Buckets(NamedTuple):
-    """The buckets of one band, and in each its members, ascending."""
+    """The buckets of one band: one entry for each document, sorted by bucket, then by document."""
 
-    member: Rows  # [entries]
-    bucket: Rows  # [entries] number of its bucket, from 0
-    head: Rows  # [entries] the first member of its bucket
+    member: RowIndices  # [entries]
+    bucket: RowIndices  # [entries] number of its bucket, from 0
+    head: RowIndices  # [entries] the first member of its bucket
 
 
-def star_pairs(keys: Keys) -> tuple[Rows, Rows]:
-    """Each bucket's head with each other member of the bucket, every pair once.
+def star_pairs(keys: BandKeys) -> tuple[RowIndices, RowIndices]:
+    """Return the pairs of each bucket's head with every other member of the bucket, each pair once.
 
-    So a bucket of `n` gives n - 1 pairs, never all n (n - 1) / 2: what is common to a large share of documents costs no
-    more than anything else.
+    A bucket of `n` documents gives n - 1 pairs instead of n (n - 1) / 2, so text that a large share of the documents has
+    in common costs no more than any other text.
 
     Args:
         keys: [documents, bands].
 
     Returns:
-        heads and members (places in `keys`), heads first, both ascending; head < member.
+        (heads, members): document numbers, sorted by head, then by member; head < member.
     """
     pairs = np.zeros(0, np.uint64)
-    for found in _buckets(keys):
-        rest = found.member != found.head
-        head, member = found.head[rest].astype(np.uint64), found.member[rest].astype(np.uint64)
+    for buckets in _buckets(keys):
+        others = buckets.member != buckets.head
+        head, member = buckets.head[others].astype(np.uint64), buckets.member[others].astype(np.uint64)
         pairs = np.union1d(pairs, head << np.uint64(32) | member)
     return (pairs >> np.uint64(32)).astype(np.intp), (pairs & np.uint64(0xFFFFFFFF)).astype(np.intp)
 
 
-def crowded(keys: Keys, standing: npt.NDArray[np.bool_], new: npt.NDArray[np.bool_]) -> Rows:
-    """Those of the `standing` documents that stars have not told apart: two or more in one bucket, neither its head, and
-    at least one of them `new`."""
-    found = np.zeros(len(keys), bool)
+def uncompared_survivors(keys: BandKeys, survives: npt.NDArray[np.bool_], is_new: npt.NDArray[np.bool_]) -> RowIndices:
+    """Return the surviving documents that share a bucket with another survivor, neither of them its head, and at least
+    one of the bucket's survivors `is_new`: star pairs say nothing about their similarity."""
+    selected = np.zeros(len(keys), bool)
     for member, bucket, head in _buckets(keys):
-        rest = np.flatnonzero(standing[member] & (member != head))
-        member, bucket = member[rest], bucket[rest]
-        several = (np.bincount(bucket)[bucket] > 1) & (np.bincount(bucket, new[member])[bucket] > 0)
-        found[member[several]] = True
-    return np.flatnonzero(found)
+        others = np.flatnonzero(survives[member] & (member != head))
+        member, bucket = member[others], bucket[others]
+        chosen = (np.bincount(bucket)[bucket] > 1) & (np.bincount(bucket, is_new[member])[bucket] > 0)
+        selected[member[chosen]] = True
+    return np.flatnonzero(selected)
 
 
-def _buckets(keys: Keys) -> Iterator[Buckets]:
-    """Of each band."""
-    places = np.arange(len(keys), dtype=np.uint64)
+def _buckets(keys: BandKeys) -> Iterator[Buckets]:
+    """Yield the buckets of each band."""
+    documents = np.arange(len(keys), dtype=np.uint64)
     for band in range(keys.shape[1]):
-        entries = np.sort(keys[:, band].astype(np.uint64) << np.uint64(32) | places)
+        entries = np.sort(keys[:, band].astype(np.uint64) << np.uint64(32) | documents)
         key, member = entries >> np.uint64(32), (entries & np.uint64(0xFFFFFFFF)).astype(np.intp)
-        first = np.append(True, key[1:] != key[:-1])[: len(key)]
-        bucket = np.cumsum(first) - 1
-        yield Buckets(member, bucket, member[first][bucket])
+        starts_bucket = np.append(True, key[1:] != key[:-1])[: len(key)]
+        bucket = np.cumsum(starts_bucket) - 1
+        yield Buckets(member, bucket, member[starts_bucket][bucket])

@@ -1,4 +1,4 @@
-"""Conversations in the order in which they stay, and how they are compared within a bound of memory."""
+"""Hold the conversations best first, and compare them within a memory bound."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import numpy as np
 import polars as pl
 
 from dataprep.common.errors import RecipeError
-from dataprep.dedup.buffers import BATCH, blocks, offsets_of
-from dataprep.dedup.jaccard import Similarities, jaccard, prove
-from dataprep.dedup.minhash import Sketches, sketches
-from dataprep.dedup.normal_form import On, Rows, content_bytes, documents
-from dataprep.dedup.prefix_filter import ENTRY, MOST, Index
+from dataprep.dedup.buffers import BATCH_BYTES, offsets_from_sizes, ranges_of_size
+from dataprep.dedup.jaccard import Similarities, jaccard, pair_similarities
+from dataprep.dedup.minhash import Sketches, sketch
+from dataprep.dedup.normal_form import ComparedText, RowIndices, content_bytes, documents
+from dataprep.dedup.prefix_filter import ENTRY_BYTES, MAX_DOCUMENTS, PrefixIndex
 
-SKETCH = 600  # bytes that a conversation needs: its sketch, and places and pairs while they are sorted
-GRAMS = 30  # bytes that a byte of text needs while its grams are at hand
-LEAST = 1 << 20  # bytes of text at a time, with which the work is still done
-LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of a container, in bytes
+DOCUMENT_BYTES = 600  # memory per conversation: its sketch, and keys and pairs while they are sorted
+NGRAM_FACTOR = 30  # bytes of memory per byte of text while its n-grams are held
+MIN_BATCH_BYTES = 1 << 20  # minimum text at a time; with less memory than this needs, the work is refused
+CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of a container, in bytes
 
 
-def merits() -> list[tuple[str, pl.Expr]]:
-    """What makes a conversation stay, in this order: a name, and a column of which less is better."""
+def survival_order() -> list[tuple[str, pl.Expr]]:
+    """Return the criteria by which a conversation survives, most important first: a name, and a column (less is better)."""
     return [
         ("rank", pl.col("rank").fill_null(0)),
         ("quality label", -pl.col("quality").fill_null(-1.0)),
@@ -35,104 +35,107 @@ def merits() -> list[tuple[str, pl.Expr]]:
 
 
 def best_first(conversations: pl.DataFrame) -> pl.DataFrame:
-    """By rank, quality label, reviews, length and id: of those that are alike, the first survives."""
+    """Sort by rank, quality label, reviews, length and id: of similar conversations, the first survives."""
     sized = conversations.with_columns(pl.Series("size", content_bytes(conversations)))
-    return sized.sort([by for _, by in merits()]).drop("size")
+    return sized.sort([column for _, column in survival_order()]).drop("size")
 
 
 class Corpus(NamedTuple):
     """Conversations, best first, and how they are compared."""
 
     ranked: pl.DataFrame
-    on: On
+    compared: ComparedText
     max_memory: int  # bytes above the text itself
-    instead: str  # what to do where that is too little, but for allowing more
-    siblings: bool = False
+    alternative: str  # what else to do if that is too little
+    siblings: bool = False  # whether threads of one tree are compared
 
     @property
-    def room(self) -> int:
+    def free_memory(self) -> int:
         """Bytes left beside the sketches."""
-        return self.max_memory - len(self.ranked) * SKETCH
+        return self.max_memory - len(self.ranked) * DOCUMENT_BYTES
 
     @property
-    def batch(self) -> int:
-        """Bytes of text worked on at a time."""
-        return max(LEAST, min(BATCH, self.room // (2 * GRAMS)))
+    def batch_bytes(self) -> int:
+        """Bytes of text processed at a time."""
+        return max(MIN_BATCH_BYTES, min(BATCH_BYTES, self.free_memory // (2 * NGRAM_FACTOR)))
 
-    def documents(self, at: Rows) -> pl.Series:
-        """What is compared of the conversations at these places."""
-        return documents(self.ranked[at], self.on)
+    def documents(self, rows: RowIndices) -> pl.Series:
+        """Return the compared text of these conversations."""
+        return documents(self.ranked[rows], self.compared)
 
-    def batches(self, at: Rows, most: int = MOST) -> Iterator[Rows]:
-        """These places, at most `most` and `batch` bytes of text at a time."""
-        for start in range(0, len(at), most):
-            some = at[start : start + most]
-            for begin, stop in blocks(offsets_of(content_bytes(self.ranked[some])), self.batch):
-                yield some[begin:stop]
+    def batches(self, rows: RowIndices, max_documents: int = MAX_DOCUMENTS) -> Iterator[RowIndices]:
+        """Divide `rows` into batches of at most `max_documents` and `batch_bytes` of text."""
+        for start in range(0, len(rows), max_documents):
+            chunk = rows[start : start + max_documents]
+            for begin, stop in ranges_of_size(offsets_from_sizes(content_bytes(self.ranked[chunk])), self.batch_bytes):
+                yield chunk[begin:stop]
 
     def sketches(self) -> Sketches:
-        """Of all conversations, made a batch of documents at a time.
+        """Sketch all conversations, one batch of documents at a time.
 
         Raises:
-            RecipeError: `max_memory` is too little for them.
+            RecipeError: `max_memory` is too little.
         """
         sizes = content_bytes(self.ranked)
-        pair = int(np.sort(sizes)[-2:].sum())  # the two longest may have to be compared
-        least = GRAMS * max(2 * LEAST, pair)
-        if least > self.room:
-            longest = f" (the longest has {sizes.max() / 1e6:,.0f} MB)" if pair > 2 * LEAST else ","
+        longest_two = int(np.sort(sizes)[-2:].sum())  # they may have to be compared
+        minimum = NGRAM_FACTOR * max(2 * MIN_BATCH_BYTES, longest_two)
+        if minimum > self.free_memory:
+            longest = f" (the longest has {sizes.max() / 1e6:,.0f} MB)" if longest_two > 2 * MIN_BATCH_BYTES else ""
+            needed = -(-(len(sizes) * DOCUMENT_BYTES + minimum) // 2**20)
             raise RecipeError(
-                f"{len(sizes):,} conversations need {-(-(len(sizes) * SKETCH + least) // 2**20):,} MiB to be compared{longest} "
-                f"but --max-memory allows {self.max_memory // 2**20:,} MiB; allow more, or {self.instead}."
+                f"Comparing {len(sizes):,} conversations{longest} needs {needed:,} MiB, but --max-memory allows "
+                f"{self.max_memory // 2**20:,} MiB. Allow more, or {self.alternative}."
             )
-        made = Sketches.empty(len(sizes))
-        for start, stop in blocks(offsets_of(sizes), self.batch):
-            made.put(start, sketches(documents(self.ranked[start:stop], self.on)))
-        return made
+        sketches = Sketches.empty(len(sizes))
+        for start, stop in ranges_of_size(offsets_from_sizes(sizes), self.batch_bytes):
+            sketches.write(start, sketch(documents(self.ranked[start:stop], self.compared)))
+        return sketches
 
-    def new_index(self, threshold: float) -> Index:
-        """An index for the first grams of as many as there is room for; a RecipeError where they are more."""
+    def new_index(self, threshold: float) -> PrefixIndex:
+        """Return an empty index that raises a RecipeError if its entries do not fit into the memory bound."""
         full = RecipeError(
-            f"So many of {len(self.ranked):,} conversations share much of their text that comparing them takes more than "
-            f"the {self.max_memory // 2**20:,} MiB that --max-memory allows; allow more, or {self.instead}."
+            f"So many of {len(self.ranked):,} conversations share much of their text that comparing them needs more than "
+            f"the {self.max_memory // 2**20:,} MiB that --max-memory allows. Allow more, or {self.alternative}."
         )
-        return Index(threshold, self.room // (2 * ENTRY), full)
+        return PrefixIndex(threshold, self.free_memory // (2 * ENTRY_BYTES), full)
 
-    def prove(self, left: Rows, right: Rows) -> Similarities:
-        """Exact similarities; threads of one tree by what follows their common beginning, or 0 where siblings are not
-        compared."""
+    def similarities(self, left: RowIndices, right: RowIndices) -> Similarities:
+        """Return the exact similarity of each pair; of threads of one tree, of what follows their common beginning.
+
+        The latter is 0 unless `siblings` are compared.
+        """
         trees = self.ranked["tree_id"]
-        kin = (trees.gather(left) == trees.gather(right)).fill_null(False).to_numpy()
-        found = np.zeros(len(left))
-        found[~kin] = prove(self.ranked, self.on, left[~kin], right[~kin], 2 * self.batch)
+        same_tree = (trees.gather(left) == trees.gather(right)).fill_null(False).to_numpy()
+        result = np.zeros(len(left))
+        result[~same_tree] = pair_similarities(
+            self.ranked, self.compared, left[~same_tree], right[~same_tree], 2 * self.batch_bytes
+        )
         if self.siblings:
-            found[kin] = self._of_kin(left[kin], right[kin])
-        return found
+            result[same_tree] = self._sibling_similarities(left[same_tree], right[same_tree])
+        return result
 
-    def _of_kin(self, left: Rows, right: Rows) -> Similarities:
+    def _sibling_similarities(self, left: RowIndices, right: RowIndices) -> Similarities:
+        """Return the similarity of what follows the common beginning of each pair."""
         sides = [self.ranked[side].with_columns(pair=pl.int_range(pl.len())) for side in (left, right)]
         turns = [s.select("pair", "messages", at=pl.int_ranges(pl.col("messages").list.len())) for s in sides]
-        one, other = (turn.explode("messages", "at", empty_as_null=False) for turn in turns)
-        same = one.join(other, on=["pair", "at", "messages"], how="semi", maintain_order="left")
-        # The common beginning: equal turns whose place is their number among the equal ones.
-        common = same.filter(pl.col("at") == pl.int_range(pl.len()).over("pair")).group_by("pair").len("common")
-        tails = [
-            documents(
-                side.join(common, on="pair", how="left", maintain_order="left").with_columns(
-                    pl.col("messages").list.slice(pl.col("common").fill_null(0))
-                ),
-                self.on,
-            )
+        left_turns, right_turns = (turn.explode("messages", "at", empty_as_null=False) for turn in turns)
+        same = left_turns.join(right_turns, on=["pair", "at", "messages"], how="semi", maintain_order="left")
+        # The common beginning: equal turns whose position equals the number of equal turns before them.
+        in_prefix = pl.col("at") == pl.int_range(pl.len()).over("pair")
+        common = same.filter(in_prefix).group_by("pair").len("common")
+        rest = pl.col("messages").list.slice(pl.col("common").fill_null(0))
+        ends = [
+            documents(side.join(common, on="pair", how="left", maintain_order="left").with_columns(rest), self.compared)
             for side in sides
         ]
         pairs = np.arange(len(left))
-        return jaccard(pl.concat(tails), pairs, pairs + len(left))
+        return jaccard(pl.concat(ends), pairs, pairs + len(left))
 
 
 def half_of_memory() -> int:
-    """Half of the machine's memory, or of what a container may have of it, in bytes."""
-    allowed = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for limit in map(Path, LIMITS):
-        if limit.is_file() and (told := limit.read_text().strip()).isdigit():
-            allowed.append(int(told))
-    return min(allowed) // 2
+    """Return half of the machine's memory, or half of a container's limit if that is lower, in bytes."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for file in map(Path, CGROUP_LIMITS):
+        if file.is_file() and (text := file.read_text().strip()).isdigit():
+            limits.append(int(text))
+    return min(limits) // 2

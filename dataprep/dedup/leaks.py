@@ -1,80 +1,85 @@
-"""What must not be torn apart by a split, and the proof that nothing was."""
+"""Group conversations that a split must keep together, and find the pairs that a split tore apart."""
 
 from __future__ import annotations
 
 import numpy as np
 import polars as pl
 
-from dataprep.dedup.buffers import blocks, offsets_of
+from dataprep.dedup.buffers import offsets_from_sizes, ranges_of_size
+from dataprep.dedup.components import connected_components
 from dataprep.dedup.corpus import Corpus, best_first, half_of_memory
-from dataprep.dedup.jaccard import prove
+from dataprep.dedup.jaccard import pair_similarities
 from dataprep.dedup.normal_form import content_bytes
-from dataprep.dedup.prefix_filter import firsts, rarity
-from dataprep.dedup.recall import Budget, budget, plant
-from dataprep.dedup.survivors import components, settle
+from dataprep.dedup.prefix_filter import frequency_levels, prefix_grams
+from dataprep.dedup.recall import RecallEstimate, estimate_recall
+from dataprep.dedup.survivors import choose_survivors
 
-LEAK_THRESHOLD = 0.7  # similarity from which two conversations must lie on one side
-INSTEAD = "build without --split"
-INDEXED = 8  # bytes of memory that a byte of a test conversation may take in the index
+LEAK_THRESHOLD = 0.7  # similarity from which two conversations must be on the same side
+ALTERNATIVE = "build without --split"
+INDEX_FACTOR = 8  # bytes of memory that the index may take per byte of a test conversation
 
 
 def similar_groups(
     conversations: pl.DataFrame, threshold: float = LEAK_THRESHOLD, max_memory: int | None = None
-) -> tuple[pl.DataFrame, Budget]:
-    """row, group: conversations that must stay on one side of a split have the same `group` (a `row` of theirs).
+) -> tuple[pl.DataFrame, RecallEstimate]:
+    """Group the conversations that must stay on one side of a split.
 
-    Connected are the threads of a tree, and conversations that are proven alike at `threshold`.
+    Threads of one tree are connected, and so are conversations with a similarity of `threshold` or more.
 
     Args:
         conversations: CONVERSATIONS.
-        max_memory: bytes above the text itself (default: half of what the machine has).
+        max_memory: bytes above the text itself (default: half of the machine's memory).
 
     Returns:
-        groups, and what the search for them finds of planted copies.
+        (`row, group` of each conversation, where `group` is the `row` of one member; the measured recall).
 
     Raises:
         RecipeError: `max_memory` is too little.
     """
-    corpus = Corpus(best_first(conversations), "thread", max_memory or half_of_memory(), INSTEAD)
-    count, tree = len(corpus.ranked), corpus.ranked["tree_id"]
-    made = corpus.sketches()
-    _, alike, _ = settle(corpus, made, threshold)
-    places = corpus.ranked.select(at=pl.int_range(pl.len()), tree=tree)
-    eldest = pl.when(pl.col("tree").is_null()).then("at").otherwise(pl.col("at").min().over("tree"))
-    eldest_of = places.select(eldest).to_series().to_numpy()
-    group = components(count, np.append(alike.left, eldest_of), np.append(alike.right, np.arange(count)))
+    corpus = Corpus(best_first(conversations), "thread", max_memory or half_of_memory(), ALTERNATIVE)
+    count = len(corpus.ranked)
+    sketches = corpus.sketches()
+    _, similar, _ = choose_survivors(corpus, sketches, threshold)
+    places = corpus.ranked.select(at=pl.int_range(pl.len()), tree=pl.col("tree_id"))
+    first_of_tree = pl.when(pl.col("tree").is_null()).then("at").otherwise(pl.col("at").min().over("tree"))
+    tree_edges = places.select(first_of_tree).to_series().to_numpy()
+    group = connected_components(count, np.append(similar.left, tree_edges), np.append(similar.right, np.arange(count)))
     rows = corpus.ranked["row"]
-    planted = budget(plant(count, corpus.documents), made, corpus.documents, threshold)
-    return pl.DataFrame({"row": rows, "group": rows.gather(group)}), planted
+    recall = estimate_recall(count, sketches, corpus.documents, threshold)
+    return pl.DataFrame({"row": rows, "group": rows.gather(group)}), recall
 
 
 def find_leaks(
     train: pl.DataFrame, test: pl.DataFrame, threshold: float = LEAK_THRESHOLD, max_memory: int | None = None
 ) -> pl.DataFrame:
-    """test, train (ids), similarity: all pairs of a test and a train conversation with this Jaccard similarity or more.
+    """Find all pairs of a test and a train conversation with a Jaccard similarity of `threshold` or more.
 
-    Exact, without sketches: train is looked up in an index of the first grams of the test conversations (`rare`), as many
-    of them at a time as there is memory for, and all that can be alike is compared.
+    The search is exact and uses no sketches: train is looked up in a prefix index of the test conversations, as many of
+    them at a time as fit into memory, and all pairs that can be similar are verified.
 
     Args:
         train, test: CONVERSATIONS.
         threshold: above 0, up to 1.
-        max_memory: bytes above the text itself (default: half of what the machine has).
+        max_memory: bytes above the text itself (default: half of the machine's memory).
+
+    Returns:
+        `test`, `train` (ids) and `similarity`, sorted by the ids.
 
     Raises:
         RecipeError: `max_memory` is too little.
     """
-    both = Corpus(pl.concat([test, train]), "thread", max_memory or half_of_memory(), INSTEAD)
-    ids, trains = both.ranked["id"], np.arange(len(test), len(both.ranked))
-    common = rarity(both.documents, np.arange(len(both.ranked)))
-    found = [pl.DataFrame(schema={"test": pl.String, "train": pl.String, "similarity": pl.Float64})]
-    for start, stop in blocks(offsets_of(content_bytes(test)), max(both.room // INDEXED, both.batch)):
+    both = Corpus(pl.concat([test, train]), "thread", max_memory or half_of_memory(), ALTERNATIVE)
+    ids, train_rows = both.ranked["id"], np.arange(len(test), len(both.ranked))
+    levels = frequency_levels(both.documents, np.arange(len(both.ranked)))
+    leaks = [pl.DataFrame(schema={"test": pl.String, "train": pl.String, "similarity": pl.Float64})]
+    index_bytes = max(both.free_memory // INDEX_FACTOR, both.batch_bytes)
+    for start, stop in ranges_of_size(offsets_from_sizes(content_bytes(test)), index_bytes):
         index = both.new_index(threshold)
         for batch in both.batches(np.arange(start, stop)):
-            index.add(firsts(both.documents(batch), batch, common, threshold))
-        for batch in both.batches(trains):
-            left, right = index.pairs(firsts(both.documents(batch), batch, common, threshold))
-            alike = prove(both.ranked, both.on, left, right, 2 * both.batch)
-            pairs = pl.DataFrame({"test": ids.gather(left), "train": ids.gather(right), "similarity": alike})
-            found.append(pairs.filter(pl.col("similarity") >= threshold))
-    return pl.concat(found).sort("test", "train")
+            index.add(prefix_grams(both.documents(batch), batch, levels, threshold))
+        for batch in both.batches(train_rows):
+            left, right = index.pairs(prefix_grams(both.documents(batch), batch, levels, threshold))
+            similarity = pair_similarities(both.ranked, both.compared, left, right, 2 * both.batch_bytes)
+            pairs = pl.DataFrame({"test": ids.gather(left), "train": ids.gather(right), "similarity": similarity})
+            leaks.append(pairs.filter(pl.col("similarity") >= threshold))
+    return pl.concat(leaks).sort("test", "train")

@@ -1,11 +1,11 @@
-"""One-permutation MinHash over byte shingles, in NumPy over Arrow's buffers: 25 bands of 5 rows.
+"""Sketch documents by one-permutation MinHash over byte shingles, in NumPy over Arrow's buffers.
 
-Each shingle (9 bytes of the normal form) has one 32-bit hash. Its upper 7 bits choose one of 128 bins, and a bin keeps
-its least hash (Li, Owen, Zhang, "One Permutation Hashing", 2012). An empty bin borrows from another one, chosen by a
-fixed random walk (Shrivastava, "Optimal Densification for Fast and Accurate Minwise Hashing", 2017). Two texts agree
-in a bin with the probability of their Jaccard similarity J, so in at least one band with 1 - (1 - J^5)^25.
+Each shingle (9 bytes of the normal form) has one 32-bit hash. Its upper 7 bits choose one of 128 bins, and each bin keeps
+its minimum (Li, Owen, Zhang, "One Permutation Hashing", 2012). An empty bin borrows from another bin that a fixed random
+walk chooses (Shrivastava, "Optimal Densification for Fast and Accurate Minwise Hashing", 2017). Two texts agree in a bin
+with the probability of their Jaccard similarity J, and so in at least one of 25 bands of 5 bins with 1 - (1 - J^5)^25.
 
-All constants are fixed here: signatures are the same on every machine and with every version of a library.
+All constants are fixed here, so signatures are the same on every machine and with every version of a library.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dataprep.dedup.buffers import Texts
-from dataprep.dedup.normal_form import Part, Rows, each_form
+from dataprep.dedup.buffers import TextBuffer
+from dataprep.dedup.normal_form import NormalisedBlock, RowIndices, for_each_normalised_block
 
 SHINGLE = 9  # bytes
-BINS = 128  # the last three only lend
+BINS = 128  # 125 bins are banded; the last 3 serve densification and the similarity estimate
 BANDS = 25
-ROWS = 5
+ROWS = 5  # bins per band
 ALGORITHM = f"one-permutation MinHash, optimal densification, {SHINGLE}-byte shingles, {BANDS} bands of {ROWS} rows"
 
 # Odd 64-bit constants: the golden ratio, and the two of MurmurHash3's finaliser.
-FIRST, SECOND, LAST = (np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53))
+GOLDEN, MURMUR_1, MURMUR_2 = (np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53))
 EMPTY = np.uint32(0xFFFFFFFF)
-HALF, ALL = np.uint64(32), np.uint64(0xFFFFFFFFFFFFFFFF)
+HALF_WORD, ALL_BITS = np.uint64(32), np.uint64(0xFFFFFFFFFFFFFFFF)
 PIECE = 1 << 18  # bytes of text hashed at a time
 PAIRS = 1 << 16  # pairs estimated at a time
 WALK = 32  # random steps of an empty bin; after them it takes its next full neighbour
@@ -38,138 +38,142 @@ Hashes = npt.NDArray[np.uint32]
 
 
 class Sketches(NamedTuple):
-    """What is held of each document: 232 bytes."""
+    """The sketches of some documents: 232 bytes each."""
 
-    keys: Hashes  # [documents, 25] a key for each band; documents with an equal key in a band are candidates
-    tails: npt.NDArray[np.uint8]  # [documents, 128] the last 8 bits of each bin's hash, for an estimate of similarity
-    shingles: npt.NDArray[np.int32]  # [documents] how many there are, the same ones counted again
+    band_keys: Hashes  # [documents, 25] documents with an equal key in a band are candidates
+    low_bits: npt.NDArray[np.uint8]  # [documents, 128] the last 8 bits of each bin, for the similarity estimate
+    shingles: npt.NDArray[np.int32]  # [documents] number of shingles, repeated ones included
 
-    def promising(self, left: Rows, right: Rows, threshold: float) -> npt.NDArray[np.bool_]:
-        """Which pairs are worth a proof: those whose estimated similarity is not far below the threshold.
+    def may_be_similar(self, left: RowIndices, right: RowIndices, threshold: float) -> npt.NDArray[np.bool_]:
+        """Return which pairs have an estimated similarity that is not far below the threshold.
 
-        The estimate is the share of equal bins, less those of 256 that are equal by chance (Li, König, "b-Bit Minwise
-        Hashing", 2010); far is four standard errors. Texts that share a template are mostly told apart by it.
+        The estimate is the share of equal bins, corrected for the 1 in 256 that are equal by chance (Li, König, "b-Bit
+        Minwise Hashing", 2010). Far below is four standard errors. Most texts that only share a template fail this test.
         """
-        promising = np.zeros(len(left), bool)
+        passed = np.zeros(len(left), bool)
         for start in range(0, len(left), PAIRS):
-            some = slice(start, start + PAIRS)
-            one, other = left[some], right[some]
-            equal = (self.tails[one] == self.tails[other]).mean(1)
+            chunk = slice(start, start + PAIRS)
+            a, b = left[chunk], right[chunk]
+            equal = (self.low_bits[a] == self.low_bits[b]).mean(1)
             estimate = (equal - 1 / 256) * (256 / 255)
-            samples = np.clip(np.minimum(self.shingles[one], self.shingles[other]), 1, BINS)
-            promising[some] = estimate >= threshold - 4 * np.sqrt(threshold * (1 - threshold) / samples) - 0.01
-        return promising
+            samples = np.clip(np.minimum(self.shingles[a], self.shingles[b]), 1, BINS)
+            passed[chunk] = estimate >= threshold - 4 * np.sqrt(threshold * (1 - threshold) / samples) - 0.01
+        return passed
 
-    def joined(self, more: Sketches) -> Sketches:
-        """Those of two columns as one."""
-        keys, tails = np.concatenate([self.keys, more.keys]), np.concatenate([self.tails, more.tails])
-        return Sketches(keys, tails, np.concatenate([self.shingles, more.shingles]))
+    def take(self, documents: RowIndices) -> Sketches:
+        """Return the sketches of these documents only."""
+        return Sketches(*(column[documents] for column in self))
 
-    def put(self, start: int, part: Sketches) -> None:
-        """`part` in place of as many from `start` on."""
-        place = slice(start, start + len(part.keys))
-        self.keys[place], self.tails[place], self.shingles[place] = part
+    def concatenated(self, more: Sketches) -> Sketches:
+        """Return these sketches followed by `more`."""
+        return Sketches(*(np.concatenate(columns) for columns in zip(self, more, strict=True)))
+
+    def write(self, start: int, part: Sketches) -> None:
+        """Overwrite the sketches from document `start` on with `part`."""
+        chosen = slice(start, start + len(part.band_keys))
+        self.band_keys[chosen], self.low_bits[chosen], self.shingles[chosen] = part
 
     @staticmethod
     def empty(documents: int) -> Sketches:
-        """Of documents without any visible character: all the same."""
-        bins = np.zeros((documents, BINS), np.uint8)
-        return Sketches(np.zeros((documents, BANDS), np.uint32), bins, np.zeros(documents, np.int32))
+        """Return the sketches of documents without any visible character, which are all equal."""
+        low_bits = np.zeros((documents, BINS), np.uint8)
+        return Sketches(np.zeros((documents, BANDS), np.uint32), low_bits, np.zeros(documents, np.int32))
 
 
-def sketches(documents: pl.Series) -> Sketches:
-    """The sketches of texts that end with a line feed (`normal.documents`)."""
-    made = Sketches.empty(len(documents))
+def sketch(documents: pl.Series) -> Sketches:
+    """Return the sketches of texts that end with a line feed (see `normal_form.documents`)."""
+    sketches = Sketches.empty(len(documents))
 
-    def work(part: Part) -> None:
-        signature = signatures(part.texts)
-        made.keys[part.rows] = _band_keys(signature)
-        made.tails[part.rows] = signature.astype(np.uint8)
-        made.shingles[part.rows] = np.diff(part.texts.offsets)
+    def process(block: NormalisedBlock) -> None:
+        signature = signatures(block.texts)
+        sketches.band_keys[block.rows] = band_keys(signature)
+        sketches.low_bits[block.rows] = signature.astype(np.uint8)
+        sketches.shingles[block.rows] = np.diff(block.texts.offsets)
 
-    each_form(documents, work)
-    return made
+    for_each_normalised_block(documents, process)
+    return sketches
 
 
-def signatures(forms: Texts) -> Hashes:
-    """[texts, 128] The least hash of each bin; empty bins filled. No text may be empty."""
+def signatures(forms: TextBuffer) -> Hashes:
+    """[texts, 128] Return the minimum hash of each bin, with empty bins filled. No text may be empty."""
     starts = forms.offsets - forms.offsets[0]
     text = np.append(forms.data[forms.offsets[0] : forms.offsets[-1]], np.zeros(SHINGLE, np.uint8))
-    least = np.full((len(starts) - 1) * BINS, EMPTY, np.uint32)
+    minimum = np.full((len(starts) - 1) * BINS, EMPTY, np.uint32)
     for begin in range(0, int(starts[-1]), PIECE):  # a long text needs no more memory than many short ones
         end = min(begin + PIECE, int(starts[-1]))
         hashes = _shingle_hashes(text[begin : end + SHINGLE])
         inside = np.clip(starts, begin, end) - begin
-        _close_borders(hashes, starts[1:] - begin)
+        _exclude_border_shingles(hashes, starts[1:] - begin)
         bins = np.repeat(np.arange(len(inside) - 1, dtype=np.intp) * BINS, np.diff(inside))
         bins += hashes >> np.uint32(25)
-        np.minimum.at(least, bins, hashes)
-    _add_short(least, text, starts)
-    return _densified(least.reshape(-1, BINS))
+        np.minimum.at(minimum, bins, hashes)
+    _add_short_texts(minimum, text, starts)
+    return _densify(minimum.reshape(-1, BINS))
+
+
+def band_keys(signature: Hashes) -> Hashes:
+    """[texts, 25] Return 32 bits for each band of 5 bins."""
+    rows = signature[:, : BANDS * ROWS].reshape(-1, BANDS, ROWS).astype(np.uint64)
+    keys = np.zeros(rows.shape[:2], np.uint64)
+    for row in range(ROWS):
+        keys = (keys + rows[:, :, row] + np.uint64(1)) * GOLDEN
+        keys ^= keys >> HALF_WORD
+    return _mix(keys)
 
 
 def _shingle_hashes(text: npt.NDArray[np.uint8]) -> Hashes:
-    """The hash of the 9 bytes that begin at each byte (the last 9 bytes of `text` are padding)."""
+    """Return the hash of the 9 bytes that begin at each byte (the last 9 bytes of `text` are padding)."""
     count = len(text) - SHINGLE
     eight = np.ndarray((count,), "<u8", text, strides=(1,))  # overlapping views, one for each byte
-    return _mixed(eight * FIRST + text[8 : 8 + count] * SECOND)
+    return _mix(eight * GOLDEN + text[8 : 8 + count] * MURMUR_1)
 
 
-def _mixed(values: npt.NDArray[np.uint64]) -> Hashes:
-    """The upper half of a product with each bit in it (one round of MurmurHash3's finaliser)."""
-    values ^= values >> HALF
-    values *= LAST
-    return (values >> HALF).astype(np.uint32)
+def _mix(values: npt.NDArray[np.uint64]) -> Hashes:
+    """Return the upper half of a product that every bit enters (one round of MurmurHash3's finaliser)."""
+    values ^= values >> HALF_WORD
+    values *= MURMUR_2
+    return (values >> HALF_WORD).astype(np.uint32)
 
 
-def _close_borders(hashes: Hashes, ends: npt.NDArray[np.int64]) -> None:
-    """Shingles that reach beyond the end of a text do not count."""
+def _exclude_border_shingles(hashes: Hashes, ends: npt.NDArray[np.int64]) -> None:
+    """Mark shingles that reach beyond the end of a text as EMPTY."""
     for back in range(1, SHINGLE):
         at = ends - back
         hashes[at[(at >= 0) & (at < len(hashes))]] = EMPTY
 
 
-def _add_short(least: Hashes, text: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64]) -> None:
-    """A text shorter than a shingle counts as a whole: its one hash goes where it belongs."""
+def _add_short_texts(minimum: Hashes, text: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64]) -> None:
+    """Enter each text that is shorter than a shingle by one hash of the whole text."""
     lengths = np.diff(starts)
     short = np.flatnonzero(lengths < SHINGLE)
     eight = np.ndarray((len(text) - SHINGLE + 1,), "<u8", text, strides=(1,))[starts[short]]
-    hashes = _mixed((eight & ALL >> (np.uint64(8) * (8 - lengths[short]).astype(np.uint64))) * FIRST)
-    least[short * BINS + (hashes >> np.uint32(25))] = hashes
+    hashes = _mix((eight & ALL_BITS >> (np.uint64(8) * (8 - lengths[short]).astype(np.uint64))) * GOLDEN)
+    minimum[short * BINS + (hashes >> np.uint32(25))] = hashes
 
 
-def _densified(least: Hashes) -> Hashes:
-    """Empty bins filled from full ones, each along its own fixed walk, the same for every text."""
-    some = np.flatnonzero((least == EMPTY).any(1))
-    full = least[some]
-    filled = full.copy()
-    for step in _walks():
+def _densify(minimum: Hashes) -> Hashes:
+    """Fill empty bins from full ones, each bin along its own fixed walk, which is the same for every text."""
+    incomplete = np.flatnonzero((minimum == EMPTY).any(1))
+    original = minimum[incomplete]
+    filled = original.copy()
+    for source_bin in _walks():
         empty = filled == EMPTY
         open_rows = np.flatnonzero(empty.any(1))
         if not len(open_rows):
             break
-        some_empty = empty[open_rows]
+        open_bins = empty[open_rows]
         borrowed = filled[open_rows]
-        borrowed[some_empty] = full[open_rows][:, step][some_empty]
+        borrowed[open_bins] = original[open_rows][:, source_bin][open_bins]
         filled[open_rows] = borrowed
-    least[some] = filled
-    return least
+    minimum[incomplete] = filled
+    return minimum
 
 
 @cache
 def _walks() -> npt.NDArray[np.intp]:
-    """[steps, 128] Where each bin looks in each step: random steps first, then once around, so that all end full."""
+    """[steps, 128] Return the bin that each bin borrows from at each step: random steps first, then once around all bins,
+    so that every bin ends full."""
     steps = np.arange(WALK * BINS, dtype=np.uint64) + np.uint64(1)
-    random = (_mixed(steps * FIRST) >> np.uint32(25)).reshape(WALK, BINS)
+    random = (_mix(steps * GOLDEN) >> np.uint32(25)).reshape(WALK, BINS)
     around = (np.arange(1, BINS)[:, None] + np.arange(BINS)) % BINS
     return np.concatenate([random, around]).astype(np.intp)
-
-
-def _band_keys(signature: Hashes) -> Hashes:
-    """[texts, 25] 32 bits of each band of 5 bins."""
-    rows = signature[:, : BANDS * ROWS].reshape(-1, BANDS, ROWS).astype(np.uint64)
-    keys = np.zeros(rows.shape[:2], np.uint64)
-    for row in range(ROWS):
-        keys = (keys + rows[:, :, row] + np.uint64(1)) * FIRST
-        keys ^= keys >> HALF
-    return _mixed(keys)

@@ -1,4 +1,4 @@
-"""Near-duplicates: candidates by MinHash, each proven by exact Jaccard; one of those that are alike stays."""
+"""Remove near-duplicates: MinHash finds candidates, exact Jaccard similarity verifies each, and one of each group survives."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from dataprep import tables as words
 from dataprep.common.errors import RecipeError
-from dataprep.dedup.corpus import Corpus, best_first, half_of_memory, merits
+from dataprep.dedup.corpus import Corpus, best_first, half_of_memory, survival_order
 from dataprep.dedup.minhash import ALGORITHM
-from dataprep.dedup.normal_form import On, content_bytes
-from dataprep.dedup.recall import Budget, budget, plant
-from dataprep.dedup.survivors import Settled, settle
+from dataprep.dedup.normal_form import ComparedText, content_bytes
+from dataprep.dedup.recall import RecallEstimate, estimate_recall
+from dataprep.dedup.survivors import Survivors, choose_survivors
 from dataprep.recipe import Recipe
+from dataprep.tables import dropped, no_fates
 
 RULE = "near_duplicate"
 
 
 @dataclass(frozen=True)
 class NearReport:
-    """What near-duplicate removal did, for the manifest and the report."""
+    """What near-duplicate removal did; the field names are those of the manifest."""
 
     algorithm: str
     threshold: float
     on: str
-    candidates: int  # pairs of documents that share a band or rare grams
-    proven: int  # of them, those whose estimate is not far below the threshold
-    alike: int  # of them, at the threshold or above
+    candidates: int  # pairs of documents that share a band or rare n-grams
+    proven: int  # candidates that were verified: their estimate is not far below the threshold
+    alike: int  # verified pairs at or above the threshold
     dropped: int
-    max_memory: int  # bytes it was allowed above the text itself
-    error_budget: Budget
+    max_memory: int  # bytes that were allowed above the text itself
+    error_budget: RecallEstimate
 
 
 def remove_near_duplicates(
@@ -41,11 +41,61 @@ def remove_near_duplicates(
     """Drop near-duplicates as `recipe` asks: (kept, fates, manifest entry); the entry is None if the step is off."""
     threshold = recipe.near_threshold
     if threshold is None or conversations.is_empty():
-        return conversations, words.no_fates(), None
+        return conversations, no_fates(), None
     kept, fates, report = drop_near_duplicates(
         conversations, threshold, recipe.near_dup_on, max_memory, recipe.near_dup_siblings
     )
     return kept, fates, asdict(report)
+
+
+def drop_near_duplicates(
+    conversations: pl.DataFrame,
+    threshold: float = 0.8,
+    compared: ComparedText = "thread",
+    max_memory: int | None = None,
+    siblings: bool = False,
+) -> tuple[pl.DataFrame, pl.DataFrame, NearReport]:
+    """Keep one conversation of each group of near-duplicates.
+
+    Near-duplicates have an exact Jaccard similarity of `threshold` or more on the word 5-grams of their `compared` text.
+    The best rank survives (null counts as 0), then the best quality label, the most reviews, the longest, the smallest id.
+
+    Args:
+        conversations: CONVERSATIONS.
+        threshold: above 0, up to 1.
+        compared: the whole thread, only the user's messages, or only the answers.
+        max_memory: bytes above the text itself (default: half of the machine's memory).
+        siblings: also compare threads of one tree, each by what follows their common beginning.
+
+    Returns:
+        kept (CONVERSATIONS, in input order), fates (FATES; rule `near_duplicate`, stage `dedup`), and the report.
+
+    Raises:
+        RecipeError: `max_memory` is too little, or `threshold` is out of range.
+    """
+    if not 0 < threshold <= 1:
+        raise RecipeError(f"A near-duplicate threshold of {threshold} is out of range; give one above 0 and up to 1.")
+    corpus = Corpus(
+        best_first(conversations), compared, max_memory or half_of_memory(), "give --near-dup off", siblings
+    )
+    sketches = corpus.sketches()
+    survivors, similar, candidates = choose_survivors(corpus, sketches, threshold)
+    duplicates = _explain(corpus.ranked, survivors)
+    kept = conversations.join(duplicates, on="row", how="anti", maintain_order="left")
+    lost = conversations.join(duplicates, on="row", how="inner", maintain_order="left")
+    fates = dropped(lost, "conversation", "dedup", RULE)
+    report = NearReport(
+        algorithm=ALGORITHM,
+        threshold=threshold,
+        on=compared,
+        candidates=candidates,
+        proven=similar.compared,
+        alike=len(similar.left),
+        dropped=len(fates),
+        max_memory=corpus.max_memory,
+        error_budget=estimate_recall(len(corpus.ranked), sketches, corpus.documents, threshold),
+    )
+    return kept, fates, report
 
 
 def duplicate_pairs(conversations: pl.DataFrame, fates: pl.DataFrame) -> pl.DataFrame:
@@ -59,71 +109,22 @@ def duplicate_pairs(conversations: pl.DataFrame, fates: pl.DataFrame) -> pl.Data
     return pairs.join(survivor_texts, on="survivor", maintain_order="left")
 
 
-def drop_near_duplicates(
-    conversations: pl.DataFrame,
-    threshold: float = 0.8,
-    on: On = "thread",
-    max_memory: int | None = None,
-    siblings: bool = False,
-) -> tuple[pl.DataFrame, pl.DataFrame, NearReport]:
-    """One of each group of conversations that are alike, in the order of the input, and the fates of the others.
-
-    Alike: an exact Jaccard similarity of `threshold` or more on the word 5-grams of what they say (`on`). The best rank
-    survives (null counts as 0), then the best quality label, the most reviews, the longest, the smallest id.
-
-    Args:
-        conversations: CONVERSATIONS.
-        threshold: 0..1, exclusive of 0.
-        on: the whole thread, only the user's messages, or only the answers.
-        max_memory: bytes above the text itself (default: half of what the machine has).
-        siblings: also compare threads of one tree, each by what follows their common beginning.
-
-    Returns:
-        kept (CONVERSATIONS), fates (FATES; rule `near_duplicate`, stage `dedup`), and what was done.
-
-    Raises:
-        RecipeError: `max_memory` is too little for the signatures, or `threshold` is none.
-    """
-    if not 0 < threshold <= 1:
-        raise RecipeError(f"A near-duplicate threshold of {threshold} is no similarity; give one above 0 and up to 1.")
-    corpus = Corpus(best_first(conversations), on, max_memory or half_of_memory(), "give --near-dup off", siblings)
-    made = corpus.sketches()
-    settled, proven, candidates = settle(corpus, made, threshold)
-    lost = _lost(corpus.ranked, settled)
-    kept = conversations.join(lost, on="row", how="anti", maintain_order="left")
-    gone = conversations.join(lost, on="row", how="inner", maintain_order="left")
-    fates = words.dropped(gone, "conversation", "dedup", RULE)
-    report = NearReport(
-        algorithm=ALGORITHM,
-        threshold=threshold,
-        on=on,
-        candidates=candidates,
-        proven=proven.pairs,
-        alike=len(proven.left),
-        dropped=len(fates),
-        max_memory=corpus.max_memory,
-        error_budget=budget(plant(len(corpus.ranked), corpus.documents), made, corpus.documents, threshold),
+def _explain(ranked: pl.DataFrame, survivors: Survivors) -> pl.DataFrame:
+    """Return row, survivor, similarity and detail of each near-duplicate; the detail names the criterion that decided."""
+    lost = np.flatnonzero(survivors.survivor >= 0)
+    criteria = ranked.with_columns(pl.Series("size", content_bytes(ranked))).select(
+        "row", "id", *(column.alias(name) for name, column in survival_order()[:-1])
     )
-    return kept, fates, report
-
-
-def _lost(ranked: pl.DataFrame, settled: Settled) -> pl.DataFrame:
-    """row, survivor, similarity, detail of those that do not stay."""
-    at = np.flatnonzero(settled.survivor >= 0)
-    judged = ranked.with_columns(pl.Series("size", content_bytes(ranked))).select(
-        "row", "id", *(by.alias(name) for name, by in merits()[:-1])
+    pairs = criteria[lost].with_columns(pl.Series("similarity", survivors.similarity[lost]))
+    pairs = pairs.hstack(criteria[survivors.survivor[lost]].select(pl.all().name.suffix(" kept")))
+    reason = pl.coalesce(
+        pl.when(pl.col(name) != pl.col(f"{name} kept")).then(pl.lit(name)) for name, _ in survival_order()
     )
-    pairs = judged[at].with_columns(pl.Series("similarity", settled.similarity[at]))
-    pairs = pairs.hstack(judged[settled.survivor[at]].select(pl.all().name.suffix(" kept")))
-    reason = pl.coalesce(pl.when(pl.col(name) != pl.col(f"{name} kept")).then(pl.lit(name)) for name, _ in merits())
-    return pairs.select(
-        "row",
-        "similarity",
-        survivor="id kept",
-        detail=pl.format(
-            "Alike to '{}' ({} of their word 5-grams), which stays for its {}.",
-            "id kept",
-            pl.col("similarity").round(3),
-            reason,
-        ),
+    similarity = pl.col("similarity").round(3)
+    detail = pl.format(
+        "Near-duplicate of '{}' (similarity {} on word 5-grams), which is kept for its {}.",
+        "id kept",
+        similarity,
+        reason,
     )
+    return pairs.select("row", "similarity", survivor="id kept", detail=detail)

@@ -1,4 +1,4 @@
-"""The error budget: edited copies at known exact similarity, planted into the candidate stage of every build."""
+"""Estimate the recall of candidate generation by planting edited copies of known exact similarity into every build."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ import numpy.typing as npt
 import polars as pl
 
 from dataprep.dedup.jaccard import Similarities, jaccard
-from dataprep.dedup.minhash import BANDS, ROWS, Sketches, sketches
-from dataprep.dedup.normal_form import Rows
+from dataprep.dedup.minhash import BANDS, ROWS, Sketches, sketch
+from dataprep.dedup.normal_form import RowIndices
 
 COPIES = 200
 SEED = 20_230_718
-LEAST_WORDS = 20  # of an original: in fewer, one edit changes too much to aim
-LONGEST = 50_000  # bytes of an original: 200 copies of a long text would take long
-AIMS = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6)
-EDGES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of the similarity bands that recall is told for
+MIN_WORDS = 20  # of an original: in a shorter one, a single edit changes too much to aim at a similarity
+MAX_BYTES = 50_000  # of an original: 200 copies of a long text would take long
+TARGETS = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6)  # similarities aimed at
+BIN_EDGES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of the similarity ranges that recall is reported for
 
-DocumentsAt = Callable[[Rows], pl.Series]
+DocumentsAt = Callable[[RowIndices], pl.Series]
 
 
 @dataclass(frozen=True)
 class Recall:
-    """Of copies whose exact similarity lies in [low, high): how many were planted, and how many found."""
+    """How many copies with an exact similarity in [low, high) were planted, and how many were found."""
 
     low: float
     high: float
@@ -37,52 +37,78 @@ class Recall:
 
 
 @dataclass(frozen=True)
-class Budget:
-    """What the candidate stage finds (`recall`), and what it should by theory (`s_curve`)."""
+class RecallEstimate:
+    """The measured recall of candidate generation, and the recall expected in theory (`s_curve`)."""
 
     seed: int
     recall: tuple[Recall, ...]
     s_curve: tuple[tuple[float, float], ...]  # similarity of the sketched shingles, probability of a common band
 
 
-class Plants(NamedTuple):
-    """Edited copies: their documents, the originals' places, and their exact similarity."""
+class PlantedCopies(NamedTuple):
+    """Edited copies: their documents, the rows of the originals, and their exact similarity to them."""
 
     copies: pl.Series
-    originals: Rows
+    originals: RowIndices
     similarity: Similarities
 
 
-def plant(count: int, documents_at: DocumentsAt) -> Plants:
-    """COPIES seeded copies of documents, with characters, words or a stretch of text changed.
+def estimate_recall(count: int, sketches: Sketches, documents_at: DocumentsAt, threshold: float) -> RecallEstimate:
+    """Plant copies of some of `count` documents, and measure how many the candidate generation finds.
+
+    A copy counts as found if the head of one of its buckets passes the sketch estimate and is as similar to it as its
+    original, or as `threshold`: verification would then see the pair.
 
     Args:
-        count: documents there are.
-        documents_at: the documents at these places.
+        count: number of documents.
+        sketches: one for each document.
+        documents_at: returns the documents at these rows.
+        threshold: minimum similarity of near-duplicates.
+    """
+    planted = plant_copies(count, documents_at)
+    copy_sketches = sketch(planted.copies)
+    copy, head = _bucket_heads(sketches.band_keys, copy_sketches.band_keys)
+    promising = sketches.concatenated(copy_sketches).may_be_similar(head, count + copy, threshold)
+    copy, head = copy[promising], head[promising]
+    rows, head = np.unique(head, return_inverse=True)
+    both = pl.concat([planted.copies, documents_at(rows).alias("text")])
+    required = np.minimum(planted.similarity, threshold)[copy]
+    found = np.zeros(len(planted.copies), bool)
+    found[copy[jaccard(both, copy, head + len(planted.copies)) >= required]] = True
+    curve = tuple((s / 20, round(1 - (1 - (s / 20) ** ROWS) ** BANDS, 6)) for s in range(2, 21))
+    return RecallEstimate(SEED, tuple(_recall_by_range(planted.similarity, found)), curve)
+
+
+def plant_copies(count: int, documents_at: DocumentsAt) -> PlantedCopies:
+    """Return COPIES seeded copies of documents, with characters, words or a stretch of text changed.
+
+    Args:
+        count: number of documents.
+        documents_at: returns the documents at these rows.
     """
     rng = Random(SEED)
     drawn = np.array(sorted(rng.sample(range(count), min(count, 2 * COPIES))), np.intp)
     texts = documents_at(drawn)
-    fit = (texts.str.len_bytes() <= LONGEST) & (texts.str.count_matches(r"\w+") >= LEAST_WORDS)
-    long = np.flatnonzero(fit.to_numpy())[:COPIES]
-    originals = np.resize(drawn[long], COPIES if len(long) else 0)
+    suitable = (texts.str.len_bytes() <= MAX_BYTES) & (texts.str.count_matches(r"\w+") >= MIN_WORDS)
+    chosen = np.flatnonzero(suitable.to_numpy())[:COPIES]
+    originals = np.resize(drawn[chosen], COPIES if len(chosen) else 0)
     # Edited one by one: there are 200.
-    edited = [_edited(rng, text, i) for i, text in enumerate(texts.gather(np.resize(long, len(originals))))]
+    edited = [_edit(rng, text, i) for i, text in enumerate(texts.gather(np.resize(chosen, len(originals))))]
     copies = pl.Series("text", edited, dtype=pl.String)
     pairs = np.arange(len(copies))
     both = pl.concat([documents_at(originals).alias("text"), copies])
-    return Plants(copies, originals, jaccard(both, pairs, pairs + len(copies)))
+    return PlantedCopies(copies, originals, jaccard(both, pairs, pairs + len(copies)))
 
 
-def _edited(rng: Random, text: str, i: int) -> str:
-    """A copy changed in one of three ways, near a similarity aimed at.
+def _edit(rng: Random, text: str, i: int) -> str:
+    """Return a copy that is edited in one of three ways, with a similarity near a target.
 
-    Of five words in a row all must stay: changing each word with probability r leaves (1 - r)^5 of the 5-grams, and
-    that share is 2J / (1 + J). A stretch that is replaced as a whole breaks few grams more than it holds.
+    A 5-gram is kept if all its five words are: editing each word with probability r keeps (1 - r)^5 of the 5-grams, and
+    that share is 2J / (1 + J). Replacing a whole stretch breaks only a few more n-grams than the stretch has words.
     """
-    aim = AIMS[i // 3 % len(AIMS)]
-    shared = 2 * aim / (1 + aim)
-    pieces = re.split(r"(\w+)", text)  # words at odd places
+    target = TARGETS[i // 3 % len(TARGETS)]
+    shared = 2 * target / (1 + target)
+    pieces = re.split(r"(\w+)", text)  # words at odd indices
     words = range(1, len(pieces), 2)
     if i % 3 == 2:
         length = round((1 - shared) * len(words))
@@ -91,56 +117,34 @@ def _edited(rng: Random, text: str, i: int) -> str:
     else:
         chosen = [at for at in words if rng.random() > shared**0.2]
     for at in chosen:
-        pieces[at] = _misspelt(rng, pieces[at]) if i % 3 == 0 else pieces[rng.choice(words)] + "s"
+        pieces[at] = _misspell(rng, pieces[at]) if i % 3 == 0 else pieces[rng.choice(words)] + "s"
     return "".join(pieces)
 
 
-def _misspelt(rng: Random, word: str) -> str:
-    """One character doubled, or left out of a longer word."""
+def _misspell(rng: Random, word: str) -> str:
+    """Double one character, or omit one of a longer word."""
     at = rng.randrange(len(word))
     return word[:at] + word[at + 1 :] if len(word) > 2 and rng.random() < 0.5 else word[: at + 1] + word[at:]
 
 
-def budget(plants: Plants, made: Sketches, documents_at: DocumentsAt, threshold: float) -> Budget:
-    """How many copies the candidate stage leads to a document that they are alike to.
-
-    A copy counts as found when the head of one of its buckets is promising, and as similar to it as its original or
-    as `threshold`: then the proof would see the pair.
-
-    Args:
-        made: of the documents that the originals are among.
-    """
-    copies, count = sketches(plants.copies), len(made.keys)
-    copy, head = _heads(made.keys, copies.keys)
-    promising = made.joined(copies).promising(head, count + copy, threshold)
-    copy, head = copy[promising], head[promising]
-    places, head = np.unique(head, return_inverse=True)
-    both = pl.concat([plants.copies, documents_at(places).alias("text")])
-    alike = jaccard(both, copy, head + len(plants.copies)) >= np.minimum(plants.similarity, threshold)[copy]
-    found = np.zeros(len(plants.copies), bool)
-    found[copy[alike]] = True
-    curve = tuple((s / 20, round(1 - (1 - (s / 20) ** ROWS) ** BANDS, 6)) for s in range(2, 21))
-    return Budget(SEED, tuple(_recall(plants.similarity, found)), curve)
-
-
-def _recall(similarity: Similarities, found: npt.NDArray[np.bool_]) -> list[Recall]:
-    bins = np.searchsorted(EDGES[1:-1], similarity, "right")
-    inside = similarity >= EDGES[0]
+def _recall_by_range(similarity: Similarities, found: npt.NDArray[np.bool_]) -> list[Recall]:
+    bins = np.searchsorted(BIN_EDGES[1:-1], similarity, "right")
+    in_range = similarity >= BIN_EDGES[0]
     return [
-        Recall(low, high, int((inside & (bins == i)).sum()), int((found & inside & (bins == i)).sum()))
-        for i, (low, high) in enumerate(zip(EDGES, EDGES[1:], strict=False))
+        Recall(low, high, int((in_range & (bins == i)).sum()), int((found & in_range & (bins == i)).sum()))
+        for i, (low, high) in enumerate(zip(BIN_EDGES, BIN_EDGES[1:], strict=False))
     ]
 
 
-def _heads(keys: npt.NDArray[np.uint32], copies: npt.NDArray[np.uint32]) -> tuple[Rows, Rows]:
-    """Each copy with the first document of each bucket that it falls into, every pair once."""
+def _bucket_heads(keys: npt.NDArray[np.uint32], copy_keys: npt.NDArray[np.uint32]) -> tuple[RowIndices, RowIndices]:
+    """Return each copy with the head of each bucket that it falls into, every pair once."""
     pairs = np.zeros((0, 2), np.intp)
     for band in range(keys.shape[1]):
-        wanted = np.unique(copies[:, band])
-        near = np.flatnonzero(np.isin(keys[:, band], wanted))
-        key, first = np.unique(keys[near, band], return_index=True)
-        copy = np.flatnonzero(np.isin(copies[:, band], key))
-        head = near[first[np.searchsorted(key, copies[copy, band])]]
+        wanted = np.unique(copy_keys[:, band])
+        members = np.flatnonzero(np.isin(keys[:, band], wanted))
+        key, first = np.unique(keys[members, band], return_index=True)
+        copy = np.flatnonzero(np.isin(copy_keys[:, band], key))
+        head = members[first[np.searchsorted(key, copy_keys[copy, band])]]
         pairs = np.concatenate([pairs, np.stack([copy, head], axis=1)])
     pairs = np.unique(pairs, axis=0)
     return pairs[:, 0], pairs[:, 1]

@@ -1,4 +1,4 @@
-"""Who survives among documents that are alike, without chains; and connected components."""
+"""Choose which of similar documents survive, without chains: each dropped document is similar to its own survivor."""
 
 from __future__ import annotations
 
@@ -7,175 +7,164 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dataprep.dedup.candidates import crowded, star_pairs
+from dataprep.dedup.candidates import star_pairs, uncompared_survivors
 from dataprep.dedup.corpus import Corpus
 from dataprep.dedup.minhash import Sketches
-from dataprep.dedup.normal_form import Rows
-from dataprep.dedup.prefix_filter import Firsts, Index, firsts, rarity
+from dataprep.dedup.normal_form import RowIndices
+from dataprep.dedup.prefix_filter import PrefixGrams, PrefixIndex, frequency_levels, prefix_grams
 
-TOGETHER = 1 << 9  # documents compared with each other before those that stay among them are put into the index
-SOME = 8  # of the documents that share a gram, those that are looked at first
-DENSE = 4  # pairs a document from which its sketch is asked which are worth a proof
+BATCH_DOCUMENTS = 1 << 9  # documents compared with each other before the survivors among them enter the index
+FIRST_MATCHES = 8  # of the documents that share an n-gram, how many are looked at first
+ESTIMATE_FROM = 4  # pairs per document from which sketches are consulted before verification
 
 
-class Proven(NamedTuple):
-    """Pairs of documents that are proven alike, `left` < `right`, and their similarity; of `pairs` that were compared."""
+class SimilarPairs(NamedTuple):
+    """Verified pairs of documents, `left` < `right`, with their similarity, out of `compared` pairs that were verified."""
 
-    left: Rows
-    right: Rows
+    left: RowIndices
+    right: RowIndices
     similarity: npt.NDArray[np.float64]
-    pairs: int
+    compared: int
 
-    def joined(self, more: Proven) -> Proven:
-        """With others."""
-        both = [np.concatenate([a, b]) for a, b in zip(self[:3], more[:3], strict=True)]
-        return Proven(both[0], both[1], both[2], self.pairs + more.pairs)
+    def concatenated(self, more: SimilarPairs) -> SimilarPairs:
+        """Return these pairs followed by `more`."""
+        left, right, similarity = (np.concatenate([a, b]) for a, b in zip(self[:3], more[:3], strict=True))
+        return SimilarPairs(left, right, similarity, self.compared + more.compared)
 
     @staticmethod
-    def none() -> Proven:
-        """No pairs."""
-        return Proven(np.zeros(0, np.intp), np.zeros(0, np.intp), np.zeros(0), 0)
+    def none() -> SimilarPairs:
+        """Return no pairs."""
+        return SimilarPairs(np.zeros(0, np.intp), np.zeros(0, np.intp), np.zeros(0), 0)
 
 
-class Settled(NamedTuple):
-    """Per document: who stays in its place (-1: it stays itself), and their similarity (NaN: it stays)."""
+class Survivors(NamedTuple):
+    """For each document its survivor (-1: it survives itself) and their similarity (NaN: it survives itself)."""
 
-    survivor: Rows
+    survivor: RowIndices
     similarity: npt.NDArray[np.float64]
 
 
-def settle(corpus: Corpus, made: Sketches, threshold: float) -> tuple[Settled, Proven, int]:
-    """Who stays: documents are given best first, and none is dropped but for a better one that stays and is alike itself.
+def choose_survivors(corpus: Corpus, sketches: Sketches, threshold: float) -> tuple[Survivors, SimilarPairs, int]:
+    """Choose the survivors: best first, a document is dropped only for a better one that survives and is similar to it.
 
-    First the stars of all buckets are proven, a pair or a few for each document. Where two or more that stay share a
-    bucket with neither its head, stars tell nothing of the two: these documents are compared once more, each with all
-    better ones that stay, by the index of `rare`. Whoever goes then may set others free, which are compared likewise,
-    until there is nothing left to compare. So no two documents that stay and share a bucket are alike; and since each of
-    the others is alike to a better one that stays, who stays does not depend on what was compared first.
+    First the star pairs of all buckets are verified: one or a few for each document. Two survivors that share a bucket
+    with neither of them its head are not compared by stars. Such documents are compared once more, each with all better
+    survivors among them, by prefix filtering. Dropping a document can uncover others, which are compared likewise, until
+    nothing changes. So no two survivors that share a bucket are similar. And since every dropped document is similar to a
+    better one that survives, the result does not depend on what was compared first.
 
     Args:
         corpus: the documents, best first.
-        made: their sketches.
-        threshold: least similarity of what is alike.
+        sketches: one for each document.
+        threshold: minimum similarity of near-duplicates.
 
     Returns:
-        who stays, the pairs that were found to be alike, and how many were candidates.
+        (survivors, verified similar pairs, number of candidate pairs).
     """
-    left, right = star_pairs(made.keys)
-    candidates, worth = len(left), made.promising(left, right, threshold)
-    proven = _proven(corpus, left[worth], right[worth], threshold)
-    settled, told_apart = _greedy(len(made.keys), proven), np.zeros(len(made.keys), bool)
-    some = np.union1d(left, right)  # the others, most of all, are alone in their buckets
+    left, right = star_pairs(sketches.band_keys)
+    candidates, promising = len(left), sketches.may_be_similar(left, right, threshold)
+    similar = _verify(corpus, left[promising], right[promising], threshold)
+    count = len(sketches.band_keys)
+    survivors, compared = _drop_greedily(count, similar), np.zeros(count, bool)
+    in_pairs = np.union1d(left, right)  # most documents are alone in their buckets
     while True:
-        standing = settled.survivor < 0
-        members = some[crowded(made.keys[some], standing[some], (standing & ~told_apart)[some])]
-        if not len(members):
-            return settled, proven, candidates
-        staying, more = _sift(corpus, made, members, threshold)
-        proven, candidates = proven.joined(more), candidates + more.pairs
-        told_apart = standing
-        told_apart[members] = False
-        told_apart[staying] = True
-        settled = _greedy(len(made.keys), proven)
+        survives = survivors.survivor < 0
+        is_new = (survives & ~compared)[in_pairs]
+        chosen = in_pairs[uncompared_survivors(sketches.band_keys[in_pairs], survives[in_pairs], is_new)]
+        if not len(chosen):
+            return survivors, similar, candidates
+        distinct, more = _compare_with_better(corpus, sketches, chosen, threshold)
+        similar, candidates = similar.concatenated(more), candidates + more.compared
+        compared = survives
+        compared[chosen] = False
+        compared[distinct] = True
+        survivors = _drop_greedily(count, similar)
 
 
-def _proven(corpus: Corpus, left: Rows, right: Rows, threshold: float) -> Proven:
-    """Those of the pairs that are alike."""
-    similarity = corpus.prove(left, right)
-    alike = similarity >= threshold
-    return Proven(left[alike], right[alike], similarity[alike], len(left))
+def _verify(corpus: Corpus, left: RowIndices, right: RowIndices, threshold: float) -> SimilarPairs:
+    """Return those of the pairs whose exact similarity reaches the threshold."""
+    similarity = corpus.similarities(left, right)
+    reached = similarity >= threshold
+    return SimilarPairs(left[reached], right[reached], similarity[reached], len(left))
 
 
-def _greedy(count: int, alike: Proven) -> Settled:
-    """Best first, each document that stays drops all that are alike to it and still there."""
-    settled = Settled(np.full(count, -1), np.full(count, np.nan))
-    survivor = settled.survivor.tolist()
-    order = np.lexsort((alike.right, alike.left))
-    # One by one, since each decision rests on those before; only proven pairs come here, 0.2 µs each.
-    for pair, a, b in zip(order.tolist(), alike.left[order].tolist(), alike.right[order].tolist(), strict=True):
+def _drop_greedily(count: int, similar: SimilarPairs) -> Survivors:
+    """Best first, let each document that survives drop all remaining ones that are similar to it."""
+    similarity = np.full(count, np.nan)
+    survivor = [-1] * count
+    order = np.lexsort((similar.right, similar.left))
+    # A loop, because each decision depends on those before; only verified pairs come here, 0.2 µs each.
+    for pair, a, b in zip(order.tolist(), similar.left[order].tolist(), similar.right[order].tolist(), strict=True):
         if survivor[a] < 0 and survivor[b] < 0:
             survivor[b] = a
-            settled.similarity[b] = alike.similarity[pair]
-    return settled._replace(survivor=np.array(survivor, np.intp).reshape(count))
+            similarity[b] = similar.similarity[pair]
+    return Survivors(np.array(survivor, np.intp).reshape(count), similarity)
 
 
-def _sift(corpus: Corpus, made: Sketches, members: Rows, threshold: float) -> tuple[Rows, Proven]:
-    """Best first, those that are alike to none that stays: they stay. With what was proven.
+def _compare_with_better(
+    corpus: Corpus, sketches: Sketches, chosen: RowIndices, threshold: float
+) -> tuple[RowIndices, SimilarPairs]:
+    """Compare the chosen documents, best first, with the better ones that survive; return the survivors and similar pairs.
 
-    Only what stays is in the index, so that many that are alike cost no more than as many that are not; and most of what
-    goes is told by a few of all that it shares a gram with.
+    Only survivors are in the index, so many similar documents cost no more than as many different ones. Most documents
+    that are dropped are found among the first few that share an n-gram with them.
     """
-    common = rarity(corpus.documents, members)
-    index, staying, proven = corpus.new_index(threshold), [], Proven.none()
-    for batch in corpus.batches(members, TOGETHER):
-        probed = firsts(corpus.documents(batch), batch, common, threshold)
-        for most in (SOME, None):
-            left, right = _worth(made, *index.pairs(probed, most), threshold)
-            older = _until_alike(corpus, left, right, threshold)
-            batch = np.setdiff1d(batch, older.right)
-            probed, proven = probed.of(batch), proven.joined(older)
-        among = _first_come(corpus, made, probed, threshold)
-        batch, proven = np.setdiff1d(batch, among.right), proven.joined(among)
-        index.add(probed.of(batch))
-        staying.append(batch)
-    return np.concatenate(staying), proven
+    levels = frequency_levels(corpus.documents, chosen)
+    index, distinct, similar = corpus.new_index(threshold), [], SimilarPairs.none()
+    for batch in corpus.batches(chosen, BATCH_DOCUMENTS):
+        probe = prefix_grams(corpus.documents(batch), batch, levels, threshold)
+        for max_matches in (FIRST_MATCHES, None):
+            left, right = _worth_verifying(sketches, *index.pairs(probe, max_matches), threshold)
+            with_indexed = _verify_until_similar(corpus, left, right, threshold)
+            batch = np.setdiff1d(batch, with_indexed.right)
+            probe, similar = probe.of(batch), similar.concatenated(with_indexed)
+        within_batch = _compare_within(corpus, sketches, probe, threshold)
+        batch, similar = np.setdiff1d(batch, within_batch.right), similar.concatenated(within_batch)
+        index.add(probe.of(batch))
+        distinct.append(batch)
+    return np.concatenate(distinct), similar
 
 
-def _worth(made: Sketches, left: Rows, right: Rows, threshold: float) -> tuple[Rows, Rows]:
-    """The pairs; where they are very many, less those that the sketches rule out."""
-    if len(left) <= DENSE * len(np.unique(right)):
+def _worth_verifying(
+    sketches: Sketches, left: RowIndices, right: RowIndices, threshold: float
+) -> tuple[RowIndices, RowIndices]:
+    """Return the pairs; if there are very many, without those that the sketches rule out."""
+    if len(left) <= ESTIMATE_FROM * len(np.unique(right)):
         return left, right
-    worth = made.promising(left, right, threshold)
-    return left[worth], right[worth]
+    promising = sketches.may_be_similar(left, right, threshold)
+    return left[promising], right[promising]
 
 
-def _until_alike(corpus: Corpus, left: Rows, right: Rows, threshold: float) -> Proven:
-    """Each of `right` compared with the first of its partners, then with the next 2, 4, … until it is alike to one."""
+def _verify_until_similar(corpus: Corpus, left: RowIndices, right: RowIndices, threshold: float) -> SimilarPairs:
+    """Verify each of `right` with the first of its partners, then with the next 2, 4, … until one is similar."""
     order = np.lexsort((left, right))
     left, right = left[order], right[order]
-    proven, tried = Proven.none(), 1
+    similar, partners = SimilarPairs.none(), 1
     while len(left):
         rank = np.arange(len(right)) - np.searchsorted(right, right)
-        now = rank < tried
-        found = _proven(corpus, left[now], right[now], threshold)
-        proven, tried = proven.joined(found), 2 * tried
+        now = rank < partners
+        verified = _verify(corpus, left[now], right[now], threshold)
+        similar, partners = similar.concatenated(verified), 2 * partners
         left, right = left[~now], right[~now]
-        still = ~np.isin(right, found.right)
-        left, right = left[still], right[still]
-    return proven
+        undecided = ~np.isin(right, verified.right)
+        left, right = left[undecided], right[undecided]
+    return similar
 
 
-def _first_come(corpus: Corpus, made: Sketches, probed: Firsts, threshold: float) -> Proven:
-    """Pairs of one that stays with one that goes among the documents of a batch.
+def _compare_within(corpus: Corpus, sketches: Sketches, probe: PrefixGrams, threshold: float) -> SimilarPairs:
+    """Return pairs of a survivor with a dropped document among the documents of a batch.
 
-    Whoever is in no pair with a better one is sure to stay: it is compared with all its partners, and those that are
-    alike to it leave their other pairs unproven.
+    A document in no pair with a better one is certain to survive. It is verified with all its partners, and those that are
+    similar to it need no further verification.
     """
-    index, proven = Index(threshold), Proven.none()
-    index.add(probed)
-    left, right = index.pairs(probed)
-    left, right = _worth(made, left[left < right], right[left < right], threshold)
+    index, similar = PrefixIndex(threshold), SimilarPairs.none()
+    index.add(probe)
+    left, right = index.pairs(probe)
+    left, right = _worth_verifying(sketches, left[left < right], right[left < right], threshold)
     while len(left):
-        sure = ~np.isin(left, right)
-        found = _proven(corpus, left[sure], right[sure], threshold)
-        proven = proven.joined(found)
-        still = ~(sure | np.isin(left, found.right) | np.isin(right, found.right))
-        left, right = left[still], right[still]
-    return proven
-
-
-def components(count: int, left: Rows, right: Rows) -> Rows:
-    """[count] The least document that each one is connected with (itself, where it has no pair).
-
-    Least labels spread along pairs and then jump to their own label, in O(log count) rounds.
-    """
-    label = np.arange(count)
-    while True:
-        least = np.minimum(label[left], label[right])
-        before = label.copy()
-        for side in (left, right):
-            np.minimum.at(label, label[side], least)
-            np.minimum.at(label, side, least)
-        label = label[label]
-        if (label == before).all():
-            return label
+        survives = ~np.isin(left, right)
+        verified = _verify(corpus, left[survives], right[survives], threshold)
+        similar = similar.concatenated(verified)
+        undecided = ~(survives | np.isin(left, verified.right) | np.isin(right, verified.right))
+        left, right = left[undecided], right[undecided]
+    return similar

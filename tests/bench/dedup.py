@@ -38,10 +38,10 @@ from dataprep.dedup import buffers  # noqa: E402
 from dataprep.dedup.exact import drop_exact_duplicates  # noqa: E402
 from dataprep.dedup.jaccard import jaccard  # noqa: E402
 from dataprep.dedup.leaks import find_leaks, similar_groups  # noqa: E402
-from dataprep.dedup.minhash import _band_keys, signatures  # noqa: E402
+from dataprep.dedup.minhash import band_keys, signatures  # noqa: E402
 from dataprep.dedup.near import drop_near_duplicates  # noqa: E402
-from dataprep.dedup.ngrams import grams  # noqa: E402
-from dataprep.dedup.normal_form import Part, documents, each_form  # noqa: E402
+from dataprep.dedup.ngrams import document_ngrams  # noqa: E402
+from dataprep.dedup.normal_form import NormalisedBlock, documents, for_each_normalised_block  # noqa: E402
 from dataprep.recipe import Recipe  # noqa: E402
 from dataprep.sources.files import find_files  # noqa: E402
 from dataprep.sources.reader import read  # noqa: E402
@@ -80,14 +80,14 @@ def timed(work: Callable[[], Any], rounds: int = 1) -> float:
 
 def bench_kernels(corpus: pl.DataFrame) -> None:
     """MB/s on one thread: the normal form of the documents, and sketches of the normal form."""
-    said, parts = documents(corpus), list[Part]()
+    said, parts = documents(corpus), list[NormalisedBlock]()
     size = int(said.str.len_bytes().sum()) / 1e6
     all_threads, buffers.pl.thread_pool_size = pl.thread_pool_size, lambda: 1  # type: ignore[assignment]
-    form = timed(lambda: each_form(said, lambda part: None), 3)
+    form = timed(lambda: for_each_normalised_block(said, lambda part: None), 3)
     buffers.pl.thread_pool_size = all_threads  # type: ignore[assignment]
-    each_form(said, parts.append)
+    for_each_normalised_block(said, parts.append)
     data = np.concatenate([part.texts.data for part in parts])
-    bands = timed(lambda: [_band_keys(signatures(part.texts)) for part in parts], 3)
+    bands = timed(lambda: [band_keys(signatures(part.texts)) for part in parts], 3)
     blake = timed(lambda: hashlib.blake2b(data.data).digest(), 3)
     print(f"normal form: {size / form:.0f} MB/s a core")
     print(
@@ -145,12 +145,12 @@ def normal_strings(said: pl.Series) -> list[str]:
     """The normal form of each document as a Python string."""
     forms = [""] * len(said)
 
-    def work(part: Part) -> None:
+    def work(part: NormalisedBlock) -> None:
         data, ends = part.texts.data.tobytes(), part.texts.offsets.tolist()
         for i, row in enumerate(part.rows.tolist()):
             forms[row] = data[ends[i] : ends[i + 1] - 1].decode()
 
-    each_form(said, work)
+    for_each_normalised_block(said, work)
     return forms
 
 
@@ -181,10 +181,10 @@ def rensa_on_hashes(said: pl.Series) -> None:
     """What rensa's kernel makes of our normal form and gram hashes."""
     from rensa import RMinHash, RMinHashLSH
 
-    found = grams(said)
+    found = document_ngrams(said)
     order = np.argsort(found.document, kind="stable")
     ends = np.concatenate([[0], np.cumsum(np.bincount(found.document, minlength=len(said)))]).astype(np.uint64)
-    matrix = RMinHash.digest_matrix_from_flat_token_hashes(found.gram[order], ends, num_perm=125, seed=42)
+    matrix = RMinHash.digest_matrix_from_flat_token_hashes(found.hash[order], ends, num_perm=125, seed=42)
     RMinHashLSH(threshold=0.8, num_perm=125, num_bands=25).insert_matrix_and_query_duplicate_flags(matrix)
 
 

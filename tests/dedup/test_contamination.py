@@ -11,7 +11,8 @@ import polars as pl
 import pytest
 
 from dataprep.common.errors import InputError
-from dataprep.dedup.contamination import drop_contaminated, read_benchmark
+from dataprep.dedup.benchmarks import read_benchmark
+from dataprep.dedup.contamination import drop_contaminated
 from dataprep.tables import CONVERSATIONS, FATES
 from tests.support.frames import conversation, conversations
 from tests.support.talks import said, sentence

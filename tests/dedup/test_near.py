@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from dataprep.common.errors import RecipeError
 from dataprep.curate.threads import choose_threads
-from dataprep.dedup.corpus import SKETCH, Corpus, half_of_memory
+from dataprep.dedup.components import connected_components
+from dataprep.dedup.corpus import DOCUMENT_BYTES, Corpus, half_of_memory
 from dataprep.dedup.near import drop_near_duplicates
 from dataprep.dedup.normal_form import documents
-from dataprep.dedup.prefix_filter import firsts
+from dataprep.dedup.prefix_filter import prefix_grams
 from dataprep.dedup.recall import COPIES
-from dataprep.dedup.survivors import components
 from dataprep.sources.files import find_files
 from dataprep.sources.reader import read
 from dataprep.tables import CONVERSATIONS, FATES
@@ -89,9 +89,9 @@ def test_on_prompt_or_answer() -> None:
     other = sentence(Random(5), 60)
     frame = conversations(conversation(TEXT, other), conversation(TEXT, "no"), conversation("why", other))
     assert victims(frame) == {}
-    assert victims(frame, on="prompt") == {"c1": "c0"}
-    assert victims(frame, on="answer") == {"c2": "c0"}
-    assert victims(conversations(conversation(), conversation(), conversation("a")), on="answer") == {}
+    assert victims(frame, compared="prompt") == {"c1": "c0"}
+    assert victims(frame, compared="answer") == {"c2": "c0"}
+    assert victims(conversations(conversation(), conversation(), conversation("a")), compared="answer") == {}
 
 
 ODD = [
@@ -140,28 +140,28 @@ def test_little_memory_takes_smaller_batches(monkeypatch: pytest.MonkeyPatch) ->
     texts += [edited(rng, text, 0.02) for text in texts]
     wanted = victims(said(texts))
     assert len(wanted) > 20 and victims(said(texts), max_memory=100 << 20) == wanted
-    monkeypatch.setattr("dataprep.dedup.corpus.LEAST", 1 << 12)
+    monkeypatch.setattr("dataprep.dedup.corpus.MIN_BATCH_BYTES", 1 << 12)
     for memory in (1 << 18, 1 << 20):
-        assert victims(said(texts), max_memory=60 * SKETCH + memory) == wanted
+        assert victims(said(texts), max_memory=60 * DOCUMENT_BYTES + memory) == wanted
 
 
 def test_long_texts_and_shared_ones_keep_the_bound() -> None:
     with pytest.raises(RecipeError, match=r"\(the longest has 4 MB\) but --max-memory allows 100 MiB"):
         drop_near_duplicates(said(["a " * 2_000_000, "b " * 2_000_000]), max_memory=100 << 20)
-    corpus = Corpus(said(["a"]), "thread", SKETCH + 100, "pray")
-    many = firsts(corpus.documents(np.arange(1)), np.arange(1), np.zeros(1 << 20, np.uint8), 0.8)
+    corpus = Corpus(said(["a"]), "thread", DOCUMENT_BYTES + 100, "pray")
+    many = prefix_grams(corpus.documents(np.arange(1)), np.arange(1), np.zeros(1 << 20, np.uint8), 0.8)
     with pytest.raises(RecipeError, match=r"share much of their text .* --max-memory allows; allow more, or pray\."):
         for _ in range(3):
-            corpus.new_index(0.8).add(many.joined(many).joined(many))
+            corpus.new_index(0.8).add(many.concatenated(many).concatenated(many))
 
 
 def test_the_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = half_of_memory()
     (tmp_path / "max").write_text("max\n")
     (tmp_path / "some").write_text("4096\n")
-    monkeypatch.setattr("dataprep.dedup.corpus.LIMITS", (str(tmp_path / "max"), str(tmp_path / "none")))
+    monkeypatch.setattr("dataprep.dedup.corpus.CGROUP_LIMITS", (str(tmp_path / "max"), str(tmp_path / "none")))
     assert half_of_memory() >= whole
-    monkeypatch.setattr("dataprep.dedup.corpus.LIMITS", (str(tmp_path / "some"),))
+    monkeypatch.setattr("dataprep.dedup.corpus.CGROUP_LIMITS", (str(tmp_path / "some"),))
     assert half_of_memory() == 2048
 
 
@@ -222,7 +222,7 @@ def test_components(pairs: list[tuple[int, int]]) -> None:
         for member in joined:
             groups[member] = joined
     left, right = (np.array(side, np.intp) for side in (zip(*pairs, strict=True) if pairs else ([], [])))
-    assert components(20, left, right).tolist() == [min(group) for group in groups]
+    assert connected_components(20, left, right).tolist() == [min(group) for group in groups]
 
 
 @pytest.mark.real

@@ -13,7 +13,7 @@ import pytest
 from dataprep.common.errors import InputError, RecipeError
 from dataprep.common.terminal import side_by_side
 from dataprep.contract import open_build, read_manifest
-from dataprep.dedup.jaccard import prove
+from dataprep.dedup.jaccard import pair_similarities
 from dataprep.dedup.leaks import find_leaks, similar_groups
 from dataprep.store.shards import read_fates
 from tests.support.builds import guanaco_file, guanaco_text, make_build
@@ -88,7 +88,7 @@ def test_what_is_alike_is_on_one_side_and_test_is_proved_clean(tmp_path: Path, s
         train, test = splits["train"].height, splits["test"].height
         pairs = [(a, train + b) for a in range(train) for b in range(test)]
         left, right = pl.DataFrame(pairs, orient="row").to_numpy().T
-        assert prove(both, "thread", left, right).max() < 0.7
+        assert pair_similarities(both, "thread", left, right).max() < 0.7
 
 
 def test_what_sketches_miss_is_moved_to_train_and_told(

@@ -7,8 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataprep.dedup.folding import folded
-from dataprep.dedup.normal_form import SPACELESS, WORD, Part, documents, each_form, normal_form
+from dataprep.dedup.folding import fold
+from dataprep.dedup.normal_form import (
+    SPACELESS,
+    WORD,
+    NormalisedBlock,
+    documents,
+    for_each_normalised_block,
+    normal_form,
+)
 from tests.support.frames import conversation, conversations
 
 EXAMPLES = [
@@ -39,7 +46,7 @@ def slow_form(text: str) -> str:
     """Folded, then by one regular expression."""
     whole = pl.Series([text])
     one = f"[{SPACELESS}&&{WORD}]|[{WORD}--{SPACELESS}]+"
-    words = folded(whole).str.extract_all(one).list.join(" ")[0]
+    words = fold(whole).str.extract_all(one).list.join(" ")[0]
     return str(words or whole.str.strip_chars()[0])
 
 
@@ -53,12 +60,12 @@ LETTERS = st.sampled_from(
 def test_as_the_slow_way(texts: list[str]) -> None:
     found = [""] * len(texts)
 
-    def work(part: Part) -> None:
+    def work(part: NormalisedBlock) -> None:
         forms = part.texts
         for i, row in enumerate(part.rows.tolist()):
             found[row] = bytes(forms.data[forms.offsets[i] : forms.offsets[i + 1]]).decode()[:-1]
 
-    each_form(pl.Series([text + "\n" for text in texts], dtype=pl.String), work)
+    for_each_normalised_block(pl.Series([text + "\n" for text in texts], dtype=pl.String), work)
     assert found == [slow_form(text) for text in texts]
 
 

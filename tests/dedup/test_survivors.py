@@ -12,20 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataprep.dedup.corpus import Corpus, best_first
-from dataprep.dedup.jaccard import gram_sets, similarity
+from dataprep.dedup.jaccard import ngram_sets, set_similarities
 from dataprep.dedup.minhash import BANDS
 from dataprep.dedup.near import drop_near_duplicates
-from dataprep.dedup.ngrams import grams
-from dataprep.dedup.normal_form import Rows, documents
-from dataprep.dedup.prefix_filter import Index, firsts, rarity
+from dataprep.dedup.ngrams import document_ngrams
+from dataprep.dedup.normal_form import RowIndices, documents
+from dataprep.dedup.prefix_filter import PrefixIndex, frequency_levels, prefix_grams
 from tests.support.talks import edited, said, sentence
 
 
-def alike(frame: pl.DataFrame, threshold: float) -> tuple[Rows, Rows]:
+def alike(frame: pl.DataFrame, threshold: float) -> tuple[RowIndices, RowIndices]:
     """Places of all pairs that are alike, by brute force."""
     said = documents(frame)
     left, right = np.triu_indices(len(frame), 1)
-    found = similarity(gram_sets(grams(said), len(frame)), left, right) >= threshold
+    found = set_similarities(ngram_sets(document_ngrams(said), len(frame)), left, right) >= threshold
     return left[found], right[found]
 
 
@@ -96,21 +96,21 @@ def test_the_index_misses_nothing(seed: int, threshold: float) -> None:
     texts += [edited(rng, text, 0.05) for text in texts]
     # some with characters that take a way of their own through the normal form, between the others
     texts = [text + rng.choice(["", "", " ﬁn", " ²", "\u0301"]) if text else "(*)" for text in texts]
-    frame, index = said(texts), Index(threshold)
+    frame, index = said(texts), PrefixIndex(threshold)
     corpus, everybody = Corpus(frame, "thread", 1 << 30, ""), np.arange(len(texts))
-    common = rarity(corpus.documents, everybody[: rng.randrange(1, len(texts))])  # any order serves
+    common = frequency_levels(corpus.documents, everybody[: rng.randrange(1, len(texts))])  # any order serves
     for batch in corpus.batches(everybody, 7):
-        index.add(firsts(corpus.documents(batch), batch, common, threshold))
-    found = set(zip(*index.pairs(firsts(corpus.documents(everybody), everybody, common, threshold)), strict=True))
+        index.add(prefix_grams(corpus.documents(batch), batch, common, threshold))
+    found = set(zip(*index.pairs(prefix_grams(corpus.documents(everybody), everybody, common, threshold)), strict=True))
     wanted = set(zip(*alike(frame, threshold), strict=True))
     assert wanted <= found and {(b, a) for a, b in wanted} <= found
 
 
 def test_the_index_does_not_look_at_what_only_shares_a_template() -> None:
     texts = said(family(9, 400, (300, 110)))
-    corpus, everybody, index = Corpus(texts, "thread", 1 << 30, ""), np.arange(300), Index(0.7)
-    mine = firsts(corpus.documents(everybody), everybody, rarity(corpus.documents, everybody), 0.7)
-    assert mine.place.max() > 114  # words of the template are among the first grams
+    corpus, everybody, index = Corpus(texts, "thread", 1 << 30, ""), np.arange(300), PrefixIndex(0.7)
+    mine = prefix_grams(corpus.documents(everybody), everybody, frequency_levels(corpus.documents, everybody), 0.7)
+    assert mine.position.max() > 114  # words of the template are among the first grams
     index.add(mine)
     left, right = index.pairs(mine)
     assert (left == right).all()
