@@ -16,7 +16,7 @@ from dataprep.common.progress import Progress
 from dataprep.contract import read_manifest
 from dataprep.curate.conversations import to_conversations
 from dataprep.curate.ledger import Ledger, check_lines, summary
-from dataprep.curate.rules import abstentions, apply_rules
+from dataprep.curate.rules import apply_rules
 from dataprep.curate.sampling import sample
 from dataprep.curate.splitting import TEST, TRAIN, split
 from dataprep.dedup.benchmarks import read_benchmark
@@ -39,7 +39,6 @@ from dataprep.store.builds import check_name, existing, keep_failed, new_version
 from dataprep.store.shards import write_duplicates, write_fates, write_json, write_manifest
 from dataprep.store.splits import write_splits
 from dataprep.store.version import provenance, version_of
-from dataprep.tables import StageResult
 
 
 @dataclass(frozen=True)
@@ -136,18 +135,20 @@ def _select(
         conversations, read_count = ledger.enter("threads", threads), threads.kept.height
         del reading, threads
     with progress.stage("rules"):
-        conversations = ledger.enter("rules", _rules(conversations, recipe, renderer.template.forbidden_in_content))
+        conversations = ledger.enter(
+            "rules", apply_rules(conversations, recipe, renderer.template.forbidden_in_content)
+        )
     with progress.stage("dedup"):
-        exact = StageResult(*drop_exact_duplicates(conversations))
-        clean = StageResult(*drop_contaminated(exact.kept, benchmarks)) if benchmarks else StageResult(exact.kept)
-        near = _near(clean.kept, recipe, max_memory)
+        exact = drop_exact_duplicates(conversations)
+        clean = drop_contaminated(exact.kept, benchmarks)
+        near = remove_near_duplicates(clean.kept, recipe, max_memory)
         conversations = ledger.enter("dedup", exact, clean, near)
         pairs, near_dup = duplicate_pairs(clean.kept, near.fates), near.report
         del exact, clean, near
     with progress.stage("render"):
         conversations = ledger.enter("render", drop_refused(conversations, renderer))
     with progress.stage("select"):
-        conversations = ledger.enter("select", _sample(conversations, recipe, read_count))
+        conversations = ledger.enter("select", sample(conversations, recipe, read_count))
     with progress.stage("split"):
         splits, split_proof, notes = _split(conversations, recipe, max_memory)
     fates = ledger.close(splits)
@@ -214,29 +215,6 @@ def _write(
 
 def _bytes_of(files: Sequence[SourceFile]) -> int:
     return sum(file.bytes for file in files)
-
-
-def _rules(conversations: pl.DataFrame, recipe: Recipe, tokens: Sequence[str]) -> StageResult[None]:
-    kept, fates, *_ = apply_rules(conversations, recipe, tokens)
-    notes = [
-        f"{count} of {kept.height} rows have no label for {flag} and were not judged by it."
-        for flag, count in abstentions(kept, recipe).items()
-        if count
-    ]
-    return StageResult(kept, fates, notes)
-
-
-def _near(conversations: pl.DataFrame, recipe: Recipe, max_memory: int | None) -> StageResult[dict[str, Any] | None]:
-    kept, fates, *_, report = remove_near_duplicates(conversations, recipe, max_memory)
-    return StageResult(kept, fates, report=report)
-
-
-def _sample(conversations: pl.DataFrame, recipe: Recipe, read_count: int) -> StageResult[None]:
-    kept, fates, *_ = sample(conversations, recipe, read_count)
-    notes = []
-    if recipe.sample is not None and kept.height < recipe.sample:
-        notes.append(f"--sample {recipe.sample} asked for more than there is: all {kept.height} sound rows are kept.")
-    return StageResult(kept, fates, notes)
 
 
 def _split(

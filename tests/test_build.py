@@ -163,7 +163,7 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, source: str) -> None:
 def test_a_sample_larger_than_what_is_left_is_noted(tmp_path: Path, source: str) -> None:
     outcome = make_build(tmp_path / "store", source=(source,), sample=1000)
     assert outcome.summary["rows"] == 33
-    assert "--sample 1000 asked for more than there is" in outcome.summary["notes"][-1]
+    assert "--sample 1000 exceeds the" in outcome.summary["notes"][-1]
 
 
 def test_shuffle_takes_the_rows_of_the_public_thousand_in_their_order(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from dataprep.audit.rows import AuditedRows, row_name
 from dataprep.audit.text_reader import Message, without_system
 from dataprep.dedup.contamination import drop_contaminated
 from dataprep.dedup.exact import exact_form
-from dataprep.dedup.normal_form import Part, each_form
+from dataprep.dedup.normal_form import NormalisedBlock, for_each_normalised_block
 from dataprep.tables import ASSISTANT, CONVERSATIONS, USER, conform
 
 _START = 40  # characters of the first question by which a conversation is looked up in its source
@@ -112,12 +112,12 @@ def _normal_forms(texts: Iterable[str]) -> Iterator[str]:
     column = pl.Series([text.encode(errors="replace").decode() + "\n" for text in texts], dtype=pl.String)
     forms = [""] * len(column)
 
-    def decode(part: Part) -> None:
+    def decode(part: NormalisedBlock) -> None:
         view = bytes(part.texts.data)
         for row, (start, end) in zip(part.rows.tolist(), pairwise(part.texts.offsets.tolist()), strict=True):
             forms[row] = view[start:end].decode()
 
-    each_form(column, decode)
+    for_each_normalised_block(column, decode)
     return iter(forms)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import polars as pl
 
 from dataprep.curate.ledger import check_messages
-from dataprep.curate.threads import Policy, choose_threads
+from dataprep.curate.message_tree import Policy
+from dataprep.curate.threads import choose_threads
 from dataprep.tables import StageResult, concat_conversations
 
 

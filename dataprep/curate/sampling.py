@@ -9,12 +9,12 @@ import polars as pl
 import xxhash
 
 from dataprep.recipe import Recipe
-from dataprep.tables import NOT_SAMPLED, fated, no_fates
+from dataprep.tables import NOT_SAMPLED, StageResult, fated
 
 STAGE = "select"
 
 
-def sample(conversations: pl.DataFrame, recipe: Recipe, read_count: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+def sample(conversations: pl.DataFrame, recipe: Recipe, read_count: int) -> StageResult[None]:
     """Draw a seeded sample of `recipe.sample` conversations (all of them if no sample is asked for or fewer are left).
 
     * `nested`: those with the smallest seeded hashes of their ids, in input order. Nothing else matters, so a sample of
@@ -28,10 +28,10 @@ def sample(conversations: pl.DataFrame, recipe: Recipe, read_count: int) -> tupl
         read_count: number of conversations read, before any was dropped.
 
     Returns:
-        (sampled, fates of those not sampled).
+        the sample, the fates of the rest, and a note if fewer conversations are left than were asked for.
     """
     if recipe.sample is None:
-        return conversations, no_fates()
+        return StageResult(conversations)
     if recipe.sample_method == "shuffle":
         position = np.empty(read_count, dtype=np.int64)
         position[np.random.default_rng(recipe.seed).permutation(read_count)] = np.arange(read_count)
@@ -40,7 +40,11 @@ def sample(conversations: pl.DataFrame, recipe: Recipe, read_count: int) -> tupl
     else:
         order = np.argsort(seeded_hashes(conversations["id"], recipe.seed), kind="stable")
         chosen, rest = np.sort(order[: recipe.sample]), np.sort(order[recipe.sample :])
-    return conversations[chosen], fated(conversations[rest], "conversation", NOT_SAMPLED, STAGE, NOT_SAMPLED)
+    notes = []
+    if len(chosen) < recipe.sample:
+        notes.append(f"--sample {recipe.sample} exceeds the {len(chosen)} rows that are left: all of them are kept.")
+    fates = fated(conversations[rest], "conversation", NOT_SAMPLED, STAGE, NOT_SAMPLED)
+    return StageResult(conversations[chosen], fates, notes)
 
 
 def seeded_hashes(ids: Iterable[str], seed: int) -> np.ndarray:

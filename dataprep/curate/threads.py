@@ -1,24 +1,29 @@
-"""Message trees to conversations: which threads of a tree are taken, and what becomes of the rest.
+"""Turn message trees into conversations: choose threads by a path policy, and give all other messages their fates.
 
-In: a messages frame (`conversations.MESSAGES`), trees in any order, replies in file order.
-Out: a conversations frame with one row a path, untrimmed, and the fates of all messages and trees that are on none, and
-of those on a path that have a line of their own.
-All of it is arrays: a tree is a column of parents' row numbers, and a path is followed for all trees at once,
-one step a level.
+Input is a messages frame (`tables.MESSAGES`) with trees in any order and replies in file order. Output is a conversations
+frame with one row for each path, and the fates of all messages and trees that are on no path, and of those on a path
+that have a line of their own. Everything is computed on arrays, for all trees at once (see `message_tree`).
 """
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import polars as pl
 
+from dataprep.curate.message_tree import (
+    CYCLE,
+    MISSING_PARENT,
+    MessageTrees,
+    Policy,
+    RowIndices,
+    is_acceptable,
+)
 from dataprep.tables import (
     ASSISTANT,
     CONVERSATIONS,
     UNWANTED_LABELS,
     WANTED_LABELS,
+    StageResult,
     conform,
     dropped,
     no_fates,
@@ -27,62 +32,64 @@ from dataprep.tables import (
 READY = "ready_for_export"
 STAGE = "threads"
 
-Policy = Literal["reviewed", "guanaco", "all"]
-Rows = np.ndarray  # int64 row numbers of the messages frame; -1 is none
 
+def choose_threads(messages: pl.DataFrame, policy: Policy) -> StageResult[None]:
+    """Return conversations along the paths that `policy` chooses, and the fates of all messages and trees on no path.
 
-def choose_threads(messages: pl.DataFrame, policy: Policy) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Conversations along the paths that `policy` takes, and the fates of what is on none of them.
-
-    * `reviewed`: from a ready tree's root, the best-ranked reply that is neither deleted nor rejected in review
-      (no rank counts after all ranks; ties go to file order), until there is none;
-    * `guanaco`: from a ready tree's root, always the first reply in file order, whatever its review: the rule of
+    * `reviewed`: from the root of a ready tree, always the best-ranked reply that is neither deleted nor rejected in
+      review (a missing rank comes after all ranks; ties go to file order), until there is none;
+    * `guanaco`: from the root of a ready tree, always the first reply in file order, whatever its review: the rule of
       timdettmers/openassistant-guanaco;
     * `all`: every path from a root to a leaf, of every tree.
 
     Args:
-        messages: columns of `conversations.MESSAGES`; the parts of a tree may lie apart.
+        messages: columns of `tables.MESSAGES`; the messages of a tree need not be adjacent.
+        policy: see above.
 
     Returns:
-        (conversations, fates); a conversation's `id` is its leaf's message id, its `lang` and place its root's. A
-        message on a path that has a line of its own (flat files) has the fate `on_path`, so that no line is without one.
+        The conversations: `id` is the leaf's message id; `lang`, `file` and `line` are the root's. In the fates, a
+        message on a path that has a line of its own (flat files) has the rule `on_path`, so that every line has a fate.
     """
     messages, repeated = _without_repeats(messages)
-    tree = _Tree(messages)
-    fates = [repeated, tree.unreachable()]
-    roots = tree.roots()
+    trees = MessageTrees(messages)
+    fates = [repeated, _unreachable(trees)]
+    roots = trees.roots()
     if policy == "all":
-        path, step = tree.climb(tree.leaves())
+        path, step = trees.paths_up(trees.leaves())
     else:
-        refused = tree.refused_roots(roots, policy)
-        fates += [refused, tree.below(refused, repeated)]
+        refused = _refused_trees(trees, roots, policy)
+        fates += [refused, _messages_of_refused(trees, refused, repeated)]
         roots = roots[~messages["message_id"].gather(roots).is_in(refused["id"].implode()).to_numpy()]
-        path, step = tree.descend(roots, tree.first_replies(policy))
-        fates.append(tree.left_aside(roots, step))
+        path, step = trees.paths_down(roots, trees.next_replies(policy))
+        fates.append(_off_path(trees, roots, step))
     conversations = _conversations(messages, path, step)
     fates.append(_on_path(messages[step], conversations, path, repeated))
-    return conversations, pl.concat(fates)
+    return StageResult(conversations, pl.concat(fates))
 
 
-def _with_own_line(messages: pl.DataFrame, *others: pl.DataFrame) -> pl.DataFrame:
-    """Those of `messages` that do not stand in the line of a conversation or a tree, as those of flat files do not."""
-    places = pl.concat(other.select("source", "line") for other in others).unique()
-    return messages.join(places, on=["source", "line"], how="anti", maintain_order="left")
-
-
-def _on_path(steps: pl.DataFrame, conversations: pl.DataFrame, path: Rows, repeated: pl.DataFrame) -> pl.DataFrame:
-    """Fates of the messages of paths that have a line of their own; `survivor` is the conversation they are part of."""
-    parts = steps.with_columns(survivor=conversations["id"].gather(path), id=pl.col("message_id"))
-    once = _with_own_line(parts, conversations, repeated).unique("id", keep="first", maintain_order=True)
-    told = once.with_columns(detail=pl.format("it is part of the conversation '{}'", "survivor"))
-    return dropped(told, "message", STAGE, "on_path")
+def _conversations(messages: pl.DataFrame, path: RowIndices, step: RowIndices) -> pl.DataFrame:
+    """Return one row for each path, in path order, from the (path, message row) of its steps."""
+    is_answer = pl.col("role") == ASSISTANT
+    steps = messages[step].with_columns(path=pl.Series(path))
+    frame = steps.group_by("path", maintain_order=True).agg(
+        pl.col("message_id").last().alias("id"),
+        pl.col("tree_id", "file", "source", "line", "lang").first(),
+        pl.struct("role", "content").alias("messages"),
+        pl.col("message_id").alias("message_ids"),
+        pl.col("rank").filter(is_answer).last(),
+        pl.col("review_count").min(),
+        pl.col("review_result").all(ignore_nulls=False).alias("accepted"),
+        pl.col(WANTED_LABELS).filter(is_answer).min(),
+        pl.col(UNWANTED_LABELS).max(),
+    )
+    return conform(frame, CONVERSATIONS)
 
 
 def _without_repeats(messages: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Messages without second copies, and their fates: a tree whose root comes again is one `repeated_tree`."""
-    again = pl.int_range(pl.len()).over("message_id") > 0
-    marked = messages.with_columns(again=again)
-    copies = marked.filter("again")
+    """Return the messages without second copies, and the fates of the copies: a repeated root makes a `repeated_tree`."""
+    is_repeat = pl.int_range(pl.len()).over("message_id") > 0
+    marked = messages.with_columns(is_repeat=is_repeat)
+    copies = marked.filter("is_repeat")
     if copies.is_empty():
         return messages, no_fates()
     is_root = pl.col("parent_id").is_null()
@@ -92,167 +99,77 @@ def _without_repeats(messages: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame
     fates = pl.concat(
         [dropped(roots, "tree", STAGE, "repeated_tree"), dropped(others, "message", STAGE, "repeated_id")]
     )
-    return marked.filter(~pl.col("again")).drop("again"), fates
+    return marked.filter(~pl.col("is_repeat")).drop("is_repeat"), fates
 
 
-class _Tree:
-    """The messages as arrays: `parent` is each message's parent as a row number, -1 at a root, -2 where it is missing."""
-
-    def __init__(self, messages: pl.DataFrame) -> None:
-        self.messages = messages
-        found = messages.select("parent_id").join(
-            messages.select(parent_id="message_id", parent=pl.int_range(pl.len(), dtype=pl.Int64)),
-            on="parent_id",
-            how="left",
-            maintain_order="left",
-        )
-        missing = pl.when(messages["parent_id"].is_null()).then(-1).otherwise(-2)
-        self.parent = found.select(pl.col("parent").fill_null(missing)).to_series().to_numpy().astype(np.int64)
-        self.top = self._tops()
-
-    def _tops(self) -> Rows:
-        """For each message the root (>= 0) above it; -2: an orphan is above it; -3: it hangs on a cycle.
-
-        Pointer doubling: after k rounds `at` looks 2**k ancestors up, so a chain of n messages takes log2(n) rounds.
-        """
-        here = np.arange(len(self.parent))
-        at = np.where(self.parent < 0, here, self.parent)  # roots and orphans point at themselves
-        for _ in range(max(1, len(here)).bit_length()):
-            at = at[at]
-        state = self.parent[at]
-        return np.where(state == -1, at, np.where(state == -2, -2, -3))
-
-    def roots(self) -> Rows:
-        """Row numbers of the roots, in file order."""
-        return np.flatnonzero(self.parent == -1)
-
-    def leaves(self) -> Rows:
-        """Row numbers of the messages under a root that nobody answered, in file order."""
-        answered = np.zeros(len(self.parent), dtype=bool)
-        answered[self.parent[self.parent >= 0]] = True
-        return np.flatnonzero(~answered & (self.top >= 0))
-
-    def first_replies(self, policy: Policy) -> Rows:
-        """For each message the reply that the path goes on with, or -1."""
-        rows = pl.DataFrame({"parent": self.parent}).with_row_index("child")
-        rows = rows.with_columns(self.messages.select("rank", "deleted", "review_result"))
-        if policy == "reviewed":
-            rows = rows.filter(_acceptable()).sort("rank", "child", nulls_last=True)
-        rows = rows.filter(pl.col("parent") >= 0).unique("parent", keep="first", maintain_order=True)
-        reply = np.full(len(self.parent), -1, dtype=np.int64)
-        reply[rows["parent"].to_numpy()] = rows["child"].to_numpy()
-        return reply
-
-    def descend(self, roots: Rows, reply: Rows) -> tuple[Rows, Rows]:
-        """Paths down from `roots`: (path number, message row) of all steps, path by path from the top."""
-        paths, steps = [], []
-        path, at = np.arange(len(roots)), roots
-        while len(at):
-            paths.append(path)
-            steps.append(at)
-            path, at = path[reply[at] >= 0], reply[at][reply[at] >= 0]
-        return _by_path(paths, steps)
-
-    def climb(self, leaves: Rows) -> tuple[Rows, Rows]:
-        """Paths up from `leaves`, given as `descend` gives them."""
-        paths, steps = [], []
-        path, at = np.arange(len(leaves)), leaves
-        while len(at):
-            paths.append(path)
-            steps.append(at)
-            up = self.parent[at] >= 0
-            path, at = path[up], self.parent[at][up]
-        return _by_path(paths[::-1], steps[::-1])
-
-    def unreachable(self) -> pl.DataFrame:
-        """Fates of the messages that no root leads to."""
-        state = pl.Series("top", self.top)
-        lost = self.messages.with_columns(state, id=pl.col("message_id")).filter(pl.col("top") < 0)
-        parent = pl.format("its parent {} is not in the data", "parent_id")
-        above = ~pl.col("parent_id").is_in(self.messages["message_id"].implode())
-        orphans = lost.filter(pl.col("top") == -2).with_columns(
-            detail=pl.when(above).then(parent).otherwise(pl.lit("it answers an orphan"))
-        )
-        cycles = lost.filter(pl.col("top") == -3).with_columns(detail=pl.lit("its parents lead in a circle"))
-        return pl.concat([dropped(orphans, "message", STAGE, "orphan"), dropped(cycles, "message", STAGE, "cycle")])
-
-    def refused_roots(self, roots: Rows, policy: Policy) -> pl.DataFrame:
-        """Fates of the trees that a policy takes no path of; `id` is the root's message id."""
-        state = pl.col("tree_state")
-        top = self.messages[roots].with_columns(id=pl.col("message_id"))
-        unready = state.is_not_null() & (state != READY)
-        fates = [
-            dropped(
-                top.filter(unready).with_columns(detail=pl.format("its state is {}", state)),
-                "tree",
-                STAGE,
-                "tree_not_ready",
-            )
-        ]
-        if policy == "reviewed":
-            deleted = pl.when(pl.col("deleted")).then(pl.lit("its prompt was deleted"))
-            why = deleted.otherwise(pl.lit("its prompt was rejected in review"))
-            unusable = top.filter(~unready & ~_acceptable()).with_columns(detail=why)
-            fates.append(dropped(unusable, "tree", STAGE, "no_usable_path"))
-        return pl.concat(fates)
-
-    def below(self, refused: pl.DataFrame, repeated: pl.DataFrame) -> pl.DataFrame:
-        """Fates of the messages of `refused` trees that have a line of their own: they share their tree's rule."""
-        root = self.messages.select(id="message_id").with_columns(top=pl.int_range(pl.len(), dtype=pl.Int64))
-        trees = refused.select("id", "rule").join(root, on="id").select("top", "rule")
-        parts = self.messages.with_columns(pl.Series("top", self.top), id=pl.col("message_id")).join(
-            trees, on="top", how="inner", maintain_order="left"
-        )
-        told = _with_own_line(parts, refused, repeated).with_columns(detail=pl.lit("its tree is not taken"))
-        return dropped(told, "message", STAGE)
-
-    def left_aside(self, roots: Rows, taken: Rows) -> pl.DataFrame:
-        """Fates of the messages of trees in use that their tree's path does not take."""
-        aside = np.isin(self.top, roots)
-        aside[taken] = False
-        rest = self.messages.filter(pl.Series(aside)).with_columns(
-            id=pl.col("message_id"),
-            rule=pl.when(pl.col("deleted"))
-            .then(pl.lit("deleted_reply"))
-            .when(~pl.col("review_result"))
-            .then(pl.lit("rejected_reply"))
-            .otherwise(pl.lit("off_path")),
-            detail=pl.when(pl.col("deleted"))
-            .then(pl.lit("it was deleted, and is not on the path"))
-            .when(~pl.col("review_result"))
-            .then(pl.lit("it was rejected in review, and is not on the path"))
-            .otherwise(pl.lit("the path takes another reply, or ends above it")),
-        )
-        return dropped(rest, "message", STAGE)
+def _with_own_line(messages: pl.DataFrame, *others: pl.DataFrame) -> pl.DataFrame:
+    """Return the messages that are not in the line of a conversation or a tree, as those of flat files are not."""
+    lines = pl.concat(other.select("source", "line") for other in others).unique()
+    return messages.join(lines, on=["source", "line"], how="anti", maintain_order="left")
 
 
-def _acceptable() -> pl.Expr:
-    """Neither deleted nor rejected in review; what is not told does not count against a message."""
-    return ~pl.col("deleted").fill_null(False) & pl.col("review_result").fill_null(True)
+def _on_path(
+    steps: pl.DataFrame, conversations: pl.DataFrame, path: RowIndices, repeated: pl.DataFrame
+) -> pl.DataFrame:
+    """Return fates of the messages on paths that have a line of their own; `survivor` is the conversation they belong to."""
+    parts = steps.with_columns(survivor=conversations["id"].gather(path), id=pl.col("message_id"))
+    once = _with_own_line(parts, conversations, repeated).unique("id", keep="first", maintain_order=True)
+    detailed = once.with_columns(detail=pl.format("it is part of the conversation '{}'", "survivor"))
+    return dropped(detailed, "message", STAGE, "on_path")
 
 
-def _by_path(paths: list[Rows], steps: list[Rows]) -> tuple[Rows, Rows]:
-    """Levels of steps put path by path; each level's steps come in ascending path order."""
-    if not paths:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    path, step = np.concatenate(paths), np.concatenate(steps)
-    order = np.argsort(path, kind="stable")
-    return path[order], step[order]
-
-
-def _conversations(messages: pl.DataFrame, path: Rows, step: Rows) -> pl.DataFrame:
-    """One row a path, in path order, from the (path, message row) of its steps."""
-    answers = pl.col("role") == ASSISTANT
-    steps = messages[step].with_columns(path=pl.Series(path))
-    frame = steps.group_by("path", maintain_order=True).agg(
-        pl.col("message_id").last().alias("id"),
-        pl.col("tree_id", "file", "source", "line", "lang").first(),
-        pl.struct("role", "content").alias("messages"),
-        pl.col("message_id").alias("message_ids"),
-        pl.col("rank").filter(answers).last(),
-        pl.col("review_count").min(),
-        pl.col("review_result").all(ignore_nulls=False).alias("accepted"),
-        pl.col(WANTED_LABELS).filter(answers).min(),
-        pl.col(UNWANTED_LABELS).max(),
+def _unreachable(trees: MessageTrees) -> pl.DataFrame:
+    """Return fates of the messages that are below no root."""
+    rows = trees.messages.with_columns(pl.Series("root", trees.root), id=pl.col("message_id"))
+    parent_missing = ~pl.col("parent_id").is_in(trees.messages["message_id"].implode())
+    missing = pl.format("its parent {} is not in the data", "parent_id")
+    orphans = rows.filter(pl.col("root") == MISSING_PARENT).with_columns(
+        detail=pl.when(parent_missing).then(missing).otherwise(pl.lit("it replies to an orphan"))
     )
-    return conform(frame, CONVERSATIONS)
+    cycles = rows.filter(pl.col("root") == CYCLE).with_columns(detail=pl.lit("its ancestors form a cycle"))
+    return pl.concat([dropped(orphans, "message", STAGE, "orphan"), dropped(cycles, "message", STAGE, "cycle")])
+
+
+def _refused_trees(trees: MessageTrees, roots: RowIndices, policy: Policy) -> pl.DataFrame:
+    """Return fates of the trees that a policy takes no path of; `id` is the root's message id."""
+    state = pl.col("tree_state")
+    prompts = trees.messages[roots].with_columns(id=pl.col("message_id"))
+    is_unready = state.is_not_null() & (state != READY)
+    unready = prompts.filter(is_unready).with_columns(detail=pl.format("its state is {}", state))
+    fates = [dropped(unready, "tree", STAGE, "tree_not_ready")]
+    if policy == "reviewed":
+        was_deleted = pl.when(pl.col("deleted")).then(pl.lit("its prompt was deleted"))
+        reason = was_deleted.otherwise(pl.lit("its prompt was rejected in review"))
+        unusable = prompts.filter(~is_unready & ~is_acceptable()).with_columns(detail=reason)
+        fates.append(dropped(unusable, "tree", STAGE, "no_usable_path"))
+    return pl.concat(fates)
+
+
+def _messages_of_refused(trees: MessageTrees, refused: pl.DataFrame, repeated: pl.DataFrame) -> pl.DataFrame:
+    """Return fates of the messages of `refused` trees that have a line of their own: they share their tree's rule."""
+    root_row = trees.messages.select(id="message_id").with_columns(root=pl.int_range(pl.len(), dtype=pl.Int64))
+    rules = refused.select("id", "rule").join(root_row, on="id").select("root", "rule")
+    rows = trees.messages.with_columns(pl.Series("root", trees.root), id=pl.col("message_id"))
+    parts = rows.join(rules, on="root", how="inner", maintain_order="left")
+    own_line = _with_own_line(parts, refused, repeated)
+    return dropped(own_line.with_columns(detail=pl.lit("its tree is not used")), "message", STAGE)
+
+
+def _off_path(trees: MessageTrees, roots: RowIndices, steps: RowIndices) -> pl.DataFrame:
+    """Return fates of the messages of used trees that are not on their tree's path."""
+    is_off = np.isin(trees.root, roots)
+    is_off[steps] = False
+    rest = trees.messages.filter(pl.Series(is_off)).with_columns(
+        id=pl.col("message_id"),
+        rule=pl.when(pl.col("deleted"))
+        .then(pl.lit("deleted_reply"))
+        .when(~pl.col("review_result"))
+        .then(pl.lit("rejected_reply"))
+        .otherwise(pl.lit("off_path")),
+        detail=pl.when(pl.col("deleted"))
+        .then(pl.lit("it was deleted, and is not on the path"))
+        .when(~pl.col("review_result"))
+        .then(pl.lit("it was rejected in review, and is not on the path"))
+        .otherwise(pl.lit("the path continues with another reply, or ends above it")),
+    )
+    return dropped(rest, "message", STAGE)

@@ -20,7 +20,7 @@ from dataprep.dedup.normal_form import (
     for_each_normalised_block,
     normal_form,
 )
-from dataprep.tables import dropped
+from dataprep.tables import StageResult, dropped
 
 RULE = "contaminated"
 SPAN_WORDS = 13  # consecutive shared words that match, as for GPT-3 (Brown et al., "Language Models are Few-Shot
@@ -35,9 +35,7 @@ COMMON_CONVERSATIONS = (20, 0.005)  # an n-gram in more conversations than both 
 MIN_OWN_SHARE = 0.5  # if less than this share of the item's own n-grams is shared
 
 
-def drop_contaminated(
-    conversations: pl.DataFrame, benchmarks: Sequence[pl.DataFrame]
-) -> tuple[pl.DataFrame, pl.DataFrame, list[str]]:
+def drop_contaminated(conversations: pl.DataFrame, benchmarks: Sequence[pl.DataFrame]) -> StageResult[None]:
     """Drop conversations that share a word 13-gram with a benchmark.
 
     An item of 6 to 12 words matches as a whole, one of 4 or 5 only as a whole message. Characters of scripts without
@@ -53,6 +51,8 @@ def drop_contaminated(
         kept (CONVERSATIONS, in input order); fates (FATES; rule `contaminated`, stage `dedup`; the detail names
         benchmark, item and shared words); and notes: a sentence if conversations that share boilerplate were kept.
     """
+    if not benchmarks:
+        return StageResult(conversations)
     texts = pl.concat([pl.DataFrame(schema=BENCHMARK), *benchmarks])
     candidates = _candidates(conversations, texts)
     limit = max(COMMON_CONVERSATIONS[0], COMMON_CONVERSATIONS[1] * len(conversations))
@@ -64,7 +64,7 @@ def drop_contaminated(
     kept = conversations.join(decisive, on="row", how="anti", maintain_order="left")
     fates = dropped(lost.with_columns(detail=_details(lost)), "conversation", "dedup", RULE)
     boilerplate = kept.join(longest_first.unique("row", keep="first"), on="row", maintain_order="left")
-    return kept, fates, _boilerplate_notes(boilerplate)
+    return StageResult(kept, fates, _boilerplate_notes(boilerplate))
 
 
 def _candidates(conversations: pl.DataFrame, texts: pl.DataFrame) -> pl.DataFrame:

@@ -20,7 +20,7 @@ import xxhash
 from dataprep.dedup.buffers import offsets_from_sizes, ranges_of_size, text_buffer
 from dataprep.dedup.folding import TEXT, apply_where, fold
 from dataprep.dedup.normal_form import RowIndices, content_bytes
-from dataprep.tables import dropped, no_fates
+from dataprep.tables import StageResult, dropped
 
 RULE = "exact_duplicate"
 BATCH_BYTES = 1 << 22  # text normalised at a time
@@ -33,7 +33,7 @@ CUT_CHARS = 40  # characters normalised to get them
 MARGIN_CHARS = 8  # characters at the inner end of the cut that the rest of the text might change
 
 
-def drop_exact_duplicates(conversations: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+def drop_exact_duplicates(conversations: pl.DataFrame) -> StageResult[None]:
     """Keep one conversation of each group of equal ones.
 
     Equal conversations have as many messages, with the same roles, and contents that are equal in `exact_form`. The best
@@ -48,13 +48,13 @@ def drop_exact_duplicates(conversations: pl.DataFrame) -> tuple[pl.DataFrame, pl
     groups = _duplicate_groups(conversations, _share_edges(conversations))
     duplicates = groups.filter(pl.col("id") != pl.col("survivor")).select("row", "survivor")
     if duplicates.is_empty():
-        return conversations, no_fates()
+        return StageResult(conversations)
     detail = pl.format("Equal to '{}' except for Unicode form, case or white space.", "survivor").alias("detail")
     lost = conversations.join(duplicates, on="row", how="inner", maintain_order="left").with_columns(
         detail, pl.lit(1.0).alias("similarity")
     )
     kept = conversations.join(duplicates, on="row", how="anti", maintain_order="left")
-    return kept, dropped(lost, "conversation", "dedup", RULE)
+    return StageResult(kept, dropped(lost, "conversation", "dedup", RULE))
 
 
 def exact_form(text: pl.Series) -> pl.Series:

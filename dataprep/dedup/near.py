@@ -15,7 +15,7 @@ from dataprep.dedup.normal_form import ComparedText, content_bytes
 from dataprep.dedup.recall import RecallEstimate, estimate_recall
 from dataprep.dedup.survivors import Survivors, choose_survivors
 from dataprep.recipe import Recipe
-from dataprep.tables import dropped, no_fates
+from dataprep.tables import StageResult, dropped
 
 RULE = "near_duplicate"
 
@@ -37,15 +37,13 @@ class NearReport:
 
 def remove_near_duplicates(
     conversations: pl.DataFrame, recipe: Recipe, max_memory: int | None
-) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, Any] | None]:
-    """Drop near-duplicates as `recipe` asks: (kept, fates, manifest entry); the entry is None if the step is off."""
+) -> StageResult[dict[str, Any] | None]:
+    """Drop near-duplicates as `recipe` asks; the report is the manifest's entry, or None if the step is off."""
     threshold = recipe.near_threshold
     if threshold is None or conversations.is_empty():
-        return conversations, no_fates(), None
-    kept, fates, report = drop_near_duplicates(
-        conversations, threshold, recipe.near_dup_on, max_memory, recipe.near_dup_siblings
-    )
-    return kept, fates, asdict(report)
+        return StageResult(conversations)
+    result = drop_near_duplicates(conversations, threshold, recipe.near_dup_on, max_memory, recipe.near_dup_siblings)
+    return StageResult(result.kept, result.fates, report=asdict(result.report))
 
 
 def drop_near_duplicates(
@@ -54,7 +52,7 @@ def drop_near_duplicates(
     compared: ComparedText = "thread",
     max_memory: int | None = None,
     siblings: bool = False,
-) -> tuple[pl.DataFrame, pl.DataFrame, NearReport]:
+) -> StageResult[NearReport]:
     """Keep one conversation of each group of near-duplicates.
 
     Near-duplicates have an exact Jaccard similarity of `threshold` or more on the word 5-grams of their `compared` text.
@@ -95,7 +93,7 @@ def drop_near_duplicates(
         max_memory=corpus.max_memory,
         error_budget=estimate_recall(len(corpus.ranked), sketches, corpus.documents, threshold),
     )
-    return kept, fates, report
+    return StageResult(kept, fates, report=report)
 
 
 def duplicate_pairs(conversations: pl.DataFrame, fates: pl.DataFrame) -> pl.DataFrame:

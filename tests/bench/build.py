@@ -88,7 +88,7 @@ def bench_rendering(corpus: Path, rounds: int) -> None:
     from dataprep.store.splits import shard_batches
 
     template = load_template("llama2")
-    frame, _ = apply_rules(read(find_files([str(corpus)])).conversations, Recipe(), ())
+    frame, *_ = apply_rules(read(find_files([str(corpus)])).conversations, Recipe(), ())
     tokenizer = tokenizer_with(template.source)
     part = frame.head(10_000)["messages"].to_list()
 

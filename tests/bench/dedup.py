@@ -102,7 +102,7 @@ def bench_whole(corpus: pl.DataFrame, size: float, index: str) -> None:
     print(f"exact duplicates: {seconds:.2f} s, {size / seconds:.0f} MB/s")
     with PeakMemory() as memory:
         start = time.perf_counter()
-        kept, fates, report = drop_near_duplicates(corpus)
+        kept, fates, report, *_ = drop_near_duplicates(corpus)
         seconds = time.perf_counter() - start
     print(
         f"near-duplicates: {seconds:.2f} s, {len(corpus) / seconds:,.0f} documents/s, {size / seconds:.0f} MB/s; "

@@ -48,9 +48,9 @@ def test_a_tree_that_reading_loses(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_message_that_the_threads_lose(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str, lost: str, shape: str
 ) -> None:
-    def lossy(messages: pl.DataFrame, policy: Any) -> tuple[pl.DataFrame, pl.DataFrame]:
-        taken, aside = choose_threads(messages[:-1] if lost == "message" else messages, policy)
-        return taken[: -1 if lost == "conversation" else None], aside[: -1 if lost == "fate" else None]
+    def lossy(messages: pl.DataFrame, policy: Any) -> StageResult[None]:
+        taken, aside, *_ = choose_threads(messages[:-1] if lost == "message" else messages, policy)
+        return StageResult(taken[: -1 if lost == "conversation" else None], aside[: -1 if lost == "fate" else None])
 
     source = trees_file(tmp_path, shape)
     options = {"source": (source,), "paths": policy, "near_dup": "off", "dry_run": True}

@@ -1,4 +1,4 @@
-"""Each rule drops what it is for and nothing else; repairs are recorded."""
+"""Each rule drops the conversations it describes and no others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataprep.curate.rules import abstentions, apply_rules, drop_rules
+from dataprep.curate.rules import apply_rules, drop_rules, unlabelled
 from dataprep.recipe import Recipe
 from tests.support.frames import conversation, conversations
 
@@ -17,7 +17,7 @@ TOKENS = ("<s>", "</s>", "[INST]", "[/INST]")
 
 SOUND = conversation("What is up?", "All is well.")
 
-# rule, the options that switch it on, a row that it drops, a row that it must leave
+# rule, the options that enable it, a row that it drops, a row that it keeps
 CASES: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ("no_answer", {}, conversation("Only a question"), SOUND),
     ("no_answer", {}, conversation(), SOUND),
@@ -68,17 +68,17 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
 @pytest.mark.parametrize(
     ("rule", "options", "bad", "good"), CASES, ids=lambda value: value if isinstance(value, str) else ""
 )
-def test_a_rule_drops_what_it_is_for(
+def test_a_rule_drops_the_conversation_that_breaks_it_and_keeps_the_other(
     rule: str, options: dict[str, Any], bad: dict[str, Any], good: dict[str, Any]
 ) -> None:
-    kept, fates = apply_rules(conversations(bad, good), Recipe(**options), TOKENS)
+    kept, fates, *_ = apply_rules(conversations(bad, good), Recipe(**options), TOKENS)
     assert fates.select("id", "rule").rows() == [("c0", rule)]
     assert fates["detail"][0]
     assert kept["id"].to_list() == ["c1"]
 
 
-def test_every_rule_has_a_case() -> None:
-    on = {
+def test_every_rule_has_a_test_case() -> None:
+    options: dict[str, Any] = {
         "lang": ("en",),
         "accepted_only": True,
         "min_reviews": 1,
@@ -87,88 +87,33 @@ def test_every_rule_has_a_case() -> None:
         "min_chars": 1,
         "max_chars": 1,
     }
-    labels = {name: 0.5 for name in Recipe.__dataclass_fields__ if name.startswith(("min_", "max_")) and name not in on}
-    names = {rule.name for rule in drop_rules(Recipe(**on, **labels), TOKENS)}
+    labels = {
+        name: 0.5 for name in Recipe.__dataclass_fields__ if name.startswith(("min_", "max_")) and name not in options
+    }
+    names = {rule.name for rule in drop_rules(Recipe(**options, **labels), TOKENS)}
     assert names == {rule for rule, *_ in CASES}
 
 
-def test_a_dangling_question_is_cut_and_kept_in_the_repair() -> None:
-    row = conversation(
-        "q", "a", "and", "then?", roles=["user", "assistant", "user", "user"], message_ids=["1", "2", "3", "4"]
-    )
-    kept, _ = apply_rules(conversations(row), Recipe(), TOKENS)
-    assert kept["messages"].to_list() == [[{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]]
-    assert kept["message_ids"].to_list() == [["1", "2"]]
-    assert kept["repairs"].to_list() == [[{"rule": "dangling_question", "detail": "and\n\nthen?"}]]
-
-
-def test_neighbours_of_one_role_are_merged_and_every_source_message_stays_named() -> None:
-    row = conversation(
-        "q", "r", "a", "b", roles=["user", "user", "assistant", "assistant"], message_ids=["1", "2", "3", "4"]
-    )
-    kept, _ = apply_rules(conversations(SOUND, row), Recipe(), TOKENS)
-    assert [turn["content"] for turn in kept["messages"].to_list()[1]] == ["q\n\nr", "a\n\nb"]
-    assert kept["message_ids"].to_list()[1] == ["1", "2", "3", "4"]
-    assert kept["repairs"].to_list()[1][0]["rule"] == "merged_turns"
-    assert kept["id"].to_list() == ["c0", "c1"]
-
-
-def test_a_blank_neighbour_of_one_role_adds_nothing_and_is_told() -> None:
-    turns = conversation("", "Q2", "A", " \n", roles=["user", "user", "assistant", "assistant"])
-    both = conversation("", " ", "A", roles=["user", "user", "assistant"])
-    kept, fates = apply_rules(conversations(turns, both), Recipe(), ())
-    assert [turn["content"] for turn in kept["messages"][0]] == ["Q2", "A"]
-    assert kept["repairs"].to_list() == [
-        [
-            {
-                "rule": "merged_turns",
-                "detail": "2 messages joined to a neighbour of the same role, 2 of them without text",
-            }
-        ]
-    ]
-    assert fates.select("id", "rule").rows() == [("c1", "empty_turn")]
-
-
-def test_threads_that_differ_in_what_was_cut_are_one() -> None:
+def test_threads_that_differ_only_in_what_was_cut_are_one() -> None:
     first = conversation("q", "a", "x", message_ids=["1", "2", "3"])
     second = conversation("q", "a", "y", message_ids=["1", "2", "4"])
-    kept, fates = apply_rules(
+    kept, fates, *_ = apply_rules(
         conversations(first, second, conversation("q", "a"), conversation("q", "a")), Recipe(), TOKENS
     )
-    assert kept["id"].to_list() == ["c0", "c2", "c3"]  # without message ids there is nothing to compare
+    assert kept["id"].to_list() == ["c0", "c2", "c3"]  # without message ids, threads cannot be the same
     assert fates.select("id", "rule", "survivor").rows() == [("c1", "same_thread", "c0")]
 
 
-def test_system_text_is_added_where_there_is_none_and_a_blank_one_removed() -> None:
-    rows = [
-        conversation("q", "a"),
-        conversation("mine", "q", "a", roles=["system", "user", "assistant"]),
-        conversation(" ", "q", "a", roles=["system", "user", "assistant"]),
-    ]
-    kept, _ = apply_rules(conversations(*rows), Recipe(system="S"), TOKENS)
-    assert [turns[0]["content"] for turns in kept["messages"].to_list()] == ["S", "mine", "S"]
-    plain, _ = apply_rules(conversations(*rows), Recipe(), TOKENS)
-    assert [turns[0]["role"] for turns in plain["messages"].to_list()] == ["user", "system", "user"]
-    assert plain["repairs"].to_list()[2][0]["rule"] == "blank_system"
-
-
-def test_control_tokens_are_escaped_or_kept_on_demand() -> None:
-    row = conversation("say <s> and [INST]", "a")
-    escaped, none = apply_rules(conversations(row), Recipe(control_tokens="escape"), TOKENS)
-    assert escaped["messages"].to_list()[0][0]["content"] == "say < s> and [ INST]"
-    assert escaped["repairs"].to_list()[0] == [{"rule": "escaped_control_token", "detail": "<s>, [INST]"}]
-    assert none.is_empty()
-    kept, none = apply_rules(conversations(row), Recipe(control_tokens="keep"), TOKENS)
-    assert kept["messages"].to_list()[0][0]["content"] == "say <s> and [INST]"
-    assert none.is_empty()
-
-
-def test_a_missing_label_abstains_and_is_counted() -> None:
+def test_a_missing_label_passes_every_threshold_and_a_note_counts_it() -> None:
     frame = conversations(conversation("a", "b"), conversation("c", "d", quality=0.9))
     recipe = Recipe(min_quality=0.5, max_toxicity=0.5)
-    kept, _ = apply_rules(frame, recipe, TOKENS)
+    kept, _, notes, _ = apply_rules(frame, recipe, TOKENS)
     assert kept.height == 2
-    assert abstentions(kept, recipe) == {"--min-quality": 1, "--max-toxicity": 2}
+    assert notes == [
+        "1 of 2 rows have no label for --min-quality and passed it unchecked.",
+        "2 of 2 rows have no label for --max-toxicity and passed it unchecked.",
+    ]
+    assert unlabelled(kept, recipe) == {"--min-quality": 1, "--max-toxicity": 2}
 
 
 turns = st.lists(
@@ -181,24 +126,24 @@ turns = st.lists(
 
 
 @given(st.lists(turns, min_size=1, max_size=6), st.sampled_from(["drop", "escape", "keep"]))
-def test_rules_are_idempotent_and_lose_nothing(rows: list[list[tuple[str, str | None]]], tokens: str) -> None:
+def test_rules_are_idempotent_and_lose_no_conversation(rows: list[list[tuple[str, str | None]]], tokens: str) -> None:
     frame = conversations(*(conversation(*(text for _, text in row), roles=[role for role, _ in row]) for row in rows))
     recipe = Recipe(control_tokens=tokens)
-    kept, fates = apply_rules(frame, recipe, TOKENS)
+    kept, fates, *_ = apply_rules(frame, recipe, TOKENS)
     assert sorted([*kept["id"], *fates["id"]]) == sorted(frame["id"])
-    again, more = apply_rules(kept, recipe, TOKENS)
-    assert more.is_empty()
-    assert again.equals(kept)
+    kept_again, more_fates, *_ = apply_rules(kept, recipe, TOKENS)
+    assert more_fates.is_empty()
+    assert kept_again.equals(kept)
     for messages in kept["messages"].to_list():
-        bare = [turn["role"] for turn in messages if turn["role"] != "system"]
-        assert bare == ["user", "assistant"] * (len(bare) // 2)
-        assert len(bare) >= 2
+        without_system = [turn["role"] for turn in messages if turn["role"] != "system"]
+        assert without_system == ["user", "assistant"] * (len(without_system) // 2)
+        assert len(without_system) >= 2
         if tokens != "keep":
             assert not any(token in turn["content"] for turn in messages for token in TOKENS)
 
 
-def test_an_empty_frame_passes() -> None:
-    kept, fates = apply_rules(conversations(SOUND).clear(), Recipe(system="x"), TOKENS)
+def test_rules_accept_an_empty_frame() -> None:
+    kept, fates, *_ = apply_rules(conversations(SOUND).clear(), Recipe(system="x"), TOKENS)
     assert isinstance(kept, pl.DataFrame)
     assert kept.is_empty()
     assert fates.is_empty()

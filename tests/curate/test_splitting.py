@@ -51,7 +51,7 @@ def test_a_tree_keeps_its_side_when_data_is_added() -> None:
 
 
 def test_the_share_of_test_does_not_depend_on_the_sample() -> None:
-    sampled, _ = sample(trees_of_talks(4000), Recipe(sample=2000), 4000)
+    sampled, *_ = sample(trees_of_talks(4000), Recipe(sample=2000), 4000)
     assert sides(sampled, Recipe(split="test=0.25"))["test"].height == pytest.approx(500, abs=80)
 
 

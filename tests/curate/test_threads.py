@@ -1,10 +1,11 @@
-"""Which threads of a tree are taken, and that every message and tree has a fate."""
+"""Path policies choose the right threads of a tree, and every message and tree has a fate."""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -12,10 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataprep.curate.ledger import check_messages
+from dataprep.curate.message_tree import Policy
 from dataprep.curate.threads import choose_threads
+from dataprep.sources.files import find_files
+from dataprep.sources.reader import read
 from tests.support.frames import tree_messages
 
-TREE = [
+TREE: list[dict[str, Any]] = [
     {"id": "q"},
     {"id": "a0", "parent": "q", "rank": 1},
     {"id": "a1", "parent": "q", "rank": 0},
@@ -30,44 +34,44 @@ def paths(frame: pl.DataFrame) -> list[list[str]]:
 
 
 def rules(fates: pl.DataFrame) -> dict[str, str]:
-    """Rules by id; of messages that are on a path only where nothing else is told of them."""
+    """The rule of each id, without the fates of messages on a path."""
     return dict(fates.filter(pl.col("rule") != "on_path").select("id", "rule").rows())
 
 
-def test_guanaco_takes_the_first_reply_in_file_order() -> None:
-    taken, fates = choose_threads(tree_messages(*TREE), "guanaco")
-    assert paths(taken) == [["q", "a0", "q0"]]
-    assert taken["id"].to_list() == ["q0"]
+def test_guanaco_follows_the_first_reply_in_file_order() -> None:
+    chosen, fates, *_ = choose_threads(tree_messages(*TREE), "guanaco")
+    assert paths(chosen) == [["q", "a0", "q0"]]
+    assert chosen["id"].to_list() == ["q0"]
     assert rules(fates) == {"a1": "off_path", "q1": "off_path", "b1": "off_path"}
 
 
-def test_reviewed_takes_the_best_rank() -> None:
-    taken, fates = choose_threads(tree_messages(*TREE), "reviewed")
-    assert paths(taken) == [["q", "a1", "q1", "b1"]]
+def test_reviewed_follows_the_best_rank() -> None:
+    chosen, fates, *_ = choose_threads(tree_messages(*TREE), "reviewed")
+    assert paths(chosen) == [["q", "a1", "q1", "b1"]]
     assert rules(fates) == {"a0": "off_path", "q0": "off_path"}
 
 
 @pytest.mark.parametrize(
     ("fault", "rule"), [({"deleted": True}, "deleted_reply"), ({"review_result": False}, "rejected_reply")]
 )
-def test_reviewed_passes_by_what_was_deleted_or_rejected(fault: dict[str, bool], rule: str) -> None:
+def test_reviewed_skips_deleted_and_rejected_replies(fault: dict[str, bool], rule: str) -> None:
     rows = [{**row, **(fault if row["id"] == "a1" else {})} for row in TREE]
-    taken, fates = choose_threads(tree_messages(*rows), "reviewed")
-    assert paths(taken) == [["q", "a0", "q0"]]
+    chosen, fates, *_ = choose_threads(tree_messages(*rows), "reviewed")
+    assert paths(chosen) == [["q", "a0", "q0"]]
     assert rules(fates)["a1"] == rule
     assert paths(choose_threads(tree_messages(*rows), "guanaco")[0]) == [["q", "a0", "q0"]]
 
 
-def test_an_only_child_without_a_rank_is_best_and_no_rank_comes_after_ranks() -> None:
+def test_an_only_child_needs_no_rank_and_a_missing_rank_comes_after_all_ranks() -> None:
     only = tree_messages({"id": "q"}, {"id": "a", "parent": "q"})
     assert paths(choose_threads(only, "reviewed")[0]) == [["q", "a"]]
     mixed = tree_messages({"id": "q"}, {"id": "a", "parent": "q"}, {"id": "b", "parent": "q", "rank": 3})
     assert paths(choose_threads(mixed, "reviewed")[0]) == [["q", "b"]]
 
 
-def test_all_takes_every_leaf_of_every_tree() -> None:
-    taken, fates = choose_threads(tree_messages(*TREE), "all")
-    assert sorted(paths(taken)) == [["q", "a0", "q0"], ["q", "a1", "q1", "b1"]]
+def test_all_returns_a_path_to_every_leaf() -> None:
+    chosen, fates, *_ = choose_threads(tree_messages(*TREE), "all")
+    assert sorted(paths(chosen)) == [["q", "a0", "q0"], ["q", "a1", "q1", "b1"]]
     assert not rules(fates)
 
 
@@ -75,53 +79,53 @@ def test_every_line_of_a_flat_file_has_exactly_one_fate() -> None:
     rows = [*TREE, {"id": "lost", "parent": "nobody"}, {"id": "r", "tree": "u", "tree_state": "aborted_low_grade"}]
     rows.append({"id": "s", "parent": "r", "tree": "u", "tree_state": "aborted_low_grade"})
     for policy, held in (("reviewed", {"a1", "q1", "b1"}), ("guanaco", {"a0", "q0"}), ("all", None)):
-        taken, fates = choose_threads(tree_messages(*rows), policy)
-        lines = [*taken["line"].unique(), *fates["line"]]  # a conversation stands in its root's line
+        chosen, fates, *_ = choose_threads(tree_messages(*rows), policy)
+        lines = [*chosen["line"].unique(), *fates["line"]]  # a conversation has its root's line
         assert sorted(lines) == list(range(1, len(rows) + 1)), policy
         on_path = fates.filter(rule="on_path")
         assert held is None or set(on_path["id"]) == held
-        assert set(on_path["survivor"]) <= set(taken["id"])
+        assert set(on_path["survivor"]) <= set(chosen["id"])
         assert policy == "all" or rules(fates)["s"] == rules(fates)["r"] == "tree_not_ready"
 
 
-def test_lines_of_a_tree_may_lie_in_another_file() -> None:
+def test_the_lines_of_a_tree_may_be_in_different_files() -> None:
     refused = [
         {"id": "r", "tree_state": "aborted_low_grade"},
         {"id": "a", "parent": "r", "file": 1, "source": "b", "line": 1},
     ]
-    taken, fates = choose_threads(tree_messages(*refused), "reviewed")
-    assert taken.is_empty() and rules(fates) == {"r": "tree_not_ready", "a": "tree_not_ready"}
+    chosen, fates, *_ = choose_threads(tree_messages(*refused), "reviewed")
+    assert chosen.is_empty() and rules(fates) == {"r": "tree_not_ready", "a": "tree_not_ready"}
     again = [*({**row, "line": 1} for row in TREE), *({**row, "source": "b", "file": 1, "line": 1} for row in TREE)]
     again.append({"id": "new", "parent": "b1", "role": "user", "source": "b", "file": 1, "line": 1})
-    _, fates = choose_threads(tree_messages(*again), "reviewed")
+    _, fates, *_ = choose_threads(tree_messages(*again), "reviewed")
     assert fates.filter(source="b").select("rule", "line").rows() == [("repeated_tree", 1)]
 
 
-def test_a_tree_in_one_line_has_no_fates_of_its_path() -> None:
-    taken, fates = choose_threads(tree_messages(*({**row, "line": 1} for row in TREE)), "reviewed")
-    assert paths(taken) == [["q", "a1", "q1", "b1"]] and "on_path" not in fates["rule"]
+def test_the_messages_on_the_path_of_a_one_line_tree_have_no_fates() -> None:
+    chosen, fates, *_ = choose_threads(tree_messages(*({**row, "line": 1} for row in TREE)), "reviewed")
+    assert paths(chosen) == [["q", "a1", "q1", "b1"]] and "on_path" not in fates["rule"]
 
 
-def test_a_tree_whose_prompt_is_unusable_has_a_fate_of_its_own() -> None:
+def test_a_tree_with_a_deleted_prompt_is_dropped_whole_by_reviewed_only() -> None:
     rows = [{"id": "q", "deleted": True}, {"id": "a", "parent": "q"}]
-    taken, fates = choose_threads(tree_messages(*rows), "reviewed")
-    assert taken.is_empty()
+    chosen, fates, *_ = choose_threads(tree_messages(*rows), "reviewed")
+    assert chosen.is_empty()
     assert fates.select("kind", "rule").rows() == [("tree", "no_usable_path"), ("message", "no_usable_path")]
     assert paths(choose_threads(tree_messages(*rows), "guanaco")[0]) == [["q", "a"]]
 
 
-def test_a_tree_that_is_not_ready_is_left() -> None:
+def test_a_tree_that_is_not_ready_is_used_by_all_only() -> None:
     rows = [
         {"id": "q", "tree_state": "aborted_low_grade"},
         {"id": "a", "parent": "q", "tree_state": "aborted_low_grade"},
     ]
     for policy in ("reviewed", "guanaco"):
-        taken, fates = choose_threads(tree_messages(*rows), policy)
-        assert (taken.height, fates["rule"].to_list()) == (0, ["tree_not_ready"] * 2)
+        chosen, fates, *_ = choose_threads(tree_messages(*rows), policy)
+        assert (chosen.height, fates["rule"].to_list()) == (0, ["tree_not_ready"] * 2)
     assert choose_threads(tree_messages(*rows), "all")[0].height == 1
 
 
-def test_orphans_cycles_and_repeats_are_told() -> None:
+def test_orphans_cycles_and_repeated_messages_have_fates_of_their_own() -> None:
     rows = [
         *TREE,
         {"id": "lost", "parent": "nobody"},
@@ -131,26 +135,26 @@ def test_orphans_cycles_and_repeats_are_told() -> None:
         {"id": "self", "parent": "self"},
         {"id": "a0", "parent": "q"},
     ]
-    taken, fates = choose_threads(tree_messages(*rows), "guanaco")
-    assert paths(taken) == [["q", "a0", "q0"]]
-    found = rules(fates)
-    assert {found["lost"], found["below"]} == {"orphan"}
-    assert {found["x"], found["y"], found["self"]} == {"cycle"}
-    assert found["a0"] == "repeated_id"
+    chosen, fates, *_ = choose_threads(tree_messages(*rows), "guanaco")
+    assert paths(chosen) == [["q", "a0", "q0"]]
+    rule_of = rules(fates)
+    assert {rule_of["lost"], rule_of["below"]} == {"orphan"}
+    assert {rule_of["x"], rule_of["y"], rule_of["self"]} == {"cycle"}
+    assert rule_of["a0"] == "repeated_id"
 
 
-def test_a_repeated_tree_is_one_fate_and_its_new_replies_join_the_first() -> None:
+def test_a_repeated_tree_has_one_fate_and_its_new_replies_join_the_first_copy() -> None:
     rows = [
         *({**row, "line": 1} for row in TREE),
         *({**row, "line": 2} for row in TREE),
         {"id": "new", "parent": "b1", "role": "user", "line": 2},
     ]
-    taken, fates = choose_threads(tree_messages(*rows), "reviewed")
-    assert paths(taken) == [["q", "a1", "q1", "b1", "new"]]
+    chosen, fates, *_ = choose_threads(tree_messages(*rows), "reviewed")
+    assert paths(chosen) == [["q", "a1", "q1", "b1", "new"]]
     assert fates.filter(kind="tree").select("rule", "line").rows() == [("repeated_tree", 2)]
 
 
-def test_facts_of_a_path() -> None:
+def test_a_conversation_summarises_the_columns_of_its_messages() -> None:
     rows = [
         {"id": "q", "lang": "en", "review_count": 3, "review_result": True, "toxicity": 0.1},
         {"id": "a", "parent": "q", "lang": "de", "review_count": 2, "review_result": True, "quality": 0.5, "rank": 0},
@@ -165,11 +169,11 @@ def test_facts_of_a_path() -> None:
         },
         {"id": "b", "parent": "r", "review_count": 5, "review_result": None, "quality": 0.9, "rank": 2},
     ]
-    taken, _ = choose_threads(tree_messages(*rows), "all")
-    row = taken.row(0, named=True)
+    chosen, *_ = choose_threads(tree_messages(*rows), "all")
+    row = chosen.row(0, named=True)
     assert (row["lang"], row["rank"], row["review_count"], row["accepted"]) == ("en", 2, 2, None)
-    assert row["quality"] == pytest.approx(0.5)  # the least of the answers
-    assert row["toxicity"] == pytest.approx(0.4)  # the largest of all
+    assert row["quality"] == pytest.approx(0.5)  # the minimum over the answers
+    assert row["toxicity"] == pytest.approx(0.4)  # the maximum over all messages
     assert row["helpfulness"] is None
 
 
@@ -183,63 +187,61 @@ trees = st.lists(
 
 
 @given(trees, st.sampled_from(["reviewed", "guanaco", "all"]))
-def test_every_message_is_on_a_path_or_has_a_fate(rows: list[tuple], policy: str) -> None:
+def test_every_message_is_on_a_path_or_has_a_fate(
+    rows: list[tuple[int, int | None, bool, bool | None]], policy: Policy
+) -> None:
     frame = tree_messages(
         *(
             {
                 "id": str(n),
-                "parent": None if up == -1 else str(up),
+                "parent": None if parent == -1 else str(parent),
                 "rank": rank,
-                "deleted": gone,
+                "deleted": deleted,
                 "review_result": passed,
             }
-            for n, (up, rank, gone, passed) in enumerate(rows)
+            for n, (parent, rank, deleted, passed) in enumerate(rows)
         )
     )
-    taken, fates = choose_threads(frame, policy)
-    check_messages(frame, taken, fates)
-    on_path = {message for path in paths(taken) for message in path}
-    told = set(fates.filter(pl.col("rule") != "on_path").filter(kind="message")["id"])
-    assert sorted([*taken["line"].unique(), *fates["line"]]) == list(range(1, len(rows) + 1))
-    trees_told = set(fates.filter(kind="tree")["id"])
-    assert not on_path & told
+    chosen, fates, *_ = choose_threads(frame, policy)
+    check_messages(frame, chosen, fates)
+    on_path = {message for path in paths(chosen) for message in path}
+    off_path = set(fates.filter(pl.col("rule") != "on_path").filter(kind="message")["id"])
+    assert sorted([*chosen["line"].unique(), *fates["line"]]) == list(range(1, len(rows) + 1))
+    trees_with_fate = set(fates.filter(kind="tree")["id"])
+    assert not on_path & off_path
     parents = dict(frame.select("message_id", "parent_id").rows())
     for message in frame["message_id"]:
-        above, at = set(), message
-        while at is not None and at not in above:
-            above.add(at)
+        ancestors, at = set[str](), message
+        while at is not None and at not in ancestors:
+            ancestors.add(at)
             at = parents.get(at)
-        assert message in on_path | told or above & trees_told
+        assert message in on_path | off_path or ancestors & trees_with_fate
 
 
 @pytest.mark.real
-def test_guanaco_policy_gives_the_public_rows(real: Path) -> None:
-    from dataprep.sources.files import find_files
-    from dataprep.sources.reader import read
+def test_the_guanaco_policy_yields_the_published_rows(real: Path) -> None:
 
-    read_in = read(find_files([str(real / "oasst/oasst1_en_validation_messages.jsonl")]))
-    public = {json.loads(line)["text"] for line in (real / "guanaco/openassistant_best_replies_eval.jsonl").open()}
-    taken, _ = choose_threads(read_in.messages, "guanaco")
+    reading = read(find_files([str(real / "oasst/oasst1_en_validation_messages.jsonl")]))
+    published = {json.loads(line)["text"] for line in (real / "guanaco/openassistant_best_replies_eval.jsonl").open()}
+    chosen, *_ = choose_threads(reading.messages, "guanaco")
     names = {"user": "### Human: ", "assistant": "### Assistant: "}
-    made = ["".join(names[turn["role"]] + turn["content"] for turn in turns) for turns in taken["messages"].to_list()]
-    assert len(made) == 188
-    assert all(text in public for text in made)
+    texts = ["".join(names[turn["role"]] + turn["content"] for turn in turns) for turns in chosen["messages"].to_list()]
+    assert len(texts) == 188
+    assert all(text in published for text in texts)
 
 
 @pytest.mark.real
-def test_all_paths_are_those_of_a_walk(real: Path) -> None:
-    from dataprep.sources.files import find_files
-    from dataprep.sources.reader import read
+def test_all_yields_the_same_paths_as_a_recursive_walk(real: Path) -> None:
 
     file = real / "oasst/oasst1_en_validation_messages.jsonl"
     children = defaultdict(list)
     for record in map(json.loads, file.open()):
         children[record["parent_id"]].append(record["message_id"])
 
-    def leaves(message: str, above: tuple[str, ...]) -> list[tuple[str, ...]]:
+    def paths_below(message: str, above: tuple[str, ...]) -> list[tuple[str, ...]]:
         path = (*above, message)
-        return [p for child in children[message] for p in leaves(child, path)] or [path]
+        return [p for child in children[message] for p in paths_below(child, path)] or [path]
 
-    walked = {path for root in children[None] for path in leaves(root, ())}
-    taken, _ = choose_threads(read(find_files([str(file)])).messages, "all")
-    assert {tuple(path) for path in paths(taken)} == walked
+    expected = {path for root in children[None] for path in paths_below(root, ())}
+    chosen, *_ = choose_threads(read(find_files([str(file)])).messages, "all")
+    assert {tuple(path) for path in paths(chosen)} == expected

@@ -1,4 +1,4 @@
-"""Exact duplicates: nothing missed, nothing too many, whatever the characters."""
+"""Exact duplicates are all found, and nothing else is, whatever the characters."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def conversations(talks: list[list[Turn]], **columns: list[object]) -> pl.DataFr
 
 
 def talk(*contents: str) -> list[Turn]:
-    """Turns of user and assistant in turn."""
+    """Return alternating user and assistant messages."""
     return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(contents)]
 
 
 def survivors(frame: pl.DataFrame) -> dict[str, str]:
-    """Who of `frame` was dropped, and for whom."""
+    """Return the survivor of each dropped conversation."""
     fates = drop_exact_duplicates(frame)[1]
     return dict(zip(fates["id"], fates["survivor"], strict=True))
 
@@ -51,7 +51,7 @@ SAME = [
     ("𝐀𝐁", "ab"),
     ("STRASSE", "Straße"),
     ("丽\U0002f800", "丽丽"),
-    # Kirat Rai's vowels, newer than this Python: two of them are one, from the first of a run on
+    # Kirat Rai's vowels, newer than this Python: two of them compose to one, from the start of a run on
     (
         "x" * 60 + "\U00016d67" * 25 + "sixteen letters.",
         "x" * 60 + "\U00016d68" * 12 + "\U00016d67" + "sixteen letters.",
@@ -60,7 +60,7 @@ SAME = [
 
 
 @pytest.mark.parametrize(("one", "other"), SAME)
-def test_same_but_for_form(one: str, other: str) -> None:
+def test_texts_that_differ_only_in_form_are_duplicates(one: str, other: str) -> None:
     assert survivors(conversations([talk(one, "x"), talk("else", "x"), talk(other, "x")])) in (
         {"c2": "c0"},
         {"c0": "c2"},
@@ -79,24 +79,24 @@ DIFFERENT = [
 
 
 @pytest.mark.parametrize(("one", "other"), DIFFERENT)
-def test_different(one: str, other: str) -> None:
+def test_texts_that_differ_in_content_are_no_duplicates(one: str, other: str) -> None:
     assert not survivors(conversations([talk(one, "x"), talk(other, "x")]))
 
 
-def test_borders_and_roles_count() -> None:
+def test_message_borders_and_roles_are_compared() -> None:
     swapped = [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]
     assert not survivors(conversations([talk("a", "b"), talk("ab"), talk("b", "a"), swapped, talk("a", "", "b"), []]))
 
 
-def test_best_rank_then_longest_then_smallest_id() -> None:
+def test_the_best_rank_survives_then_the_longest_then_the_smallest_id() -> None:
     same = [talk("a  b"), talk("a b"), talk("A b"), talk("a b ")]
     assert survivors(conversations(same, rank=[1, 0, None, 2])) == {"c0": "c1", "c2": "c1", "c3": "c1"}
     assert survivors(conversations(same)) == {"c1": "c0", "c2": "c0", "c3": "c0"}
 
 
-def test_fates_and_order() -> None:
+def test_kept_conversations_stay_in_order_and_the_fate_names_the_survivor() -> None:
     frame = conversations([talk("z"), talk("a"), talk("Z"), talk("b"), []], tree_id=["t", "u", "v", "w", "x"])
-    kept, fates = drop_exact_duplicates(frame)
+    kept, fates, *_ = drop_exact_duplicates(frame)
     assert kept["id"].to_list() == ["c0", "c1", "c3", "c4"]
     assert fates.schema == pl.Schema(FATES) and kept.schema == pl.Schema(CONVERSATIONS)
     assert fates.select("id", "tree_id", "fate", "stage", "rule", "survivor", "similarity").rows() == [
@@ -105,8 +105,8 @@ def test_fates_and_order() -> None:
 
 
 @pytest.mark.parametrize("talks", [[], [[]], [[], []], [talk("")], [talk(""), talk(" ")], [talk("a")] * 50])
-def test_few_and_all_the_same(talks: list[list[Turn]]) -> None:
-    kept, fates = drop_exact_duplicates(conversations(talks))
+def test_one_conversation_of_a_single_group_survives(talks: list[list[Turn]]) -> None:
+    kept, fates, *_ = drop_exact_duplicates(conversations(talks))
     assert len(kept) == min(len(talks), 1) and len(kept) + len(fates) == len(talks)
 
 
@@ -118,20 +118,20 @@ ODD = (
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.text(st.sampled_from(ODD) | st.characters(codec="utf-8"), max_size=6), max_size=12), st.data())
-def test_as_the_slow_way(texts: list[str], data: st.DataObject) -> None:
-    if texts:  # near copies of what is there, or hardly anything would be equal
+def test_the_result_equals_comparing_whole_normal_forms(texts: list[str], data: st.DataObject) -> None:
+    if texts:  # near copies of a drawn text, because random texts are hardly ever equal
         source = data.draw(st.sampled_from(texts))
         forms = [unicodedata.normalize(form, source) for form in ("NFC", "NFD", "NFKC", "NFKD")]
         texts = [*texts, source.upper(), source.lower(), f" {source}\n", source.replace(" ", " \t"), *forms]
     frame = conversations([talk(text) for text in texts])
-    kept, _ = drop_exact_duplicates(frame)
-    slowly = exact_form(pl.Series(texts, dtype=pl.String))
-    assert len(kept) == slowly.n_unique()
+    kept, *_ = drop_exact_duplicates(frame)
+    forms_of_all = exact_form(pl.Series(texts, dtype=pl.String))
+    assert len(kept) == forms_of_all.n_unique()
     assert drop_exact_duplicates(kept)[1].is_empty()
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.permutations(range(6)))
-def test_order_changes_nothing(order: list[int]) -> None:
+def test_survivors_do_not_depend_on_input_order(order: list[int]) -> None:
     frame = conversations([talk(t) for t in ("a", "A", "b", "a ", "B", "c")], rank=[2, None, 1, 0, 1, 0])
     assert survivors(frame[order]) == survivors(frame)

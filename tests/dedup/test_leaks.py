@@ -1,4 +1,4 @@
-"""Leaks: found exactly, and what is akin told apart from what is not."""
+"""Leaks are found exactly, and similar conversations are grouped."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from tests.support.talks import edited, said, sentence, slow_jaccard
 
 
 def groups(frame: pl.DataFrame, threshold: float = 0.7) -> list[list[str]]:
-    """Ids of each group of two or more."""
-    found = similar_groups(frame, threshold)[0].join(frame.select("row", "id"), on="row")
-    members = found.sort("row").group_by("group", maintain_order=True).agg("id")
+    """Return the ids of each group of two or more."""
+    labelled = similar_groups(frame, threshold)[0].join(frame.select("row", "id"), on="row")
+    members = labelled.sort("row").group_by("group", maintain_order=True).agg("id")
     return [ids for ids in members["id"].to_list() if len(ids) > 1]
 
 
-def test_trees_and_chains_stay_together() -> None:
+def test_trees_and_chains_of_near_duplicates_are_groups() -> None:
     words = sentence(Random(1), 140).split(" ")
     chain = [conversation(" ".join(words[i * 10 : i * 10 + 100])) for i in range(3)]
-    kin = [{**conversation(text), "tree_id": "one"} for text in ("a", "b")]
-    assert groups(conversations(*chain, *kin, conversation("c"), {**conversation("d"), "tree_id": None})) == [
+    same_tree = [{**conversation(text), "tree_id": "one"} for text in ("a", "b")]
+    assert groups(conversations(*chain, *same_tree, conversation("c"), {**conversation("d"), "tree_id": None})) == [
         ["c0", "c1", "c2"],
         ["c3", "c4"],
     ]
 
 
-def test_none() -> None:
+def test_empty_frames_and_empty_texts_have_no_leaks() -> None:
     empty = said(["a"]).clear()
     assert groups(empty) == [] and find_leaks(empty, empty).is_empty()
     assert find_leaks(said([""]), said(["", " "])).is_empty()
@@ -39,7 +39,7 @@ def test_none() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([0.3, 0.5, 0.7, 0.8, 1.0]))
-def test_as_brute_force(seed: int, threshold: float) -> None:
+def test_leaks_equal_brute_force_over_all_pairs(seed: int, threshold: float) -> None:
     rng = Random(seed)
     texts = [sentence(rng, rng.randrange(0, 50), 40) for _ in range(12)]
     template = sentence(rng, 30)
@@ -47,7 +47,7 @@ def test_as_brute_force(seed: int, threshold: float) -> None:
     texts += [edited(rng, text, 0.05) for text in texts]
     rng.shuffle(texts)
     frame = said(texts)
-    found = find_leaks(frame[16:], frame[:16], threshold)
+    leaks = find_leaks(frame[16:], frame[:16], threshold)
     slow = {(a, b): slow_jaccard(texts[a], texts[b]) for a in range(16) for b in range(16, len(texts))}
-    wanted = {(f"c{a}", f"c{b}"): value for (a, b), value in slow.items() if value >= threshold - 1e-12}
-    assert {(a, b): value for a, b, value in found.rows()} == pytest.approx(wanted)
+    expected = {(f"c{a}", f"c{b}"): value for (a, b), value in slow.items() if value >= threshold - 1e-12}
+    assert {(a, b): value for a, b, value in leaks.rows()} == pytest.approx(expected)

@@ -1,4 +1,4 @@
-"""Near-duplicates, benchmarks and splits in a whole build, and how they are told."""
+"""Near-duplicates, benchmarks and splits in a whole build, and how the CLI shows them."""
 
 from __future__ import annotations
 
@@ -41,22 +41,24 @@ WORDS = [
 ]
 
 
-def text(seed: int, length: int = 60) -> list[str]:
-    chance = random.Random(seed)
-    return [chance.choice(WORDS) + str(chance.randrange(40)) for _ in range(length)]
+def random_words(seed: int, length: int = 60) -> list[str]:
+    rng = random.Random(seed)
+    return [rng.choice(WORDS) + str(rng.randrange(40)) for _ in range(length)]
 
 
-def near(words: list[str], changes: int) -> list[str]:
+def with_new_end(words: list[str], changes: int) -> list[str]:
     return [*words[: len(words) - changes], *(f"changed{n}" for n in range(changes))]
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> str:
-    rows = [guanaco_text(f"question {n}", " ".join(text(n))) for n in range(40)]
-    rows += [guanaco_text(f"question {n}", " ".join(near(text(n), 2))) for n in range(4)]  # 0.93 alike: dropped
+    rows = [guanaco_text(f"question {n}", " ".join(random_words(n))) for n in range(40)]
     rows += [
-        guanaco_text(f"question {n}", " ".join(near(text(n), 8))) for n in range(10, 14)
-    ]  # 0.77 alike: on one side
+        guanaco_text(f"question {n}", " ".join(with_new_end(random_words(n), 2))) for n in range(4)
+    ]  # similarity 0.93: dropped
+    rows += [
+        guanaco_text(f"question {n}", " ".join(with_new_end(random_words(n), 8))) for n in range(10, 14)
+    ]  # similarity 0.77: on one side
     return guanaco_file(tmp_path, rows)
 
 
@@ -66,10 +68,10 @@ def test_near_duplicates_are_dropped_with_survivor_and_exact_similarity(tmp_path
     assert fates.height == 4
     assert all(0.9 < similarity < 1 for similarity in fates["similarity"])
     assert set(fates["survivor"]) <= set(read_fates(outcome.path).filter(fate="kept")["id"])
-    told = read_manifest(outcome.path).facts["near_dup"]
-    assert (told["threshold"], told["dropped"]) == (0.8, 4)
-    assert told["error_budget"]["recall"]
-    assert told["algorithm"]
+    report = read_manifest(outcome.path).facts["near_dup"]
+    assert (report["threshold"], report["dropped"]) == (0.8, 4)
+    assert report["error_budget"]["recall"]
+    assert report["algorithm"]
     off = make_build(tmp_path / "store", source=(source,), near_dup="off")
     assert (off.summary["rows"], off.summary["near_dup"]) == (48, None)
     assert make_build(tmp_path / "store", source=(source,), near_dup="0.75").summary["rows"] == 40
@@ -77,13 +79,13 @@ def test_near_duplicates_are_dropped_with_survivor_and_exact_similarity(tmp_path
 
 
 @pytest.mark.parametrize("near_dup", ["0.8", "off"])
-def test_what_is_alike_is_on_one_side_and_test_is_proved_clean(tmp_path: Path, source: str, near_dup: str) -> None:
+def test_similar_conversations_are_on_one_side_of_a_split(tmp_path: Path, source: str, near_dup: str) -> None:
     for seed in range(4):
         outcome = make_build(tmp_path / "store", source=(source,), split="test=0.4", seed=seed, near_dup=near_dup)
-        told = outcome.summary["split"]
+        proof = outcome.summary["split"]
         splits = {name: pl.DataFrame(table) for name, table in open_build(outcome.path).splits.items()}
-        assert told["tested"] == splits["test"].height > 0
-        assert told["proved_below"] == 0.7
+        assert proof["tested"] == splits["test"].height > 0
+        assert proof["proved_below"] == 0.7
         both = pl.concat([splits["train"], splits["test"]])
         train, test = splits["train"].height, splits["test"].height
         pairs = [(a, train + b) for a in range(train) for b in range(test)]
@@ -91,31 +93,31 @@ def test_what_is_alike_is_on_one_side_and_test_is_proved_clean(tmp_path: Path, s
         assert pair_similarities(both, "thread", left, right).max() < 0.7
 
 
-def test_what_sketches_miss_is_moved_to_train_and_told(
+def test_a_leak_that_sketches_missed_is_moved_to_train_and_noted(
     tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def blind(frame: pl.DataFrame, *more: object) -> object:
+    def every_row_alone(frame: pl.DataFrame, *more: object) -> object:
         return frame.select("row", group="row"), similar_groups(frame)[1]
 
     clean = make_build(tmp_path / "store", source=(source,), split="test=0.4", near_dup="off")
-    monkeypatch.setattr("dataprep.build.similar_groups", blind)
+    monkeypatch.setattr("dataprep.build.similar_groups", every_row_alone)
     outcome = make_build(
         tmp_path / "store", source=(source,), split="test=0.4", near_dup="off", force=True, name="blind"
     )
-    told = outcome.summary["split"]
-    assert told["moved_to_train"] > 0 and clean.summary["split"]["moved_to_train"] == 0
-    assert any(note.startswith(f"{told['moved_to_train']} rows planned for test") for note in outcome.summary["notes"])
+    proof = outcome.summary["split"]
+    assert proof["moved_to_train"] > 0 and clean.summary["split"]["moved_to_train"] == 0
+    assert any(note.startswith(f"{proof['moved_to_train']} rows planned for test") for note in outcome.summary["notes"])
     splits = {name: pl.DataFrame(table) for name, table in open_build(outcome.path).splits.items()}
     assert find_leaks(splits["train"], splits["test"]).is_empty()
-    assert told["tested"] == splits["test"].height > 0
+    assert proof["tested"] == splits["test"].height > 0
     assert clean.summary["near_dup"] is None and clean.summary["split"]["error_budget"]["recall"]
 
 
-def test_a_leak_that_is_left_fails_the_build(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def leak(train: pl.DataFrame, test: pl.DataFrame, *more: object) -> pl.DataFrame:
+def test_a_leak_that_remains_fails_the_build(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def always_one_leak(train: pl.DataFrame, test: pl.DataFrame, *more: object) -> pl.DataFrame:
         return pl.DataFrame({"test": test["id"][:1], "train": train["id"][:1], "similarity": [0.9]})
 
-    monkeypatch.setattr("dataprep.build.find_leaks", leak)
+    monkeypatch.setattr("dataprep.build.find_leaks", always_one_leak)
     with pytest.raises(
         InputError, match=r"--split leaks: .* in test and .* in train are near-duplicates \(similarity 0.900\)"
     ):
@@ -123,9 +125,9 @@ def test_a_leak_that_is_left_fails_the_build(tmp_path: Path, source: str, monkey
     assert not list((tmp_path / "store").glob("n/*/manifest.json"))
 
 
-def test_benchmarks_are_kept_out(tmp_path: Path, source: str) -> None:
+def test_conversations_that_hold_a_benchmark_item_are_dropped(tmp_path: Path, source: str) -> None:
     bench = tmp_path / "bench.jsonl.gz"
-    item = {"turns": [{"prompt": " ".join(text(20, 60))}]}
+    item = {"turns": [{"prompt": " ".join(random_words(20, 60))}]}
     bench.write_bytes(gzip.compress(json.dumps(item).encode() + b"\n"))
     outcome = make_build(tmp_path / "store", source=(source,), decontaminate=(str(bench),))
     fates = read_fates(outcome.path).filter(rule="contaminated")
@@ -138,34 +140,34 @@ def test_benchmarks_are_kept_out(tmp_path: Path, source: str) -> None:
         make_build(tmp_path / "store", source=(source,), decontaminate=("none.jsonl",))
 
 
-def test_a_threshold_that_is_none_is_refused(tmp_path: Path, source: str) -> None:
+def test_a_near_dup_option_that_is_no_similarity_is_refused(tmp_path: Path, source: str) -> None:
     for wrong in ("0", "1.5", "on", "nan"):
         with pytest.raises(RecipeError, match="--near-dup is"):
             make_build(tmp_path / "store", source=(source,), near_dup=wrong)
 
 
-def test_clusters_and_both_texts_are_shown(tmp_path: Path, source: str) -> None:
+def test_duplicates_lists_clusters_and_why_shows_both_texts(tmp_path: Path, source: str) -> None:
     outcome = make_build(tmp_path / "store", source=(source,))
     listed = json.loads(dataprep("duplicates", outcome.path, "--json").stdout)
     assert listed["clusters"] == 4
-    gone = listed["largest"][0]["members"][0]["id"]
-    told = dataprep("duplicates", outcome.path, "--limit", "1").stdout
-    assert "4 near-duplicates in 4 clusters" in told
-    assert "3 more" in told
-    told = dataprep("why", outcome.path, gone).stdout
-    assert "near_duplicate" in told
-    assert "similarity 0.9" in told
-    assert "changed1" in told
-    assert listed["largest"][0]["survivor"] in told
-    assert listed["largest"][0]["why"].startswith("stays for its ")
+    lost = listed["largest"][0]["members"][0]["id"]
+    shown = dataprep("duplicates", outcome.path, "--limit", "1").stdout
+    assert "4 near-duplicates in 4 clusters" in shown
+    assert "3 more" in shown
+    shown = dataprep("why", outcome.path, lost).stdout
+    assert "near_duplicate" in shown
+    assert "similarity 0.9" in shown
+    assert "changed1" in shown
+    assert listed["largest"][0]["survivor"] in shown
+    assert listed["largest"][0]["why"].startswith("kept for its ")
     assert dataprep("duplicates", outcome.path, "--limit", "-1").returncode == 2
-    none = make_build(tmp_path / "store", source=(source,), near_dup="off")
-    assert "0 near-duplicates" in dataprep("duplicates", none.path).stdout
+    without = make_build(tmp_path / "store", source=(source,), near_dup="off")
+    assert "0 near-duplicates" in dataprep("duplicates", without.path).stdout
 
 
-def test_survivors_are_followed_to_the_end(tmp_path: Path) -> None:
-    """An exact duplicate of a near-duplicate of what was not sampled: each is told, and both texts are in the JSON."""
-    words = text(0)
+def test_why_follows_the_chain_of_survivors_to_its_end(tmp_path: Path) -> None:
+    """An exact duplicate of a near-duplicate of a conversation that was not sampled."""
+    words = random_words(0)
     rows = [guanaco_text("a question", " ".join([*words, *more])) for more in ([], ["and"], ["and", "more"])]
     rows.insert(1, guanaco_text("A  question", " ".join(words)))
     outcome = make_build(
@@ -174,22 +176,22 @@ def test_survivors_are_followed_to_the_end(tmp_path: Path) -> None:
         sample=1,
     )
     fates = read_fates(outcome.path)
-    gone = fates.filter(rule="exact_duplicate")["id"][0]
-    told = json.loads(dataprep("why", outcome.path, gone, "--json").stdout)["fates"][0]
-    assert [fate["rule"] for fate in told["survivors"]][:1] == ["near_duplicate"]
-    assert told["survivors"][-1]["fate"] in ("not_sampled", "kept") and told["survivors"][-1]["survivor"] is None
-    shown = dataprep("why", outcome.path, gone).stdout
-    assert all(fate["id"] in shown for fate in told["survivors"]) and "by rule near_duplicate, in its place" in shown
-    near = json.loads(dataprep("why", outcome.path, told["survivors"][0]["id"], "--json").stdout)["fates"][0]
+    lost = fates.filter(rule="exact_duplicate")["id"][0]
+    fate = json.loads(dataprep("why", outcome.path, lost, "--json").stdout)["fates"][0]
+    assert [step["rule"] for step in fate["survivors"]][:1] == ["near_duplicate"]
+    assert fate["survivors"][-1]["fate"] in ("not_sampled", "kept") and fate["survivors"][-1]["survivor"] is None
+    shown = dataprep("why", outcome.path, lost).stdout
+    assert all(step["id"] in shown for step in fate["survivors"]) and "by rule near_duplicate, in its place" in shown
+    near = json.loads(dataprep("why", outcome.path, fate["survivors"][0]["id"], "--json").stdout)["fates"][0]
     assert near["messages"] != near["survivor_messages"] and near["messages"][0]["content"] == "A  question"
 
 
-def test_both_texts_are_shown_fast_and_what_they_share_is_marked() -> None:
-    chance = random.Random(1)
-    long = [f"w{chance.randrange(50)}" for _ in range(20_000)]
+def test_two_long_texts_are_shown_side_by_side_fast_with_their_differences_marked() -> None:
+    rng = random.Random(1)
+    long = [f"w{rng.randrange(50)}" for _ in range(20_000)]
     other = [word if n % 100 else f"x{n}" for n, word in enumerate(long)]
     sides = [[{"role": "user", "content": " ".join(side)}] for side in (long, other)]
-    side_by_side(*sides, "a", "b", plain=True)  # a second; compared word by word, minutes
+    side_by_side(*sides, "a", "b", plain=True)  # takes a second; comparing word by word would take minutes
     table = side_by_side(
         [{"role": "user", "content": "one two\n three"}], [{"role": "user", "content": "one 2 three"}], "a", "b", True
     )
@@ -197,7 +199,7 @@ def test_both_texts_are_shown_fast_and_what_they_share_is_marked() -> None:
     assert [str(left), str(right)] == ["⟦user: one⟧ two\n ⟦three⟧", "⟦user: one⟧ 2 ⟦three⟧"]
 
 
-def test_too_little_memory_is_one_sentence(tmp_path: Path, source: str) -> None:
+def test_too_little_memory_ends_the_build_with_one_sentence(tmp_path: Path, source: str) -> None:
     done = dataprep("build", "--source", source, "--store", tmp_path / "s", "--max-memory", "1MB")
     assert done.returncode == 1
     assert "--max-memory" in done.stderr and "or give --near-dup off" in done.stderr
@@ -209,7 +211,7 @@ def test_too_little_memory_is_one_sentence(tmp_path: Path, source: str) -> None:
 
 
 @pytest.mark.real
-def test_real_threads_that_are_alike_stay_together(tmp_path: Path, real: Path) -> None:
+def test_a_split_of_real_threads_keeps_trees_whole(tmp_path: Path, real: Path) -> None:
     file = real / "oasst/oasst1_en_validation_messages.jsonl"
     outcome = make_build(tmp_path / "store", source=(str(file),), paths="all", split="test=0.2")
     splits = {name: pl.DataFrame(table) for name, table in open_build(outcome.path).splits.items()}
@@ -218,8 +220,8 @@ def test_real_threads_that_are_alike_stay_together(tmp_path: Path, real: Path) -
 
 
 @pytest.mark.real
-def test_real_rows_against_a_real_benchmark(tmp_path: Path, real: Path) -> None:
+def test_real_rows_share_little_with_a_real_benchmark(tmp_path: Path, real: Path) -> None:
     rows = real / "guanaco/openassistant_best_replies_eval.jsonl"
     bench = str(real / "benchmarks/mt_bench_questions.jsonl")
     outcome = make_build(tmp_path / "store", source=(str(rows),), decontaminate=(bench,))
-    assert outcome.summary["fates"]["kept"] > 500  # questions in common are a handful at most
+    assert outcome.summary["fates"]["kept"] > 500  # they share a handful of questions at most

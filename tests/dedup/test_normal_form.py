@@ -1,4 +1,4 @@
-"""The normal form: examples a person can judge, and the fast way against the slow one."""
+"""The normal form: readable examples, and the byte-wise implementation against a regular expression."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ EXAMPLES = [
 
 
 @pytest.mark.parametrize(("text", "form"), EXAMPLES)
-def test_examples(text: str, form: str) -> None:
+def test_a_text_is_reduced_to_its_folded_words(text: str, form: str) -> None:
     assert normal_form(text) == form
 
 
 def slow_form(text: str) -> str:
-    """Folded, then by one regular expression."""
+    """Fold, then extract words with one regular expression."""
     whole = pl.Series([text])
-    one = f"[{SPACELESS}&&{WORD}]|[{WORD}--{SPACELESS}]+"
-    words = fold(whole).str.extract_all(one).list.join(" ")[0]
+    word = f"[{SPACELESS}&&{WORD}]|[{WORD}--{SPACELESS}]+"
+    words = fold(whole).str.extract_all(word).list.join(" ")[0]
     return str(words or whole.str.strip_chars()[0])
 
 
@@ -57,26 +57,26 @@ LETTERS = st.sampled_from(
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.text(LETTERS | st.characters(max_codepoint=0x2FFF, exclude_categories=["Cn", "Cs"])), max_size=8))
-def test_as_the_slow_way(texts: list[str]) -> None:
-    found = [""] * len(texts)
+def test_the_normal_form_equals_a_regular_expression_over_the_folded_text(texts: list[str]) -> None:
+    normalised = [""] * len(texts)
 
-    def work(part: NormalisedBlock) -> None:
+    def process(part: NormalisedBlock) -> None:
         forms = part.texts
         for i, row in enumerate(part.rows.tolist()):
-            found[row] = bytes(forms.data[forms.offsets[i] : forms.offsets[i + 1]]).decode()[:-1]
+            normalised[row] = bytes(forms.data[forms.offsets[i] : forms.offsets[i + 1]]).decode()[:-1]
 
-    for_each_normalised_block(pl.Series([text + "\n" for text in texts], dtype=pl.String), work)
-    assert found == [slow_form(text) for text in texts]
+    for_each_normalised_block(pl.Series([text + "\n" for text in texts], dtype=pl.String), process)
+    assert normalised == [slow_form(text) for text in texts]
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.text(LETTERS))
-def test_done_twice_is_done_once(text: str) -> None:
+def test_the_normal_form_is_idempotent(text: str) -> None:
     once = normal_form(text)
     assert normal_form(once) == once
 
 
-def test_documents_by_role() -> None:
+def test_documents_hold_the_thread_the_prompts_or_the_answers() -> None:
     frame = conversations(
         conversation("be kind", "a?", "b.", "c?", roles=("system", "user", "assistant", "user")), conversation()
     )

@@ -1,4 +1,4 @@
-"""Who stays, against brute force over all pairs that stay: templates, long heads, hubs, chains, families of any length."""
+"""Survivors equal those of brute force on hard corpora: templates, long heads, hubs, chains, families of any length."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from dataprep.dedup.prefix_filter import PrefixIndex, frequency_levels, prefix_g
 from tests.support.talks import edited, said, sentence
 
 
-def alike(frame: pl.DataFrame, threshold: float) -> tuple[RowIndices, RowIndices]:
-    """Places of all pairs that are alike, by brute force."""
-    said = documents(frame)
+def similar_pairs(frame: pl.DataFrame, threshold: float) -> tuple[RowIndices, RowIndices]:
+    """Return the rows of all pairs at the threshold or above, by brute force."""
+    texts = documents(frame)
     left, right = np.triu_indices(len(frame), 1)
-    found = set_similarities(ngram_sets(document_ngrams(said), len(frame)), left, right) >= threshold
-    return left[found], right[found]
+    reached = set_similarities(ngram_sets(document_ngrams(texts), len(frame)), left, right) >= threshold
+    return left[reached], right[reached]
 
 
 def family(seed: int, template: int, *members: tuple[int, int]) -> list[str]:
-    """Texts that begin alike: of each (number, words of their own)."""
+    """Return texts that share a template; each member is (number of texts, words of their own)."""
     rng = Random(seed)
     start = sentence(rng, template)
     return [f"{start} {sentence(rng, own)}" for number, own in members for _ in range(number)]
@@ -48,7 +48,7 @@ def edits_of_edits(rng: Random) -> list[str]:
 
 
 def sliding(rng: Random) -> list[str]:
-    """Each alike to its neighbours only: chains without end."""
+    """Return texts each of which is similar to its neighbours only: a long chain."""
     words = sentence(rng, 600).split(" ")
     return [" ".join(words[at : at + 90]) for at in range(0, 500, 2)]
 
@@ -67,50 +67,51 @@ HARD: dict[str, Callable[[Random], list[str]]] = {
 
 @pytest.mark.parametrize("name", HARD)
 @pytest.mark.parametrize("ranked", [False, True])
-def test_no_two_that_stay_are_alike(name: str, ranked: bool) -> None:
-    """What stays is what one pass over all pairs, best first, would keep: no more and no less."""
+def test_survivors_equal_one_greedy_pass_over_all_pairs(name: str, ranked: bool) -> None:
     rng = Random(7)
     texts = HARD[name](rng)
     frame = best_first(said(texts, rank=[rng.randrange(4) if ranked else None for _ in texts]))
-    gone: set[int] = set()
-    for a, b in sorted(zip(*(side.tolist() for side in alike(frame, 0.8)), strict=True)):
-        if a not in gone:
-            gone.add(b)
-    kept, fates, _ = drop_near_duplicates(frame)
-    assert kept["id"].to_list() == [id_ for at, id_ in enumerate(frame["id"]) if at not in gone]
+    dropped: set[int] = set()
+    for a, b in sorted(zip(*(side.tolist() for side in similar_pairs(frame, 0.8)), strict=True)):
+        if a not in dropped:
+            dropped.add(b)
+    kept, fates, *_ = drop_near_duplicates(frame)
+    assert kept["id"].to_list() == [id_ for at, id_ in enumerate(frame["id"]) if at not in dropped]
     assert set(fates["survivor"]) <= set(kept["id"])
 
 
 @pytest.mark.parametrize("own", [30, 50, 60, 150])
-def test_few_pairs_are_proven(own: int) -> None:
-    """On a long template, alike or not, hardly more than the stars: at most one pair a document and band."""
+def test_few_pairs_are_verified_on_a_long_template(own: int) -> None:
+    """At most one pair for each document and band, whether the texts are similar or not."""
     texts = family(8, 400, (900, own), (225, 80))
-    assert drop_near_duplicates(said(texts))[2].proven < (BANDS + 1) * len(texts)
+    assert drop_near_duplicates(said(texts)).report.proven < (BANDS + 1) * len(texts)
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([0.1, 0.3, 0.5, 0.7, 0.8, 0.95, 1.0]))
-def test_the_index_misses_nothing(seed: int, threshold: float) -> None:
+def test_the_prefix_index_misses_no_similar_pair(seed: int, threshold: float) -> None:
     rng = Random(seed)
     texts = family(seed, 30, (8, 3), (8, 12), (4, 40)) + [sentence(rng, rng.randrange(0, 12), 6) for _ in range(20)]
     texts += [edited(rng, text, 0.05) for text in texts]
-    # some with characters that take a way of their own through the normal form, between the others
+    # some texts have characters that need folding, and so are normalised separately
     texts = [text + rng.choice(["", "", " ﬁn", " ²", "\u0301"]) if text else "(*)" for text in texts]
     frame, index = said(texts), PrefixIndex(threshold)
-    corpus, everybody = Corpus(frame, "thread", 1 << 30, ""), np.arange(len(texts))
-    common = frequency_levels(corpus.documents, everybody[: rng.randrange(1, len(texts))])  # any order serves
-    for batch in corpus.batches(everybody, 7):
-        index.add(prefix_grams(corpus.documents(batch), batch, common, threshold))
-    found = set(zip(*index.pairs(prefix_grams(corpus.documents(everybody), everybody, common, threshold)), strict=True))
-    wanted = set(zip(*alike(frame, threshold), strict=True))
-    assert wanted <= found and {(b, a) for a, b in wanted} <= found
+    corpus, all_rows = Corpus(frame, "thread", 1 << 30, ""), np.arange(len(texts))
+    levels = frequency_levels(corpus.documents, all_rows[: rng.randrange(1, len(texts))])  # any order serves
+    for batch in corpus.batches(all_rows, 7):
+        index.add(prefix_grams(corpus.documents(batch), batch, levels, threshold))
+    candidates = set(
+        zip(*index.pairs(prefix_grams(corpus.documents(all_rows), all_rows, levels, threshold)), strict=True)
+    )
+    expected = set(zip(*similar_pairs(frame, threshold), strict=True))
+    assert expected <= candidates and {(b, a) for a, b in expected} <= candidates
 
 
-def test_the_index_does_not_look_at_what_only_shares_a_template() -> None:
+def test_the_prefix_index_returns_no_pairs_that_share_only_a_template() -> None:
     texts = said(family(9, 400, (300, 110)))
-    corpus, everybody, index = Corpus(texts, "thread", 1 << 30, ""), np.arange(300), PrefixIndex(0.7)
-    mine = prefix_grams(corpus.documents(everybody), everybody, frequency_levels(corpus.documents, everybody), 0.7)
-    assert mine.position.max() > 114  # words of the template are among the first grams
-    index.add(mine)
-    left, right = index.pairs(mine)
+    corpus, all_rows, index = Corpus(texts, "thread", 1 << 30, ""), np.arange(300), PrefixIndex(0.7)
+    prefixes = prefix_grams(corpus.documents(all_rows), all_rows, frequency_levels(corpus.documents, all_rows), 0.7)
+    assert prefixes.position.max() > 114  # the prefixes include words of the template
+    index.add(prefixes)
+    left, right = index.pairs(prefixes)
     assert (left == right).all()

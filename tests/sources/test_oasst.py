@@ -180,7 +180,7 @@ def test_a_reply_below_a_message_without_an_id_is_an_orphan(tmp_path: Path) -> N
         tmp_path, "t.jsonl", json_lines([{"message_tree_id": str(n), **t} for n, t in enumerate(trees)])
     )
     assert reading.fates.select("kind", "line", "rule").rows() == [("message", n, "wrong_schema") for n in (1, 2)]
-    threads, fates = choose_threads(reading.messages, "all")
+    threads, fates, *_ = choose_threads(reading.messages, "all")
     assert threads["message_ids"].to_list() == [["a"]]
     assert set(fates.select("id", "rule").rows()) == {("c", "orphan"), ("d", "orphan"), ("e", "orphan")}
     assert "its parent (a message without an id) is not in the data" in fates["detail"].to_list()
