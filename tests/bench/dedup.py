@@ -47,7 +47,7 @@ from dataprep.sources.files import find_files  # noqa: E402
 from dataprep.sources.reader import read  # noqa: E402
 from dataprep.tables import CONVERSATIONS, conform  # noqa: E402
 from tests.bench.corpus import cached_corpus  # noqa: E402
-from tests.support.talks import slow_jaccard  # noqa: E402
+from tests.support.texts import slow_jaccard  # noqa: E402
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from dataprep.common.errors import InputError
 from dataprep.curate.sampling import sample
 from dataprep.curate.splitting import assign_sides, split
 from dataprep.recipe import Recipe
-from tests.support.frames import trees_of_talks
+from tests.support.frames import trees_of_conversations
 
 
 def groups_by_tree(frame: pl.DataFrame) -> pl.DataFrame:
@@ -26,18 +26,18 @@ def no_leaks(train: pl.DataFrame, test: pl.DataFrame) -> pl.DataFrame:
 
 @pytest.mark.parametrize("held_out", ["test=0.3", "test=40"])
 def test_a_tree_is_on_one_side_only(held_out: str) -> None:
-    parts = sides(trees_of_talks(200, trees=50), Recipe(split=held_out))
+    parts = sides(trees_of_conversations(200, trees=50), Recipe(split=held_out))
     assert not set(parts["train"]["tree_id"]) & set(parts["test"]["tree_id"])
     assert parts["train"].height + parts["test"].height == 200
     assert 20 < parts["test"].height < 100
 
 
 def test_a_number_of_rows_is_met_exactly_if_the_trees_allow_it() -> None:
-    assert sides(trees_of_talks(200, trees=50), Recipe(split="test=40"))["test"].height == 40
+    assert sides(trees_of_conversations(200, trees=50), Recipe(split="test=40"))["test"].height == 40
 
 
 def test_a_number_of_rows_skips_a_tree_that_does_not_fit() -> None:
-    frame = trees_of_talks(100, trees=10)  # ten rows a tree
+    frame = trees_of_conversations(100, trees=10)  # ten rows a tree
     parts, notes = assign_sides(frame, Recipe(split="test=25"), groups_by_tree(frame))
     assert parts["test"].height == 20
     assert notes == ["--split test=25: test has 20 rows, because trees and near-duplicates stay together."]
@@ -45,18 +45,18 @@ def test_a_number_of_rows_skips_a_tree_that_does_not_fit() -> None:
 
 def test_a_tree_keeps_its_side_when_data_is_added() -> None:
     recipe = Recipe(split="test=0.2")
-    before, after = sides(trees_of_talks(100), recipe), sides(trees_of_talks(300), recipe)
+    before, after = sides(trees_of_conversations(100), recipe), sides(trees_of_conversations(300), recipe)
     assert set(before["test"]["tree_id"]) <= set(after["test"]["tree_id"])
     assert set(before["train"]["tree_id"]) <= set(after["train"]["tree_id"])
 
 
 def test_the_share_of_test_does_not_depend_on_the_sample() -> None:
-    sampled, *_ = sample(trees_of_talks(4000), Recipe(sample=2000), 4000)
+    sampled, *_ = sample(trees_of_conversations(4000), Recipe(sample=2000), 4000)
     assert sides(sampled, Recipe(split="test=0.25"))["test"].height == pytest.approx(500, abs=80)
 
 
 def test_a_group_stays_together_and_a_large_group_is_in_train() -> None:
-    frame = trees_of_talks(300)
+    frame = trees_of_conversations(300)
     groups = frame.select("row", group=pl.when(pl.col("row") < 10).then(0).otherwise(pl.col("row") // 2 * 2))
     for seed in range(8):
         parts, notes = assign_sides(frame, Recipe(split="test=0.5", seed=seed), groups)
@@ -67,7 +67,7 @@ def test_a_group_stays_together_and_a_large_group_is_in_train() -> None:
 
 def test_a_tree_much_larger_than_the_others_is_in_train() -> None:
     large = pl.col("row") < 40
-    frame = trees_of_talks(100).with_columns(tree_id=pl.when(large).then(pl.lit("large")).otherwise("tree_id"))
+    frame = trees_of_conversations(100).with_columns(tree_id=pl.when(large).then(pl.lit("large")).otherwise("tree_id"))
     for seed in range(20):
         parts, notes = assign_sides(frame, Recipe(split="test=0.5", seed=seed), groups_by_tree(frame))
         assert "large" in set(parts["train"]["tree_id"])
@@ -75,14 +75,14 @@ def test_a_tree_much_larger_than_the_others_is_in_train() -> None:
 
 
 def test_a_split_without_leaks_moves_nothing() -> None:
-    frame = trees_of_talks(100)
+    frame = trees_of_conversations(100)
     parts, moved, notes = split(frame, Recipe(split="test=0.3"), groups_by_tree(frame), no_leaks)
     assert (moved, notes) == (0, [])
     assert parts["test"].equals(sides(frame, Recipe(split="test=0.3"))["test"])
 
 
 def test_a_leaking_conversation_moves_to_train_with_its_whole_group() -> None:
-    frame = trees_of_talks(100, trees=50)
+    frame = trees_of_conversations(100, trees=50)
     planned = sides(frame, Recipe(split="test=0.3"))["test"]
     leaking = planned["id"][0]
 
@@ -104,13 +104,13 @@ def test_leaks_that_repair_rounds_do_not_remove_reject_the_split() -> None:
     def always_leaks(train: pl.DataFrame, test: pl.DataFrame) -> pl.DataFrame:
         return pl.DataFrame({"test": ["a"], "train": ["b"], "similarity": [0.9]})
 
-    frame = trees_of_talks(20)
+    frame = trees_of_conversations(20)
     with pytest.raises(InputError, match=r"--split leaks: 'a' in test and 'b' in train are near-duplicates"):
         split(frame, Recipe(split="test=0.3"), groups_by_tree(frame), always_leaks)
 
 
 def test_an_empty_test_split_is_reported() -> None:
-    frame = trees_of_talks(20, trees=1)
+    frame = trees_of_conversations(20, trees=1)
     parts, moved, notes = split(frame, Recipe(split="test=5"), groups_by_tree(frame), no_leaks)
     assert parts["test"].is_empty() and moved == 0
     assert notes[-1] == "--split test=5 left test empty: too few trees are independent of each other."

@@ -12,7 +12,7 @@ import pytest
 
 from dataprep.common.errors import InputError
 from dataprep.dedup.benchmarks import read_benchmark
-from tests.support.talks import sentence
+from tests.support.texts import sentence
 
 QUESTION = "Compose an engaging travel blog post about a recent trip to Hawaii, highlighting cultural experiences."
 SHORT = "What is the capital of the Marshall Islands?"

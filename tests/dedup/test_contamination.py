@@ -13,7 +13,7 @@ from dataprep.dedup.benchmarks import read_benchmark
 from dataprep.dedup.contamination import drop_contaminated
 from dataprep.tables import CONVERSATIONS, FATES
 from tests.support.frames import conversation, conversations
-from tests.support.talks import said, sentence
+from tests.support.texts import questions, sentence
 
 QUESTION = "Compose an engaging travel blog post about a recent trip to Hawaii, highlighting cultural experiences."
 SHORT = "What is the capital of the Marshall Islands?"
@@ -26,7 +26,7 @@ def benchmark(*items: object) -> pl.DataFrame:
 
 
 def test_thirteen_shared_words_or_a_whole_short_item_drop_a_conversation() -> None:
-    frame = said(
+    frame = questions(
         [
             "hello",
             f"Please: {QUESTION.upper()} Thanks",
@@ -67,13 +67,13 @@ def test_thirteen_shared_words_or_a_whole_short_item_drop_a_conversation() -> No
     ],
 )
 def test_numbers_repetition_and_small_talk_do_not_match(text: str) -> None:
-    assert drop_contaminated(said([text]), [benchmark(text)])[1].is_empty()
+    assert drop_contaminated(questions([text]), [benchmark(text)])[1].is_empty()
 
 
 def test_text_that_many_items_share_does_not_match() -> None:
     template = "the following are multiple choice questions with answers about the subject of interest here today"
     items = [f"{template} {sentence(Random(i), 20)}" for i in range(10)]
-    kept, fates, notes, *_ = drop_contaminated(said([f"{template} x", items[3]]), [benchmark(*items)])
+    kept, fates, notes, *_ = drop_contaminated(questions([f"{template} x", items[3]]), [benchmark(*items)])
     assert fates["id"].to_list() == ["c1"]
     assert notes == [
         "1 conversations share only boilerplate with a benchmark and are kept; 1 of them share the same words: shares 15 "
@@ -84,10 +84,12 @@ def test_text_that_many_items_share_does_not_match() -> None:
 def test_text_that_many_conversations_share_does_not_match_unless_it_is_most_of_an_item() -> None:
     plea = "please think step by step and explain your answer in simple words before you give the result"
     item = f"{plea} {sentence(Random(1), 40)}"
-    kept, fates, notes, *_ = drop_contaminated(said([*(f"{i}? {plea}" for i in range(30)), item]), [benchmark(item)])
+    kept, fates, notes, *_ = drop_contaminated(
+        questions([*(f"{i}? {plea}" for i in range(30)), item]), [benchmark(item)]
+    )
     assert fates["id"].to_list() == ["c30"]
     assert "30 conversations share only boilerplate" in notes[0] and plea in notes[0]
-    many = said([f"{QUESTION} {i}" for i in range(1_000)])
+    many = questions([f"{QUESTION} {i}" for i in range(1_000)])
     kept, fates, notes, *_ = drop_contaminated(many, [benchmark(QUESTION, item)])
     assert kept.is_empty() and notes == []
 
@@ -106,7 +108,9 @@ def test_an_item_of_five_words_matches_only_a_whole_message() -> None:
 def test_characters_of_scripts_without_spaces_count_half_a_word() -> None:
     weather, longer = "今天天气很好", "我们都知道机器学习模型需要大量干净的数据"
     longest = longer + "才能得到好的结果所以数据清洗很重要"
-    frame = said([f"我觉得{weather}，所以出去玩", f"他说{longer}！", f"他说{longest[:18]}！", f"他说{longest[:28]}！"])
+    frame = questions(
+        [f"我觉得{weather}，所以出去玩", f"他说{longer}！", f"他说{longest[:18]}！", f"他说{longest[:28]}！"]
+    )
     assert drop_contaminated(frame, [benchmark(weather)])[1].is_empty()
     assert drop_contaminated(frame, [benchmark(longer)])[1]["id"].to_list() == ["c1", "c3"]
     assert drop_contaminated(frame, [benchmark(longest)])[1]["id"].to_list() == ["c3"]
@@ -134,7 +138,7 @@ def test_real_conversations_share_one_program_with_real_benchmarks_and_each_prom
         read_benchmark(real / "benchmarks" / name) for name in ("mt_bench_questions.jsonl", "HumanEval.jsonl.gz")
     ]
     rows = [json.loads(line)["text"] for line in (real / "guanaco/openassistant_best_replies_eval.jsonl").open()]
-    kept, fates, *_ = drop_contaminated(said(rows), benchmarks)
+    kept, fates, *_ = drop_contaminated(questions(rows), benchmarks)
     assert (len(kept), len(fates)) == (len(rows) - 1, 1) and "fibonacci" in fates["detail"][0]
     prompts = benchmarks[1].group_by("item", maintain_order=True).agg(pl.col("text").get(1))["text"].to_list()
-    assert len(drop_contaminated(said(prompts), benchmarks)[1]) > 0.95 * len(prompts)
+    assert len(drop_contaminated(questions(prompts), benchmarks)[1]) > 0.95 * len(prompts)

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from dataprep.dedup.jaccard import jaccard
-from tests.support.talks import sentence, slow_jaccard
+from tests.support.texts import sentence, slow_jaccard
 
 
 def column(texts: list[str]) -> pl.Series:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dataprep.dedup.leaks import find_leaks, similar_groups
 from tests.support.frames import conversation, conversations
-from tests.support.talks import edited, said, sentence, slow_jaccard
+from tests.support.texts import edited, questions, sentence, slow_jaccard
 
 
 def groups(frame: pl.DataFrame, threshold: float = 0.7) -> list[list[str]]:
@@ -32,9 +32,9 @@ def test_trees_and_chains_of_near_duplicates_are_groups() -> None:
 
 
 def test_empty_frames_and_empty_texts_have_no_leaks() -> None:
-    empty = said(["a"]).clear()
+    empty = questions(["a"]).clear()
     assert groups(empty) == [] and find_leaks(empty, empty).is_empty()
-    assert find_leaks(said([""]), said(["", " "])).is_empty()
+    assert find_leaks(questions([""]), questions(["", " "])).is_empty()
 
 
 @settings(max_examples=25, deadline=None)
@@ -46,7 +46,7 @@ def test_leaks_equal_brute_force_over_all_pairs(seed: int, threshold: float) -> 
     texts += [f"{template} {sentence(rng, rng.randrange(0, 20))}" for _ in range(12)]
     texts += [edited(rng, text, 0.05) for text in texts]
     rng.shuffle(texts)
-    frame = said(texts)
+    frame = questions(texts)
     leaks = find_leaks(frame[16:], frame[:16], threshold)
     slow = {(a, b): slow_jaccard(texts[a], texts[b]) for a in range(16) for b in range(16, len(texts))}
     expected = {(f"c{a}", f"c{b}"): value for (a, b), value in slow.items() if value >= threshold - 1e-12}

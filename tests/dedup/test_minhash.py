@@ -13,7 +13,7 @@ from dataprep.dedup.buffers import text_buffer
 from dataprep.dedup.candidates import star_pairs, uncompared_survivors
 from dataprep.dedup.minhash import BINS, SHINGLE, Sketches, signatures, sketch
 from dataprep.dedup.ngrams import document_ngrams
-from tests.support.talks import edited, sentence, slow_jaccard
+from tests.support.texts import edited, sentence, slow_jaccard
 
 
 def column(texts: list[str]) -> pl.Series:

@@ -19,7 +19,7 @@ from dataprep.sources.files import find_files
 from dataprep.sources.reader import read
 from dataprep.tables import CONVERSATIONS, FATES
 from tests.support.frames import conversation, conversations
-from tests.support.talks import edited, said, sentence, slow_jaccard
+from tests.support.texts import edited, questions, sentence, slow_jaccard
 
 TEXT = sentence(Random(0), 60)
 
@@ -31,7 +31,7 @@ def survivors(frame: pl.DataFrame, threshold: float = 0.8, **more: object) -> di
 
 
 def test_the_fate_names_the_survivor_and_the_criterion_that_decided() -> None:
-    frame = said(["z", TEXT, "y", TEXT.replace("w", "W") + "!", f"{TEXT} more", "x"])
+    frame = questions(["z", TEXT, "y", TEXT.replace("w", "W") + "!", f"{TEXT} more", "x"])
     kept, fates, _, report = drop_near_duplicates(frame)
     assert kept["id"].to_list() == ["c0", "c2", "c4", "c5"] and kept.schema == pl.Schema(CONVERSATIONS)
     assert fates.schema == pl.Schema(FATES)
@@ -49,11 +49,11 @@ def test_the_fate_names_the_survivor_and_the_criterion_that_decided() -> None:
 
 def test_rank_quality_reviews_length_and_id_decide_in_this_order() -> None:
     same = [TEXT, TEXT + " ", TEXT]
-    assert set(survivors(said(same, rank=[1, None, 2])).values()) == {"c1"}
-    assert set(survivors(said(same, rank=[0, 0, 0], quality=[0.1, None, 0.9])).values()) == {"c2"}
-    assert set(survivors(said(same, review_count=[3, 2, None])).values()) == {"c0"}
-    assert set(survivors(said(same)).values()) == {"c1"}
-    assert set(survivors(said([TEXT] * 3)).values()) == {"c0"}
+    assert set(survivors(questions(same, rank=[1, None, 2])).values()) == {"c1"}
+    assert set(survivors(questions(same, rank=[0, 0, 0], quality=[0.1, None, 0.9])).values()) == {"c2"}
+    assert set(survivors(questions(same, review_count=[3, 2, None])).values()) == {"c0"}
+    assert set(survivors(questions(same)).values()) == {"c1"}
+    assert set(survivors(questions([TEXT] * 3)).values()) == {"c0"}
 
 
 def test_the_ends_of_a_chain_both_survive() -> None:
@@ -63,15 +63,15 @@ def test_the_ends_of_a_chain_both_survive() -> None:
     similarity = [slow_jaccard(chain[a], chain[b]) for a, b in ((0, 1), (1, 2), (0, 2))]
     threshold = (similarity[0] + similarity[2]) / 2
     assert min(similarity[:2]) > threshold > similarity[2]
-    assert survivors(said(chain, rank=[0, 2, 1]), threshold) == {"c1": "c0"}
-    assert survivors(said(chain, rank=[1, 0, 2]), threshold) == {"c0": "c1", "c2": "c1"}
+    assert survivors(questions(chain, rank=[0, 2, 1]), threshold) == {"c1": "c0"}
+    assert survivors(questions(chain, rank=[1, 0, 2]), threshold) == {"c0": "c1", "c2": "c1"}
 
 
 def test_documents_uncovered_by_a_dropped_one_are_compared_with_each_other() -> None:
     """c1 is similar to c0, c2 and c3, and c2 to c3: with c1 dropped for c0, c3 must be dropped for c2."""
     words = sentence(Random(2), 140).split(" ")
     texts = [" ".join(words[i : i + 100]) for i in (0, 8, 16, 17)]
-    assert survivors(said(texts, rank=[0, 1, 2, 3]), 0.8) == {"c1": "c0", "c3": "c2"}
+    assert survivors(questions(texts, rank=[0, 1, 2, 3]), 0.8) == {"c1": "c0", "c3": "c2"}
 
 
 def test_siblings_are_compared_by_what_follows_their_common_beginning() -> None:
@@ -106,26 +106,26 @@ ODD = [
 
 @pytest.mark.parametrize("texts", ODD)
 def test_texts_that_are_not_similar_are_all_kept(texts: list[str]) -> None:
-    frame = said(texts) if texts else said(["a"]).clear()
+    frame = questions(texts) if texts else questions(["a"]).clear()
     kept, fates, *_ = drop_near_duplicates(frame)
     assert kept["id"].to_list() == frame["id"].to_list() and fates.is_empty()
 
 
 @pytest.mark.parametrize("text", ["a", "狐", "♜♞♝", "a" * 100_000, "a " * 50_000, TEXT])
 def test_one_of_forty_equal_texts_survives(text: str) -> None:
-    assert survivors(said([text] * 40)) == {f"c{i}": "c0" for i in range(1, 40)}
+    assert survivors(questions([text] * 40)) == {f"c{i}": "c0" for i in range(1, 40)}
 
 
 def test_characters_are_the_words_of_scripts_without_spaces() -> None:
     text = "我们都知道机器学习模型需要大量干净的数据才能得到好的结果所以数据清洗很重要"
-    assert survivors(said([text, text.replace("所以", "。")])) == {}
-    assert survivors(said([text, text.replace("很重要", "很重要。")])) == {"c0": "c1"}
+    assert survivors(questions([text, text.replace("所以", "。")])) == {}
+    assert survivors(questions([text, text.replace("很重要", "很重要。")])) == {"c0": "c1"}
 
 
 @pytest.mark.parametrize("threshold", [0.0, -1.0, 1.01])
 def test_a_threshold_out_of_range_is_refused(threshold: float) -> None:
     with pytest.raises(RecipeError, match="above 0 and up to 1"):
-        drop_near_duplicates(said(["a"]), threshold)
+        drop_near_duplicates(questions(["a"]), threshold)
 
 
 def copies_of_copies(seed: int) -> list[str]:
@@ -142,7 +142,7 @@ def copies_of_copies(seed: int) -> list[str]:
 def test_no_conversation_is_lost_and_every_survivor_is_similar_whatever_the_order(seed: int, threshold: float) -> None:
     texts = copies_of_copies(seed)
     rng = Random(seed)
-    frame = said(texts, rank=[rng.choice((None, 0, 1)) for _ in texts])
+    frame = questions(texts, rank=[rng.choice((None, 0, 1)) for _ in texts])
     kept, fates, *_ = drop_near_duplicates(frame, threshold)
     text_of = dict(zip(frame["id"], texts, strict=True))
     assert sorted(kept["id"].to_list() + fates["id"].to_list()) == sorted(frame["id"])
@@ -159,7 +159,9 @@ def test_all_similar_copies_are_found_and_no_others() -> None:
     texts = [sentence(rng, rng.randrange(25, 120)) for _ in range(300)]
     copies = [edited(rng, text, 0.06 * rng.random()) for text in texts]
     expected = {f"c{i}" for i, (a, b) in enumerate(zip(texts, copies, strict=True)) if slow_jaccard(a, b) >= 0.8}
-    found = {name for pair in survivors(said(texts + copies)).items() for name in pair} & {f"c{i}" for i in range(300)}
+    found = {name for pair in survivors(questions(texts + copies)).items() for name in pair} & {
+        f"c{i}" for i in range(300)
+    }
     assert len(expected) > 100 and found == expected
 
 

@@ -8,12 +8,12 @@ import pytest
 
 from dataprep.dedup.near import drop_near_duplicates
 from dataprep.dedup.recall import COPIES
-from tests.support.talks import said, sentence
+from tests.support.texts import questions, sentence
 
 
 def test_recall_is_measured_with_planted_copies_that_do_not_enter_the_build() -> None:
     rng = Random(10)
-    frame = said([sentence(rng, 100) for _ in range(500)])
+    frame = questions([sentence(rng, 100) for _ in range(500)])
     kept, fates, _, report = drop_near_duplicates(frame)
     assert fates.is_empty() and kept.equals(frame)
     planted = {band.low: (band.planted, band.found) for band in report.error_budget.recall}

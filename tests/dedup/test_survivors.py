@@ -18,7 +18,7 @@ from dataprep.dedup.near import drop_near_duplicates
 from dataprep.dedup.ngrams import document_ngrams
 from dataprep.dedup.normal_form import RowIndices, documents
 from dataprep.dedup.prefix_filter import PrefixIndex, frequency_levels, prefix_grams
-from tests.support.talks import edited, said, sentence
+from tests.support.texts import edited, questions, sentence
 
 
 def similar_pairs(frame: pl.DataFrame, threshold: float) -> tuple[RowIndices, RowIndices]:
@@ -70,7 +70,7 @@ HARD: dict[str, Callable[[Random], list[str]]] = {
 def test_survivors_equal_one_greedy_pass_over_all_pairs(name: str, ranked: bool) -> None:
     rng = Random(7)
     texts = HARD[name](rng)
-    frame = best_first(said(texts, rank=[rng.randrange(4) if ranked else None for _ in texts]))
+    frame = best_first(questions(texts, rank=[rng.randrange(4) if ranked else None for _ in texts]))
     dropped: set[int] = set()
     for a, b in sorted(zip(*(side.tolist() for side in similar_pairs(frame, 0.8)), strict=True)):
         if a not in dropped:
@@ -84,7 +84,7 @@ def test_survivors_equal_one_greedy_pass_over_all_pairs(name: str, ranked: bool)
 def test_few_pairs_are_verified_on_a_long_template(own: int) -> None:
     """At most one pair for each document and band, whether the texts are similar or not."""
     texts = family(8, 400, (900, own), (225, 80))
-    assert drop_near_duplicates(said(texts)).report.proven < (BANDS + 1) * len(texts)
+    assert drop_near_duplicates(questions(texts)).report.proven < (BANDS + 1) * len(texts)
 
 
 @settings(max_examples=40, deadline=None)
@@ -95,7 +95,7 @@ def test_the_prefix_index_misses_no_similar_pair(seed: int, threshold: float) ->
     texts += [edited(rng, text, 0.05) for text in texts]
     # some texts have characters that need folding, and so are normalised separately
     texts = [text + rng.choice(["", "", " ﬁn", " ²", "\u0301"]) if text else "(*)" for text in texts]
-    frame, index = said(texts), PrefixIndex(threshold)
+    frame, index = questions(texts), PrefixIndex(threshold)
     corpus, all_rows = Corpus(frame, "thread", 1 << 30, ""), np.arange(len(texts))
     levels = frequency_levels(corpus.documents, all_rows[: rng.randrange(1, len(texts))])  # any order serves
     for batch in corpus.batches(all_rows, 7):
@@ -108,7 +108,7 @@ def test_the_prefix_index_misses_no_similar_pair(seed: int, threshold: float) ->
 
 
 def test_the_prefix_index_returns_no_pairs_that_share_only_a_template() -> None:
-    texts = said(family(9, 400, (300, 110)))
+    texts = questions(family(9, 400, (300, 110)))
     corpus, all_rows, index = Corpus(texts, "thread", 1 << 30, ""), np.arange(300), PrefixIndex(0.7)
     prefixes = prefix_grams(corpus.documents(all_rows), all_rows, frequency_levels(corpus.documents, all_rows), 0.7)
     assert prefixes.position.max() > 114  # the prefixes include words of the template

@@ -1,4 +1,4 @@
-"""Small frames for tests: messages of trees, and conversations, from the fewest words."""
+"""Small messages and conversations frames for tests, written in few words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataprep.tables import CONVERSATIONS, MESSAGES, conform
 
 
 def tree_messages(*rows: dict[str, Any]) -> pl.DataFrame:
-    """A messages frame; each row needs `id` and may give `parent`, `role`, `text` and any column of MESSAGES."""
+    """Return a messages frame; each row needs `id` and may give `parent`, `role`, `text` and any column of MESSAGES."""
     full = []
     for line, row in enumerate(rows, start=1):
         parent = row.get("parent")
@@ -51,7 +51,7 @@ def conversations(*rows: dict[str, Any]) -> pl.DataFrame:
     return conform(pl.DataFrame(numbered, schema_overrides=CONVERSATIONS, infer_schema_length=None), CONVERSATIONS)
 
 
-def trees_of_talks(count: int, trees: int | None = None) -> pl.DataFrame:
+def trees_of_conversations(count: int, trees: int | None = None) -> pl.DataFrame:
     """A conversations frame of `count` different question-answer pairs, dealt in turn to `trees` trees (default: one each)."""
     rows = [conversation(f"q{n}", f"a{n}", tree_id=f"t{n % (trees or count)}") for n in range(count)]
     return conversations(*rows)
