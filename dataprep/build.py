@@ -21,6 +21,7 @@ from dataprep.curate.sampling import sample
 from dataprep.curate.splitting import TEST, TRAIN, split
 from dataprep.dedup.benchmarks import read_benchmark
 from dataprep.dedup.contamination import drop_contaminated
+from dataprep.dedup.corpus import SketchCache
 from dataprep.dedup.exact import drop_exact_duplicates
 from dataprep.dedup.leaks import LEAK_THRESHOLD, find_leaks, similar_groups
 from dataprep.dedup.near import duplicate_pairs, remove_near_duplicates
@@ -141,7 +142,8 @@ def _select(
     with progress.stage("dedup"):
         exact = drop_exact_duplicates(conversations)
         clean = drop_contaminated(exact.kept, benchmarks)
-        near = remove_near_duplicates(clean.kept, recipe, max_memory)
+        sketches = SketchCache() if recipe.split else None  # a split compares the same texts again
+        near = remove_near_duplicates(clean.kept, recipe, max_memory, sketches)
         conversations = ledger.enter("dedup", exact, clean, near)
         pairs, near_dup = duplicate_pairs(clean.kept, near.fates), near.report
         del exact, clean, near
@@ -150,7 +152,7 @@ def _select(
     with progress.stage("select"):
         conversations = ledger.enter("select", sample(conversations, recipe, read_count))
     with progress.stage("split"):
-        splits, split_proof, notes = _split(conversations, recipe, max_memory)
+        splits, split_proof, notes = _split(conversations, recipe, max_memory, sketches)
     fates = ledger.close(splits)
     selected = summary(splits, fates, [*ledger.notes, *notes])
     return _Selection(
@@ -218,12 +220,12 @@ def _bytes_of(files: Sequence[SourceFile]) -> int:
 
 
 def _split(
-    conversations: pl.DataFrame, recipe: Recipe, max_memory: int | None
+    conversations: pl.DataFrame, recipe: Recipe, max_memory: int | None, sketches: SketchCache | None
 ) -> tuple[dict[str, pl.DataFrame], dict[str, Any] | None, list[str]]:
     """The splits, the manifest entry that proves that no test row has a near-duplicate in train, and notes."""
     if recipe.split is None:
         return {TRAIN: conversations}, None, []
-    groups, recall = similar_groups(conversations, LEAK_THRESHOLD, max_memory)
+    groups, recall = similar_groups(conversations, LEAK_THRESHOLD, max_memory, sketches)
     parts, moved, notes = split(
         conversations, recipe, groups, lambda train, test: find_leaks(train, test, LEAK_THRESHOLD, max_memory)
     )

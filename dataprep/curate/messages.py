@@ -9,7 +9,6 @@ import polars as pl
 MESSAGES = pl.col("messages")
 ROLE = pl.element().struct.field("role")
 CONTENT = pl.element().struct.field("content")
-VISIBLE = r"[^\s\x1c-\x1f\u200b\ufeff]"  # neither white space (as Python defines it) nor an invisible character
 
 
 def roles() -> pl.Expr:

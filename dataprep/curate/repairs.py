@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 
 import polars as pl
 
-from dataprep.curate.messages import CONTENT, MESSAGES, ROLE, VISIBLE, any_message, roles, tokens_in
+from dataprep.common.text import VISIBLE_CHARACTER
+from dataprep.curate.messages import CONTENT, MESSAGES, ROLE, any_message, roles, tokens_in
 from dataprep.recipe import Recipe
 from dataprep.tables import ASSISTANT, REPAIRS, ROLES, SYSTEM, TURNS
 
@@ -56,7 +57,7 @@ def cut_dangling_question(conversations: pl.DataFrame) -> pl.DataFrame:
 def drop_blank_system(conversations: pl.DataFrame) -> pl.DataFrame:
     """Remove a leading system message without visible text: many files write one in every row."""
     first = MESSAGES.list.first()
-    has_text = first.struct.field("content").str.contains(VISIBLE).fill_null(False)
+    has_text = first.struct.field("content").str.contains(VISIBLE_CHARACTER).fill_null(False)
 
     def remove(frame: pl.DataFrame) -> pl.DataFrame:
         return frame.with_columns(_with_repair("blank_system", pl.lit("")), MESSAGES.list.slice(1))
@@ -78,7 +79,7 @@ def merge_turns(conversations: pl.DataFrame) -> pl.DataFrame:
         rows = frame.select("_row", "messages").explode("messages").unnest("messages")
         rows = rows.with_columns(run=pl.struct("_row", "role").rle_id())
         content = pl.col("content")
-        visible = content.filter(content.str.contains(VISIBLE))
+        visible = content.filter(content.str.contains(VISIBLE_CHARACTER))
         any_visible = visible.len() > 0
         turns = rows.group_by("run", maintain_order=True).agg(
             pl.col("_row").first(),

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from dataprep.curate.messages import CONTENT, MESSAGES, ROLE, VISIBLE, any_message, roles, tokens_in
+from dataprep.common.text import VISIBLE_CHARACTER
+from dataprep.curate.messages import CONTENT, MESSAGES, ROLE, any_message, roles, tokens_in
 from dataprep.curate.repairs import repair
 from dataprep.recipe import Recipe, flag
 from dataprep.tables import ASSISTANT, LABELS, SYSTEM, USER, WANTED_LABELS, StageResult, dropped, no_fates
@@ -174,7 +175,7 @@ def _rounded(value: pl.Expr) -> pl.Expr:
 
 
 def _is_blank() -> pl.Expr:
-    return ~CONTENT.str.contains(VISIBLE).fill_null(False)
+    return ~CONTENT.str.contains(VISIBLE_CHARACTER).fill_null(False)
 
 
 def _is_broken() -> pl.Expr:

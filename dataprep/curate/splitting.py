@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from dataprep.common.errors import InputError
+from dataprep.common.text import plural
 from dataprep.curate.sampling import seeded_hashes
 from dataprep.recipe import Recipe
 
@@ -65,7 +66,8 @@ def split(conversations: pl.DataFrame, recipe: Recipe, groups: pl.DataFrame, fin
     moved = planned - parts[TEST].height
     if moved:
         notes.append(
-            f"{moved} rows planned for test have a near-duplicate in train that the sketches missed: they are in train."
+            f"{plural(moved, 'row')} planned for test moved to train because of near-duplicates in train that the sketches "
+            "missed."
         )
     if parts[TEST].is_empty():
         notes.append(f"--split {recipe.split} left test empty: too few trees are independent of each other.")
@@ -107,13 +109,14 @@ def assign_sides(
     test_groups = summary["group"].filter(pl.Series(in_test & ~too_large, dtype=pl.Boolean))
     parts = divide(conversations, grouped["group"].is_in(test_groups.implode()))
     notes = [
-        f"A {'group' if several else 'tree'} of {count} conversations{' that are near-duplicates' if several else ''} "
-        f"is over {MAX_GROUP_SHARE:.0%} of all: it is in train."
+        f"A {'group of near-duplicates' if several else 'tree'} with {plural(count, 'conversation')} is over "
+        f"{MAX_GROUP_SHARE:.0%} of all: it is in train."
         for count, several in zip(size[too_large].tolist(), many_trees[too_large].tolist(), strict=True)
     ]
     if rows and parts[TEST].height < rows:
         notes.append(
-            f"--split {recipe.split}: test has {parts[TEST].height} rows, because trees and near-duplicates stay together."
+            f"--split {recipe.split}: test has {plural(parts[TEST].height, 'row')}, because trees and near-duplicates stay "
+            "together."
         )
     return parts, notes
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import polars as pl
 from numpy.lib.stride_tricks import sliding_window_view
 
+from dataprep.common.text import plural
 from dataprep.dedup.benchmarks import BENCHMARK
 from dataprep.dedup.buffers import BATCH_BYTES, offsets_from_sizes, ranges_of_size
 from dataprep.dedup.ngrams import Hashes, document_ngrams, ngram_hashes, words_of
@@ -198,8 +199,9 @@ def _boilerplate_notes(kept: pl.DataFrame) -> list[str]:
     largest = spans.sort("len", "benchmark", "item", "shared", descending=[True, False, False, False]).head(1)
     example = _details(largest)[0].removesuffix(".")
     return [
-        f"{len(kept)} conversations share only boilerplate with a benchmark and are kept; {largest['len'][0]} of them "
-        f"share the same words: {example[0].lower()}{example[1:]}."
+        f"{plural(len(kept), 'conversation')} with nothing but boilerplate of a benchmark in common "
+        f"{'is' if len(kept) == 1 else 'are'} kept; the most frequent case ({largest['len'][0]:,}): "
+        f"{example[0].lower()}{example[1:]}."
     ]
 
 

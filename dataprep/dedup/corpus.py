@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from dataprep.common.errors import RecipeError
@@ -40,6 +41,27 @@ def best_first(conversations: pl.DataFrame) -> pl.DataFrame:
     return sized.sort([column for _, column in survival_order()]).drop("size")
 
 
+class SketchCache:
+    """The sketches of whole threads by `row`, so that a split need not repeat the work of near-duplicate removal."""
+
+    def __init__(self) -> None:
+        """Create an empty cache."""
+        self.rows = np.zeros(0, np.int64)  # ascending
+        self.sketches = Sketches.empty(0)
+
+    def put(self, rows: npt.NDArray[np.int64], sketches: Sketches) -> None:
+        """Replace what the cache holds by the sketches of the conversations with these `row` numbers."""
+        order = np.argsort(rows)
+        self.rows, self.sketches = rows[order], sketches.take(order)
+
+    def get(self, rows: npt.NDArray[np.int64]) -> Sketches | None:
+        """Return the sketches of these conversations, or None if one is missing."""
+        at = np.searchsorted(self.rows, rows)
+        if not len(self.rows) or (at == len(self.rows)).any() or (self.rows[at] != rows).any():
+            return None
+        return self.sketches.take(at)
+
+
 class Corpus(NamedTuple):
     """Conversations, best first, and how they are compared."""
 
@@ -70,8 +92,8 @@ class Corpus(NamedTuple):
             for begin, stop in ranges_of_size(offsets_from_sizes(content_bytes(self.ranked[chunk])), self.batch_bytes):
                 yield chunk[begin:stop]
 
-    def sketches(self) -> Sketches:
-        """Sketch all conversations, one batch of documents at a time.
+    def sketches(self, cache: SketchCache | None = None) -> Sketches:
+        """Sketch all conversations, one batch of documents at a time, or take the sketches from `cache`.
 
         Raises:
             RecipeError: `max_memory` is too little.
@@ -86,9 +108,14 @@ class Corpus(NamedTuple):
                 f"Comparing {len(sizes):,} conversations{longest} needs {needed:,} MiB, but --max-memory allows "
                 f"{self.max_memory // 2**20:,} MiB. Allow more, or {self.alternative}."
             )
+        rows, is_cacheable = self.ranked["row"].to_numpy(), cache is not None and self.compared == "thread"
+        if cache is not None and is_cacheable and (cached := cache.get(rows)) is not None:
+            return cached
         sketches = Sketches.empty(len(sizes))
         for start, stop in ranges_of_size(offsets_from_sizes(sizes), self.batch_bytes):
             sketches.write(start, sketch(documents(self.ranked[start:stop], self.compared)))
+        if cache is not None and is_cacheable:
+            cache.put(rows, sketches)
         return sketches
 
     def new_index(self, threshold: float) -> PrefixIndex:

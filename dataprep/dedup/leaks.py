@@ -7,7 +7,7 @@ import polars as pl
 
 from dataprep.dedup.buffers import offsets_from_sizes, ranges_of_size
 from dataprep.dedup.components import connected_components
-from dataprep.dedup.corpus import Corpus, best_first, half_of_memory
+from dataprep.dedup.corpus import Corpus, SketchCache, best_first, half_of_memory
 from dataprep.dedup.jaccard import pair_similarities
 from dataprep.dedup.normal_form import content_bytes
 from dataprep.dedup.prefix_filter import frequency_levels, prefix_grams
@@ -20,7 +20,10 @@ INDEX_FACTOR = 8  # bytes of memory that the index may take per byte of a test c
 
 
 def similar_groups(
-    conversations: pl.DataFrame, threshold: float = LEAK_THRESHOLD, max_memory: int | None = None
+    conversations: pl.DataFrame,
+    threshold: float = LEAK_THRESHOLD,
+    max_memory: int | None = None,
+    cache: SketchCache | None = None,
 ) -> tuple[pl.DataFrame, RecallEstimate]:
     """Group the conversations that must stay on one side of a split.
 
@@ -29,6 +32,7 @@ def similar_groups(
     Args:
         conversations: CONVERSATIONS.
         max_memory: bytes above the text itself (default: half of the machine's memory).
+        cache: sketches of these conversations, if near-duplicate removal has made them.
 
     Returns:
         (`row, group` of each conversation, where `group` is the `row` of one member; the measured recall).
@@ -38,7 +42,7 @@ def similar_groups(
     """
     corpus = Corpus(best_first(conversations), "thread", max_memory or half_of_memory(), ALTERNATIVE)
     count = len(corpus.ranked)
-    sketches = corpus.sketches()
+    sketches = corpus.sketches(cache)
     _, similar, _ = choose_survivors(corpus, sketches, threshold)
     places = corpus.ranked.select(at=pl.int_range(pl.len()), tree=pl.col("tree_id"))
     first_of_tree = pl.when(pl.col("tree").is_null()).then("at").otherwise(pl.col("at").min().over("tree"))

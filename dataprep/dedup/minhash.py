@@ -62,11 +62,15 @@ class Sketches(NamedTuple):
 
     def take(self, documents: RowIndices) -> Sketches:
         """Return the sketches of these documents only."""
-        return Sketches(*(column[documents] for column in self))
+        return Sketches(self.band_keys[documents], self.low_bits[documents], self.shingles[documents])
 
     def concatenated(self, more: Sketches) -> Sketches:
         """Return these sketches followed by `more`."""
-        return Sketches(*(np.concatenate(columns) for columns in zip(self, more, strict=True)))
+        return Sketches(
+            np.concatenate([self.band_keys, more.band_keys]),
+            np.concatenate([self.low_bits, more.low_bits]),
+            np.concatenate([self.shingles, more.shingles]),
+        )
 
     def write(self, start: int, part: Sketches) -> None:
         """Overwrite the sketches from document `start` on with `part`."""

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from dataprep.common.errors import RecipeError
-from dataprep.dedup.corpus import Corpus, best_first, half_of_memory, survival_order
+from dataprep.dedup.corpus import Corpus, SketchCache, best_first, half_of_memory, survival_order
 from dataprep.dedup.minhash import ALGORITHM
 from dataprep.dedup.normal_form import ComparedText, content_bytes
 from dataprep.dedup.recall import RecallEstimate, estimate_recall
@@ -36,13 +36,15 @@ class NearReport:
 
 
 def remove_near_duplicates(
-    conversations: pl.DataFrame, recipe: Recipe, max_memory: int | None
+    conversations: pl.DataFrame, recipe: Recipe, max_memory: int | None, cache: SketchCache | None = None
 ) -> StageResult[dict[str, Any] | None]:
     """Drop near-duplicates as `recipe` asks; the report is the manifest's entry, or None if the step is off."""
     threshold = recipe.near_threshold
     if threshold is None or conversations.is_empty():
         return StageResult(conversations)
-    result = drop_near_duplicates(conversations, threshold, recipe.near_dup_on, max_memory, recipe.near_dup_siblings)
+    result = drop_near_duplicates(
+        conversations, threshold, recipe.near_dup_on, max_memory, recipe.near_dup_siblings, cache
+    )
     return StageResult(result.kept, result.fates, report=asdict(result.report))
 
 
@@ -52,6 +54,7 @@ def drop_near_duplicates(
     compared: ComparedText = "thread",
     max_memory: int | None = None,
     siblings: bool = False,
+    cache: SketchCache | None = None,
 ) -> StageResult[NearReport]:
     """Keep one conversation of each group of near-duplicates.
 
@@ -64,6 +67,7 @@ def drop_near_duplicates(
         compared: the whole thread, only the user's messages, or only the answers.
         max_memory: bytes above the text itself (default: half of the machine's memory).
         siblings: also compare threads of one tree, each by what follows their common beginning.
+        cache: is filled with the sketches, for the split.
 
     Returns:
         kept (CONVERSATIONS, in input order), fates (FATES; rule `near_duplicate`, stage `dedup`), and the report.
@@ -76,7 +80,7 @@ def drop_near_duplicates(
     corpus = Corpus(
         best_first(conversations), compared, max_memory or half_of_memory(), "give --near-dup off", siblings
     )
-    sketches = corpus.sketches()
+    sketches = corpus.sketches(cache)
     survivors, similar, candidates = choose_survivors(corpus, sketches, threshold)
     duplicates = _explain(corpus.ranked, survivors)
     kept = conversations.join(duplicates, on="row", how="anti", maintain_order="left")

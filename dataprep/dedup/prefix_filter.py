@@ -66,7 +66,8 @@ class PrefixGrams(NamedTuple):
 
     def concatenated(self, more: PrefixGrams) -> PrefixGrams:
         """Return these entries followed by `more`."""
-        return PrefixGrams(*(np.concatenate(columns) for columns in zip(self, more, strict=True)))
+        columns = [np.concatenate([a, b]) for a, b in zip(tuple(self), tuple(more), strict=True)]
+        return PrefixGrams(*columns)
 
     def of(self, documents: RowIndices) -> PrefixGrams:
         """Return only the entries of these documents."""

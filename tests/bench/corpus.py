@@ -1,8 +1,8 @@
-"""A seeded guanaco-format corpus with planted duplicates: what the benchmarks run on.
+"""Make the seeded guanaco-format corpus with planted duplicates that the benchmarks run on.
 
-Word salad from Zipf vocabularies, but with the shapes of the real thing: paragraphs, lists, code, quotes, accents,
-Cyrillic, Chinese and Japanese, emoji. A third of the conversations is plain ASCII. 2 % are exact duplicates of another
-(but for case, white space or Unicode form) and 4 % near-duplicates (words replaced at random).
+The texts are random words from Zipf vocabularies with the structure of real text: paragraphs, lists, code, quotes,
+accents, Cyrillic, Chinese and Japanese, emoji. A third of the conversations is plain ASCII. 2 % are exact duplicates of
+another one (except for case, white space or Unicode form) and 4 % are near-duplicates (words replaced at random).
 
     python -m tests.bench.corpus PATH [CONVERSATIONS]
 """
@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-CHUNK = 10_000  # conversations made at a time; duplicates lie in the chunk of their original
+CHUNK = 10_000  # conversations made at a time; a duplicate is in the chunk of its original
 EXACT, NEAR = 0.02, 0.04
-SIMILARITIES = (0.95, 0.9, 0.85, 0.82, 0.78, 0.75, 0.7, 0.6, 0.5)  # aimed at; the index tells what came out
+SIMILARITIES = (0.95, 0.9, 0.85, 0.82, 0.78, 0.75, 0.7, 0.6, 0.5)  # targets; the index records the similarity reached
 WORDS_A_MESSAGE = 42
 TURNS = (0.3, 0.25, 0.2, 0.1, 0.1, 0.05)  # share of conversations with 1 … 6 pairs
 
@@ -68,7 +68,7 @@ def make_guanaco_corpus(path: Path, conversations: int = 200_000, seed: int = 7)
 
 
 def cached_corpus(conversations: int = 200_000, seed: int = 7) -> Path:
-    """The corpus in the user's cache (`$XDG_CACHE_HOME/dataprep-bench`), made where it is not there yet."""
+    """Return the corpus in the user's cache (`$XDG_CACHE_HOME/dataprep-bench`), made if it is missing."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dataprep-bench"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"guanaco-v2-{conversations}-{seed}.jsonl"
@@ -80,27 +80,27 @@ def cached_corpus(conversations: int = 200_000, seed: int = 7) -> Path:
 
 
 def _chunk(rng: np.random.Generator, count: int) -> tuple[list[str], pl.DataFrame]:
-    """`count` texts in random order, and the planted pairs among them: line (from 1), of, kind, similarity."""
+    """Return `count` texts in random order, and the planted pairs among them: line (from 1), of, kind, similarity."""
     exact, near = round(count * EXACT), round(count * NEAR)
-    originals = _talks(rng, count - exact - near)
+    originals = _originals(rng, count - exact - near)
     chosen = rng.choice(len(originals), exact + near, replace=exact + near > len(originals))
-    # Planted ones are edited one by one: they are few (6 %).
-    talks, pairs = list(originals), []
+    # Duplicates are edited one by one: they are few (6 %).
+    conversations, pairs = list(originals), []
     for i, original in enumerate(chosen.tolist()):
-        copy = _disguised(originals[original], i) if i < exact else _edited(rng, originals[original])
-        alike = 1.0 if i < exact else _similarity(originals[original], copy)
-        pairs.append((len(talks), original, "exact" if i < exact else "near", alike))
-        talks.append(copy)
+        copy = _in_another_form(originals[original], i) if i < exact else _edited(rng, originals[original])
+        similarity = 1.0 if i < exact else _similarity(originals[original], copy)
+        pairs.append((len(conversations), original, "exact" if i < exact else "near", similarity))
+        conversations.append(copy)
     places = rng.permutation(count)
     texts = [""] * count
-    for place, talk in zip(places.tolist(), talks, strict=True):
-        texts[place] = "".join(("### Human: ", "### Assistant: ")[i % 2] + text for i, text in enumerate(talk))
+    for place, turns in zip(places.tolist(), conversations, strict=True):
+        texts[place] = "".join(("### Human: ", "### Assistant: ")[i % 2] + text for i, text in enumerate(turns))
     index = pl.DataFrame(pairs, schema=["line", "of", "kind", "similarity"], orient="row")
     return texts, index.with_columns(pl.Series(name, places[index[name].to_numpy()] + 1) for name in ("line", "of"))
 
 
-def _talks(rng: np.random.Generator, count: int) -> list[list[str]]:
-    """The messages of `count` conversations, made column by column."""
+def _originals(rng: np.random.Generator, count: int) -> list[list[str]]:
+    """Return the messages of `count` conversations, made column by column."""
     kinds = rng.choice(len(SHARES), count, p=list(SHARES.values()))
     messages = 2 * rng.choice(np.arange(1, 7), count, p=TURNS)
     lengths = 1 + rng.gamma(0.9, WORDS_A_MESSAGE / 0.9, int(messages.sum())).astype(np.int64)
@@ -117,7 +117,7 @@ def _talks(rng: np.random.Generator, count: int) -> list[list[str]]:
 
 
 def _tokens(rng: np.random.Generator, kind: str, count: int) -> npt.NDArray[np.object_]:
-    """`count` words of one kind, each with what follows it."""
+    """Return `count` words of one kind, each with the separator that follows it."""
     spiced = kind == "spiced"
     vocabulary = _vocabulary("ascii" if spiced else kind)
     share = np.cumsum(1 / (np.arange(len(vocabulary)) + 2.7))  # Zipf's law with Mandelbrot's shift
@@ -132,7 +132,7 @@ def _tokens(rng: np.random.Generator, kind: str, count: int) -> npt.NDArray[np.o
 
 
 def _vocabulary(kind: str, size: int = 30_000) -> npt.NDArray[np.object_]:
-    """At most `size` different words, the shorter ones first; a tenth begins with a capital."""
+    """Return at most `size` distinct words, the shorter ones first; a tenth begins with a capital letter."""
     rng = np.random.default_rng(size)
     syllables = np.array(SYLLABLES[kind].split(), object)
     lengths = np.sort(rng.choice([1, 2] if kind == "cjk" else [1, 2, 3, 4], 2 * size))
@@ -145,18 +145,18 @@ def _vocabulary(kind: str, size: int = 30_000) -> npt.NDArray[np.object_]:
     return words
 
 
-def _disguised(talk: Sequence[str], i: int) -> list[str]:
-    """The same conversation in another case, with other white space, or in another Unicode form."""
-    ways = (str, str.upper, lambda text: text.replace(" ", "  "), lambda text: unicodedata.normalize("NFD", text))
-    return [ways[i % 4](text) for text in talk]
+def _in_another_form(messages: Sequence[str], i: int) -> list[str]:
+    """Return the same conversation in another case, with other white space, or in another Unicode form."""
+    forms = (str, str.upper, lambda text: text.replace(" ", "  "), lambda text: unicodedata.normalize("NFD", text))
+    return [forms[i % 4](text) for text in messages]
 
 
-def _edited(rng: np.random.Generator, talk: Sequence[str]) -> list[str]:
-    """Words replaced at random: of five in a row all must stay, (1 - r)^5 = 2J / (1 + J) of the grams are shared."""
-    wanted = SIMILARITIES[rng.integers(len(SIMILARITIES))]
-    rate = 1 - (2 * wanted / (1 + wanted)) ** 0.2
+def _edited(rng: np.random.Generator, messages: Sequence[str]) -> list[str]:
+    """Replace words at random with probability r: (1 - r)^5 = 2J / (1 + J) of the 5-grams are shared."""
+    target = SIMILARITIES[rng.integers(len(SIMILARITIES))]
+    rate = 1 - (2 * target / (1 + target)) ** 0.2
     edited = []
-    for text in talk:
+    for text in messages:
         words = text.split(" ")
         hit = np.flatnonzero(rng.random(len(words)) < rate).tolist()
         for at in hit:
@@ -165,11 +165,13 @@ def _edited(rng: np.random.Generator, talk: Sequence[str]) -> list[str]:
     return edited
 
 
-def _similarity(one: Sequence[str], other: Sequence[str]) -> float:
-    """Jaccard on 5-grams of words; each Chinese or Japanese character is a word."""
+def _similarity(messages_a: Sequence[str], messages_b: Sequence[str]) -> float:
+    """Return the Jaccard similarity on 5-grams of words; each Chinese or Japanese character is a word."""
     sets = []
-    for talk in (one, other):
-        words = re.findall(r"[぀-ヿ㐀-鿿]|\w+?(?=[぀-ヿ㐀-鿿]|\b)", unicodedata.normalize("NFKC", " ".join(talk)).lower())
+    for messages in (messages_a, messages_b):
+        words = re.findall(
+            r"[぀-ヿ㐀-鿿]|\w+?(?=[぀-ヿ㐀-鿿]|\b)", unicodedata.normalize("NFKC", " ".join(messages)).lower()
+        )
         sets.append({tuple(words[i : i + 5]) for i in range(max(len(words) - 4, 1))})
     return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
 

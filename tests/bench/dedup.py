@@ -1,16 +1,18 @@
-"""How fast, exact and lean the search for duplicates is, beside its peers in the same run.
+"""Measure speed, recall, precision and memory of duplicate detection, beside other tools in the same run.
 
-    python tests/bench/dedup.py [--conversations 200000] [--peer 20000]
+    python tests/bench/dedup.py [--conversations 200000] [--sample 20000]
 
 On a seeded corpus of guanaco text with planted duplicates (300 MB, cached outside the repository) it prints:
 
-* exact duplicates; normal form and sketches alone, on one thread, also against `hashlib.blake2b` over the same bytes;
-* near-duplicate removal as a whole, proof included, against datasketch's MinHashLSH and rensa on a part of the corpus
-  (peers are given the normal form; ours makes it);
-* recall of planted near copies, and precision by sets of strings; peak memory above the text itself;
-* how the cost grows, also that of a split: 4 times the documents, and where one text or a long template occurs in all.
+* exact duplicates; the normal form and the sketches alone, on one thread, also against `hashlib.blake2b` over the same
+  bytes;
+* near-duplicate removal with verification, against datasketch's MinHashLSH and rensa on a part of the corpus (these are
+  given the normal form, which dataprep computes itself);
+* recall of planted near-duplicates, precision by sets of strings, and peak memory above the text itself;
+* how the cost of near-duplicates and of a split grows with 4 times the documents, also if all documents share one text or
+  a long template.
 
-Needs `pip install datasketch rensa` for the peers; without them, their lines are left out.
+The other tools need `pip install datasketch rensa`; without them, their lines are omitted.
 """
 
 from __future__ import annotations
@@ -24,8 +26,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import polars as pl
@@ -34,7 +38,6 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from dataprep.curate.splitting import assign_sides  # noqa: E402
-from dataprep.dedup import buffers  # noqa: E402
 from dataprep.dedup.exact import drop_exact_duplicates  # noqa: E402
 from dataprep.dedup.jaccard import jaccard  # noqa: E402
 from dataprep.dedup.leaks import find_leaks, similar_groups  # noqa: E402
@@ -53,7 +56,7 @@ from tests.support.texts import slow_jaccard  # noqa: E402
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--conversations", type=int, default=200_000)
-    options.add_argument("--peer", type=int, default=20_000)
+    options.add_argument("--sample", type=int, default=20_000)
     chosen = options.parse_args()
     path = cached_corpus(chosen.conversations)
     corpus = read(find_files([str(path)])).conversations
@@ -64,12 +67,12 @@ def main() -> None:
     )
     bench_kernels(corpus.head(40_000))
     bench_whole(corpus, size, f"{path}.planted.parquet")
-    bench_peers(corpus.sample(min(chosen.peer, len(corpus)), seed=1))
+    bench_other_tools(corpus.sample(min(chosen.sample, len(corpus)), seed=1))
     bench_growth(corpus, chosen.conversations // 4)
 
 
 def timed(work: Callable[[], Any], rounds: int = 1) -> float:
-    """Seconds of the best of some rounds."""
+    """Return the seconds of the fastest of some rounds."""
     best = float("inf")
     for _ in range(rounds):
         start = time.perf_counter()
@@ -79,13 +82,12 @@ def timed(work: Callable[[], Any], rounds: int = 1) -> float:
 
 
 def bench_kernels(corpus: pl.DataFrame) -> None:
-    """MB/s on one thread: the normal form of the documents, and sketches of the normal form."""
-    said, parts = documents(corpus), list[NormalisedBlock]()
-    size = int(said.str.len_bytes().sum()) / 1e6
-    all_threads, buffers.pl.thread_pool_size = pl.thread_pool_size, lambda: 1  # type: ignore[assignment]
-    form = timed(lambda: for_each_normalised_block(said, lambda part: None), 3)
-    buffers.pl.thread_pool_size = all_threads  # type: ignore[assignment]
-    for_each_normalised_block(said, parts.append)
+    """Print MB/s on one thread: the normal form of the documents, and sketches of the normal form."""
+    texts, parts = documents(corpus), list[NormalisedBlock]()
+    size = int(texts.str.len_bytes().sum()) / 1e6
+    with patch.object(pl, "thread_pool_size", return_value=1):
+        form = timed(lambda: for_each_normalised_block(texts, lambda part: None), 3)
+    for_each_normalised_block(texts, parts.append)
     data = np.concatenate([part.texts.data for part in parts])
     bands = timed(lambda: [band_keys(signatures(part.texts)) for part in parts], 3)
     blake = timed(lambda: hashlib.blake2b(data.data).digest(), 3)
@@ -97,130 +99,136 @@ def bench_kernels(corpus: pl.DataFrame) -> None:
 
 
 def bench_whole(corpus: pl.DataFrame, size: float, index: str) -> None:
-    """Exact and near-duplicate removal of the whole corpus: time, memory, recall and precision."""
+    """Print time, memory, recall and precision of exact and near-duplicate removal of the whole corpus."""
     seconds = timed(lambda: drop_exact_duplicates(corpus), 3)
     print(f"exact duplicates: {seconds:.2f} s, {size / seconds:.0f} MB/s")
     with PeakMemory() as memory:
         start = time.perf_counter()
-        kept, fates, report, *_ = drop_near_duplicates(corpus)
+        kept, fates, _, report = drop_near_duplicates(corpus)
         seconds = time.perf_counter() - start
     print(
         f"near-duplicates: {seconds:.2f} s, {len(corpus) / seconds:,.0f} documents/s, {size / seconds:.0f} MB/s; "
-        f"{report.candidates:,} candidates, {report.proven:,} proven, {report.dropped:,} dropped; "
+        f"{report.candidates:,} candidates, {report.proven:,} verified, {report.dropped:,} dropped; "
         f"peak {memory.peak / 1e6:.0f} MB above the text"
     )
     planted = pl.read_parquet(index)
     left, right = (planted[name].to_numpy().astype(np.intp) - 1 for name in ("of", "line"))
-    alike = jaccard(documents(corpus), left, right) >= 0.8
-    there = corpus["id"].is_in(kept["id"].implode()).to_numpy()
-    found, near = ~(there[left] & there[right]), (planted["kind"] == "near").to_numpy()
-    for kind, some in (("near copies", alike & near), ("exact copies", alike & ~near)):
-        print(f"recall of planted {kind} at 0.8 and above: {found[some].mean():.4f} of {some.sum():,}")
+    similar = jaccard(documents(corpus), left, right) >= 0.8
+    is_kept = corpus["id"].is_in(kept["id"].implode()).to_numpy()
+    found, near = ~(is_kept[left] & is_kept[right]), (planted["kind"] == "near").to_numpy()
+    for kind, chosen in (("near-duplicates", similar & near), ("exact duplicates", similar & ~near)):
+        print(f"recall of planted {kind} at 0.8 and above: {found[chosen].mean():.4f} of {chosen.sum():,}")
     text_of = dict(zip(corpus["id"], documents(corpus), strict=True))
-    some = fates.sample(min(500, len(fates)), seed=0)
-    exact = [slow_jaccard(text_of[a], text_of[b]) for a, b in some.select("id", "survivor").rows()]
+    checked = fates.sample(min(500, len(fates)), seed=0)
+    exact = [slow_jaccard(text_of[a], text_of[b]) for a, b in checked.select("id", "survivor").rows()]
     wrong = sum(value < 0.8 for value in exact)
     print(f"precision: {wrong} of {len(exact)} dropped are below 0.8 by sets of strings")
-    told = ", ".join(f"{r.low}-{r.high}: {r.found}/{r.planted}" for r in report.error_budget.recall)
-    print(f"error budget of this build: {told}")
+    ranges = ", ".join(f"{r.low}-{r.high}: {r.found}/{r.planted}" for r in report.error_budget.recall)
+    print(f"recall estimate of this build: {ranges}")
 
 
-def bench_peers(part: pl.DataFrame) -> None:
-    """Documents a second of the peers, which start from the normal form, and of ours, which starts from the messages."""
+def bench_other_tools(part: pl.DataFrame) -> None:
+    """Print documents per second of other tools, which start from the normal form, and of dataprep, which starts from the
+    messages."""
     ours = min(timed(lambda: drop_near_duplicates(part)) for _ in range(2))
-    print(f"ours, {len(part):,} documents with proof and error budget: {len(part) / ours:,.0f} documents/s")
+    print(
+        f"dataprep, {len(part):,} documents with verification and recall estimate: {len(part) / ours:,.0f} documents/s"
+    )
     forms = normal_strings(documents(part))
-    for name, peer in (("datasketch", datasketch_way), ("rensa", rensa_way)):
+    for name, tool in (("datasketch", run_datasketch), ("rensa", run_rensa)):
         with suppress(ImportError):
-            theirs = timed(lambda peer=peer: peer(forms))
-            print(f"{name}: {len(part) / theirs:,.0f} documents/s; ours is {theirs / ours:.1f} times as fast")
+            theirs = timed(partial(tool, forms))
+            print(f"{name}: {len(part) / theirs:,.0f} documents/s; dataprep is {theirs / ours:.1f} times as fast")
     with suppress(ImportError):
-        theirs = timed(lambda: rensa_on_hashes(documents(part)))
+        theirs = timed(lambda: run_rensa_on_hashes(documents(part)))
         print(
-            f"rensa on our gram hashes: {len(part) / theirs:,.0f} documents/s, no proof; {theirs / ours:.1f} of its time"
+            f"rensa on our gram hashes: {len(part) / theirs:,.0f} documents/s without verification; dataprep takes {ours / theirs:.1f} times as long"
         )
 
 
-def normal_strings(said: pl.Series) -> list[str]:
-    """The normal form of each document as a Python string."""
-    forms = [""] * len(said)
+def normal_strings(texts: pl.Series) -> list[str]:
+    """Return the normal form of each document as a Python string."""
+    forms = [""] * len(texts)
 
-    def work(part: NormalisedBlock) -> None:
+    def process(part: NormalisedBlock) -> None:
         data, ends = part.texts.data.tobytes(), part.texts.offsets.tolist()
         for i, row in enumerate(part.rows.tolist()):
             forms[row] = data[ends[i] : ends[i + 1] - 1].decode()
 
-    for_each_normalised_block(said, work)
+    for_each_normalised_block(texts, process)
     return forms
 
 
-def gram_sets(form: str) -> set[str]:
-    said = form.split(" ")
-    return {" ".join(said[i : i + 5]) for i in range(max(len(said) - 4, 1))}
+def ngram_set(form: str) -> set[str]:
+    words = form.split(" ")
+    return {" ".join(words[i : i + 5]) for i in range(max(len(words) - 4, 1))}
 
 
-def datasketch_way(forms: Sequence[str]) -> None:
+def run_datasketch(forms: Sequence[str]) -> None:
     from datasketch import MinHash, MinHashLSH
 
     index = MinHashLSH(num_perm=125, params=(25, 5))
     for number, form in enumerate(forms):
         minhash = MinHash(num_perm=125)
-        minhash.update_batch([gram.encode() for gram in gram_sets(form)])
+        minhash.update_batch([gram.encode() for gram in ngram_set(form)])
         index.query(minhash)
         index.insert(number, minhash)
 
 
-def rensa_way(forms: Sequence[str]) -> None:
+def run_rensa(forms: Sequence[str]) -> None:
     from rensa import RMinHash, RMinHashLSH
 
-    matrix = RMinHash.digest_matrix_from_token_sets([gram_sets(form) for form in forms], num_perm=125, seed=42)
+    matrix = RMinHash.digest_matrix_from_token_sets([ngram_set(form) for form in forms], num_perm=125, seed=42)
     RMinHashLSH(threshold=0.8, num_perm=125, num_bands=25).insert_matrix_and_query_duplicate_flags(matrix)
 
 
-def rensa_on_hashes(said: pl.Series) -> None:
-    """What rensa's kernel makes of our normal form and gram hashes."""
+def run_rensa_on_hashes(texts: pl.Series) -> None:
+    """Run rensa's kernel on the n-gram hashes of our normal form."""
     from rensa import RMinHash, RMinHashLSH
 
-    found = document_ngrams(said)
-    order = np.argsort(found.document, kind="stable")
-    ends = np.concatenate([[0], np.cumsum(np.bincount(found.document, minlength=len(said)))]).astype(np.uint64)
-    matrix = RMinHash.digest_matrix_from_flat_token_hashes(found.hash[order], ends, num_perm=125, seed=42)
+    ngrams = document_ngrams(texts)
+    order = np.argsort(ngrams.document, kind="stable")
+    ends = np.concatenate([[0], np.cumsum(np.bincount(ngrams.document, minlength=len(texts)))]).astype(np.uint64)
+    matrix = RMinHash.digest_matrix_from_flat_token_hashes(ngrams.hash[order], ends, num_perm=125, seed=42)
     RMinHashLSH(threshold=0.8, num_perm=125, num_bands=25).insert_matrix_and_query_duplicate_flags(matrix)
 
 
 def bench_growth(corpus: pl.DataFrame, quarter: int) -> None:
-    """The cost of 4 times the documents: of near-duplicate removal, and of a split with its proof."""
+    """Print how the time of near-duplicate removal and of a split grows with 4 times the documents."""
     template = random_text(random.Random(1_000_000), 400)
 
-    def on_template(*own: int) -> Callable[[int], pl.DataFrame]:
-        """Talks that begin with the template and go on with so many words of their own, in turn."""
-        return lambda n: talks([f"{template} {random_text(random.Random(i), own[i % len(own)])}" for i in range(n)])
+    def with_template(*own: int) -> Callable[[int], pl.DataFrame]:
+        """Return texts that begin with the template and continue with so many words of their own, in turn."""
+        return lambda n: conversations_of(
+            [f"{template} {random_text(random.Random(i), own[i % len(own)])}" for i in range(n)]
+        )
 
     cases: dict[str, Callable[[int], pl.DataFrame]] = {
         "the corpus": lambda n: corpus.head(n * quarter // 5_000),
-        "one text in all": lambda n: talks([template] * n),
-        "a long template in all": on_template(150),
-        "a template of half in all": on_template(400),
-        "a template and hardly enough of their own": on_template(52),
-        "a template in alike ones and as many longer ones": on_template(30, 150),
+        "one text in all": lambda n: conversations_of([template] * n),
+        "a long template in all": with_template(150),
+        "a template that is half of each text": with_template(400),
+        "a template, and hardly enough own text to differ": with_template(52),
+        "a template in similar texts and as many longer ones": with_template(30, 150),
     }
-    works = {"near-duplicates": drop_near_duplicates, "split": split_and_prove}
+    operations: dict[str, Callable[[pl.DataFrame], object]] = {
+        "near-duplicates": drop_near_duplicates,
+        "split": split_and_prove,
+    }
     for name, make in cases.items():
         few, many = make(5_000), make(20_000)
-        for work_name, work in works.items():
-            seconds = [
-                min(timed(lambda work=work, frame=frame: work(frame)) for _ in range(2)) for frame in (few, many)
-            ]
+        for operation, work in operations.items():
+            seconds = [min(timed(partial(work, frame)) for _ in range(2)) for frame in (few, many)]
             print(
-                f"growth of {work_name}, {name}: {len(few):,} documents in {seconds[0]:.2f} s, {len(many):,} in "
+                f"growth of {operation}, {name}: {len(few):,} documents in {seconds[0]:.2f} s, {len(many):,} in "
                 f"{seconds[1]:.2f} s: {seconds[1] / seconds[0]:.2f} times"
             )
 
 
 def split_and_prove(conversations: pl.DataFrame) -> None:
-    """What `--split test=0.1` does."""
-    kin, _ = similar_groups(conversations)
-    parts, _ = assign_sides(conversations, Recipe(split="test=0.1"), kin)
+    """Do what `--split test=0.1` does."""
+    groups, _ = similar_groups(conversations)
+    parts, _ = assign_sides(conversations, Recipe(split="test=0.1"), groups)
     find_leaks(parts["train"], parts["test"])
 
 
@@ -231,8 +239,8 @@ def random_text(rng: random.Random, words: int) -> str:
 VOCABULARY = ["".join(random.Random(i).choices("etaoinshrdlu", k=2 + i % 8)) for i in range(10_000)]
 
 
-def talks(texts: Sequence[str]) -> pl.DataFrame:
-    """Conversations of one question."""
+def conversations_of(texts: Sequence[str]) -> pl.DataFrame:
+    """Return a conversation of one question for each text."""
     messages = (
         pl.Series(texts)
         .to_frame("content")
@@ -243,24 +251,24 @@ def talks(texts: Sequence[str]) -> pl.DataFrame:
 
 
 class PeakMemory:
-    """The most memory this process held, above what it held at the start, looked at 100 times a second."""
+    """The peak memory of this process above its memory at the start, sampled 100 times a second."""
 
     def __enter__(self) -> PeakMemory:
-        self.start, self.peak, self.over = self._held(), 0, threading.Event()
-        self.watch = threading.Thread(target=self._look, daemon=True)
-        self.watch.start()
+        self.start, self.peak, self.stop = self._resident_bytes(), 0, threading.Event()
+        self.thread = threading.Thread(target=self._sample, daemon=True)
+        self.thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.over.set()
-        self.watch.join()
+        self.stop.set()
+        self.thread.join()
 
-    def _look(self) -> None:
-        while not self.over.wait(0.01):
-            self.peak = max(self.peak, self._held() - self.start)
+    def _sample(self) -> None:
+        while not self.stop.wait(0.01):
+            self.peak = max(self.peak, self._resident_bytes() - self.start)
 
     @staticmethod
-    def _held() -> int:
+    def _resident_bytes() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 import pytest
@@ -55,8 +55,8 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
         (
             f"high_{label}",
             {f"max_{label}": 0.5},
-            conversation("a", "b", **{label: 0.6}),
-            conversation("a", "b", **{label: 0.5}),
+            conversation("a", "b", **dict[str, Any]({label: 0.6})),
+            conversation("a", "b", **dict[str, Any]({label: 0.5})),
         )
         for label in ("toxicity", "spam", "fails_task", "lang_mismatch", "pii", "not_appropriate", "hate_speech")
     ),
@@ -87,7 +87,7 @@ def test_every_rule_has_a_test_case() -> None:
         "min_chars": 1,
         "max_chars": 1,
     }
-    labels = {
+    labels: dict[str, Any] = {
         name: 0.5 for name in Recipe.__dataclass_fields__ if name.startswith(("min_", "max_")) and name not in options
     }
     names = {rule.name for rule in drop_rules(Recipe(**options, **labels), TOKENS)}
@@ -126,7 +126,9 @@ turns = st.lists(
 
 
 @given(st.lists(turns, min_size=1, max_size=6), st.sampled_from(["drop", "escape", "keep"]))
-def test_rules_are_idempotent_and_lose_no_conversation(rows: list[list[tuple[str, str | None]]], tokens: str) -> None:
+def test_rules_are_idempotent_and_lose_no_conversation(
+    rows: list[list[tuple[str, str | None]]], tokens: Literal["drop", "escape", "keep"]
+) -> None:
     frame = conversations(*(conversation(*(text for _, text in row), roles=[role for role, _ in row]) for row in rows))
     recipe = Recipe(control_tokens=tokens)
     kept, fates, *_ = apply_rules(frame, recipe, TOKENS)

@@ -61,7 +61,7 @@ def test_a_group_stays_together_and_a_large_group_is_in_train() -> None:
     for seed in range(8):
         parts, notes = assign_sides(frame, Recipe(split="test=0.5", seed=seed), groups)
         assert set(range(10)) <= set(parts["train"]["row"])
-        assert notes == ["A group of 10 conversations that are near-duplicates is over 1% of all: it is in train."]
+        assert notes == ["A group of near-duplicates with 10 conversations is over 1% of all: it is in train."]
         assert not {row // 2 for row in parts["train"]["row"]} & {row // 2 for row in parts["test"]["row"]}
 
 
@@ -71,7 +71,7 @@ def test_a_tree_much_larger_than_the_others_is_in_train() -> None:
     for seed in range(20):
         parts, notes = assign_sides(frame, Recipe(split="test=0.5", seed=seed), groups_by_tree(frame))
         assert "large" in set(parts["train"]["tree_id"])
-        assert notes == ["A tree of 40 conversations is over 1% of all: it is in train."]
+        assert notes == ["A tree with 40 conversations is over 1% of all: it is in train."]
 
 
 def test_a_split_without_leaks_moves_nothing() -> None:
@@ -96,7 +96,7 @@ def test_a_leaking_conversation_moves_to_train_with_its_whole_group() -> None:
     assert set(group["id"]) <= set(parts["train"]["id"])
     assert parts["train"]["row"].is_sorted() and parts["train"].height + parts["test"].height == 100
     assert notes == [
-        "2 rows planned for test have a near-duplicate in train that the sketches missed: they are in train."
+        "2 rows planned for test moved to train because of near-duplicates in train that the sketches missed."
     ]
 
 

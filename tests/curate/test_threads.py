@@ -55,7 +55,7 @@ def test_reviewed_follows_the_best_rank() -> None:
     ("fault", "rule"), [({"deleted": True}, "deleted_reply"), ({"review_result": False}, "rejected_reply")]
 )
 def test_reviewed_skips_deleted_and_rejected_replies(fault: dict[str, bool], rule: str) -> None:
-    rows = [{**row, **(fault if row["id"] == "a1" else {})} for row in TREE]
+    rows: list[dict[str, Any]] = [{**row, **(fault if row["id"] == "a1" else {})} for row in TREE]
     chosen, fates, *_ = choose_threads(tree_messages(*rows), "reviewed")
     assert paths(chosen) == [["q", "a0", "q0"]]
     assert rules(fates)["a1"] == rule
@@ -76,9 +76,18 @@ def test_all_returns_a_path_to_every_leaf() -> None:
 
 
 def test_every_line_of_a_flat_file_has_exactly_one_fate() -> None:
-    rows = [*TREE, {"id": "lost", "parent": "nobody"}, {"id": "r", "tree": "u", "tree_state": "aborted_low_grade"}]
+    rows: list[dict[str, Any]] = [
+        *TREE,
+        {"id": "lost", "parent": "nobody"},
+        {"id": "r", "tree": "u", "tree_state": "aborted_low_grade"},
+    ]
     rows.append({"id": "s", "parent": "r", "tree": "u", "tree_state": "aborted_low_grade"})
-    for policy, held in (("reviewed", {"a1", "q1", "b1"}), ("guanaco", {"a0", "q0"}), ("all", None)):
+    expected: list[tuple[Policy, set[str] | None]] = [
+        ("reviewed", {"a1", "q1", "b1"}),
+        ("guanaco", {"a0", "q0"}),
+        ("all", None),
+    ]
+    for policy, held in expected:
         chosen, fates, *_ = choose_threads(tree_messages(*rows), policy)
         lines = [*chosen["line"].unique(), *fates["line"]]  # a conversation has its root's line
         assert sorted(lines) == list(range(1, len(rows) + 1)), policy
@@ -89,7 +98,7 @@ def test_every_line_of_a_flat_file_has_exactly_one_fate() -> None:
 
 
 def test_the_lines_of_a_tree_may_be_in_different_files() -> None:
-    refused = [
+    refused: list[dict[str, Any]] = [
         {"id": "r", "tree_state": "aborted_low_grade"},
         {"id": "a", "parent": "r", "file": 1, "source": "b", "line": 1},
     ]
@@ -107,7 +116,7 @@ def test_the_messages_on_the_path_of_a_one_line_tree_have_no_fates() -> None:
 
 
 def test_a_tree_with_a_deleted_prompt_is_dropped_whole_by_reviewed_only() -> None:
-    rows = [{"id": "q", "deleted": True}, {"id": "a", "parent": "q"}]
+    rows: list[dict[str, Any]] = [{"id": "q", "deleted": True}, {"id": "a", "parent": "q"}]
     chosen, fates, *_ = choose_threads(tree_messages(*rows), "reviewed")
     assert chosen.is_empty()
     assert fates.select("kind", "rule").rows() == [("tree", "no_usable_path"), ("message", "no_usable_path")]
@@ -115,18 +124,19 @@ def test_a_tree_with_a_deleted_prompt_is_dropped_whole_by_reviewed_only() -> Non
 
 
 def test_a_tree_that_is_not_ready_is_used_by_all_only() -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"id": "q", "tree_state": "aborted_low_grade"},
         {"id": "a", "parent": "q", "tree_state": "aborted_low_grade"},
     ]
-    for policy in ("reviewed", "guanaco"):
+    policies: tuple[Policy, ...] = ("reviewed", "guanaco")
+    for policy in policies:
         chosen, fates, *_ = choose_threads(tree_messages(*rows), policy)
         assert (chosen.height, fates["rule"].to_list()) == (0, ["tree_not_ready"] * 2)
     assert choose_threads(tree_messages(*rows), "all")[0].height == 1
 
 
 def test_orphans_cycles_and_repeated_messages_have_fates_of_their_own() -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         *TREE,
         {"id": "lost", "parent": "nobody"},
         {"id": "below", "parent": "lost"},
@@ -144,7 +154,7 @@ def test_orphans_cycles_and_repeated_messages_have_fates_of_their_own() -> None:
 
 
 def test_a_repeated_tree_has_one_fate_and_its_new_replies_join_the_first_copy() -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         *({**row, "line": 1} for row in TREE),
         *({**row, "line": 2} for row in TREE),
         {"id": "new", "parent": "b1", "role": "user", "line": 2},
@@ -155,7 +165,7 @@ def test_a_repeated_tree_has_one_fate_and_its_new_replies_join_the_first_copy() 
 
 
 def test_a_conversation_summarises_the_columns_of_its_messages() -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"id": "q", "lang": "en", "review_count": 3, "review_result": True, "toxicity": 0.1},
         {"id": "a", "parent": "q", "lang": "de", "review_count": 2, "review_result": True, "quality": 0.5, "rank": 0},
         {

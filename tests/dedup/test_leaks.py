@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dataprep.dedup.corpus import SketchCache
 from dataprep.dedup.leaks import find_leaks, similar_groups
+from dataprep.dedup.near import drop_near_duplicates
 from tests.support.frames import conversation, conversations
 from tests.support.texts import edited, questions, sentence, slow_jaccard
 
@@ -29,6 +31,20 @@ def test_trees_and_chains_of_near_duplicates_are_groups() -> None:
         ["c0", "c1", "c2"],
         ["c3", "c4"],
     ]
+
+
+def test_the_sketches_of_near_duplicate_removal_give_the_same_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = Random(2)
+    texts = [sentence(rng, 80) for _ in range(40)]
+    frame = questions(texts + [edited(rng, text, 0.04) for text in texts])
+    cache = SketchCache()
+    kept = drop_near_duplicates(frame, 0.9, cache=cache).kept[::-1]
+    expected = similar_groups(kept)
+    monkeypatch.setattr("dataprep.dedup.corpus.sketch", None)  # nothing may be sketched again
+    groups, recall = similar_groups(kept, cache=cache)
+    assert groups.equals(expected[0]) and recall == expected[1]
+    with pytest.raises(TypeError):
+        similar_groups(frame.with_columns(pl.col("row") + 1), cache=cache)
 
 
 def test_empty_frames_and_empty_texts_have_no_leaks() -> None:

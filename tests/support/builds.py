@@ -31,6 +31,12 @@ def make_build(store: Path, **options: Any) -> Outcome:
     return build(Recipe(**options), store, name, progress=Progress(), **extra)
 
 
+def built_path(outcome: Outcome) -> Path:
+    """Return the folder of a build that was written."""
+    assert outcome.path is not None
+    return outcome.path
+
+
 GUANACO_TEXTS = [
     guanaco_text("Hello", "Hi there"),
     guanaco_text("Multi", "one", "more", "two ### Step 1"),
