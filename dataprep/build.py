@@ -25,10 +25,11 @@ from dataprep.dedup.corpus import SketchCache
 from dataprep.dedup.exact import drop_exact_duplicates
 from dataprep.dedup.leaks import LEAK_THRESHOLD, find_leaks, similar_groups
 from dataprep.dedup.near import duplicate_pairs, remove_near_duplicates
-from dataprep.quality import Gate
-from dataprep.quality.facts import FactsOf
+from dataprep.quality.facts import FactExtractor
+from dataprep.quality.gate import Gate
 from dataprep.recipe import Recipe
 from dataprep.rendering import Renderer, load_template
+from dataprep.rendering.checks import TemplateChecks
 from dataprep.rendering.stage import check_system_text, drop_refused
 from dataprep.report import REPORT_FILE, CollectedRows, build_report
 from dataprep.report.card import card
@@ -91,7 +92,7 @@ def build(
     check_name(name)
     delay_page_release()
     renderer = Renderer(load_template(recipe.template))
-    gate = Gate(recipe, FactsOf(renderer, recipe.tokenizer))
+    gate = Gate(recipe, FactExtractor(TemplateChecks(renderer), recipe.tokenizer))
     recipe = replace(recipe, source=tuple(pin(recipe.source)))  # the manifest names the revisions that are read
     files = find_files(recipe.source or (str(sample_file()),))
     with progress.stage("hash", _bytes_of(files)) as advance:
@@ -182,7 +183,7 @@ def _write(
                 recipe.shard_bytes,
                 version,
                 advance,
-                [gate.see, collected.add],
+                [gate.add, collected.add],
             )
             for frame in selection.splits.values():
                 renderer.check_sample(frame, recipe.seed)
@@ -202,7 +203,7 @@ def _write(
             verdict.write(folder)
             documents = {
                 "template.jinja": renderer.template.source,
-                REPORT_FILE: build_report(manifest, collected, fates, pairs, verdict.facts()),
+                REPORT_FILE: build_report(manifest, collected, fates, pairs, verdict.as_record()),
                 "README.md": card(manifest),
             }
             for file, text in documents.items():
@@ -210,7 +211,7 @@ def _write(
             write_json(folder / CROISSANT_FILE, croissant(manifest))
             fates_written.result()
             if verdict.critical and recipe.gate == "on":
-                raise verdict.error(keep_failed(folder, store, name, verdict.kept))
+                raise verdict.error(keep_failed(folder, store, name, verdict.kept_files))
             write_manifest(folder, manifest)
             return publish(folder, store, name, version)
 

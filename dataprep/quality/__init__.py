@@ -1,6 +1,1 @@
-"""The quality gate: expectations over the facts of a build, judged by Great Expectations in a process of its own."""
-
-from dataprep.quality.gate import Gate, See, Verdict
-from dataprep.quality.suite import Suite, read_suite
-
-__all__ = ["Gate", "See", "Suite", "Verdict", "read_suite"]
+"""The quality gate: facts about every rendered conversation, and the expectations that they must meet."""

@@ -1,27 +1,30 @@
-"""The expectations file: what it must look like, and what it says under a recipe."""
+"""The expectations file: reading it, checking it, and filling in the options of a recipe."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dataprep.common.errors import RecipeError
-from dataprep.common.text import nearest
+from dataprep.common.text import excerpt, nearest
+from dataprep.quality.allowed import MAX_VALUES, TABLES, TYPES, count_values, fault_of
 from dataprep.quality.facts import FACTS
 from dataprep.recipe import Recipe, flag
 
 CRITICAL, WARNING, INFO = SEVERITIES = ("critical", "warning", "info")
+MAX_BYTES = 1 << 20
+MAX_EXPECTATIONS = 500
 
 _BUNDLED = Path(__file__).parent / "expectations.toml"
-_TEXTS = ("name", "says", "severity", "type")
-_COLUMNS = ("column", "column_A", "column_B", "column_list", "column_set")
-_RECIPE = "recipe:"
+_REQUIRED = ("name", "says", "severity", "type")
+_COLUMN_ARGUMENTS = ("column", "column_A", "column_B", "column_list")
+_OPTION_PREFIX = "recipe:"
 
 
 @dataclass(frozen=True)
@@ -29,15 +32,15 @@ class Expectation:
     """One expectation; `arguments` are those of its Great Expectations type."""
 
     name: str
-    says: str
-    severity: str
-    type: str
+    says: str  # one sentence for people
+    severity: str  # one of SEVERITIES
+    type: str  # one of allowed.TYPES
     arguments: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Suite:
-    """An expectations file as it was read; `source` is its text."""
+    """The expectations of a file; `source` is the file's text."""
 
     name: str
     source: str
@@ -49,87 +52,123 @@ class Suite:
 
 
 def read_suite(recipe: Recipe) -> Suite:
-    """The suite of `--expectations`, or the one that comes with dataprep, with the recipe's options filled in.
+    """Read the suite of `--expectations`, or the bundled one, and fill in the recipe's options.
 
     Raises:
-        RecipeError: no such file, no TOML, something missing, twice or unknown in it.
+        RecipeError: the file cannot be read, is not TOML, or states something that is not allowed (`allowed`).
     """
     path = Path(recipe.expectations) if recipe.expectations else _BUNDLED
-    try:
-        source = path.read_text(encoding="utf-8")
-        stated = tomllib.loads(source)
-    except OSError as fault:
-        raise RecipeError(f"The expectations file {path} cannot be read: {fault.strerror}.") from None
-    except ValueError as fault:
-        raise RecipeError(f"The expectations file {path} is not TOML: {fault}.") from None
+    source, stated = _read(path)
     entries = stated.get("expect")
     if set(stated) != {"expect"} or not isinstance(entries, list) or not entries:
         raise RecipeError(f"The expectations file {path} must hold [[expect]] tables and nothing else, at least one.")
+    if len(entries) > MAX_EXPECTATIONS:
+        raise RecipeError(f"The expectations file {path} has over {MAX_EXPECTATIONS} expectations: split it.")
     expectations = [_expectation(entry, f"[[expect]] number {at} of {path}") for at, entry in enumerate(entries, 1)]
-    names = [expectation.name for expectation in expectations]
-    for name in names:
-        if names.count(name) > 1:
-            raise RecipeError(
-                f"The expectations file {path} has two expectations named '{name}': give one another name."
-            )
+    name, count = Counter(expectation.name for expectation in expectations).most_common(1)[0]
+    if count > 1:
+        raise RecipeError(f"The expectations file {path} has {count} expectations named '{name}': rename all but one.")
     filled = (_filled(expectation, recipe, str(path)) for expectation in expectations)
     return Suite(path.name, source, tuple(expectation for expectation in filled if expectation))
 
 
+def _read(path: Path) -> tuple[str, dict[str, Any]]:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise RecipeError(f"The expectations file {path} is larger than {MAX_BYTES >> 20} MiB: shorten it.")
+        source = content.decode()
+        return source, tomllib.loads(source)
+    except OSError as fault:
+        raise RecipeError(f"The expectations file {path} cannot be read: {fault.strerror}.") from None
+    except RecursionError:
+        raise RecipeError(f"The expectations file {path} is nested too deeply.") from None
+    except ValueError as fault:
+        raise RecipeError(f"The expectations file {path} is not TOML: {excerpt(str(fault))}.") from None
+
+
 def _expectation(entry: Any, where: str) -> Expectation:
     if not isinstance(entry, dict):
-        raise RecipeError(f"{where} is no table.")
-    for key in _TEXTS:
-        if not isinstance(entry.get(key), str) or not entry[key]:
-            raise RecipeError(f"{where} has no text '{key}': each needs {', '.join(_TEXTS)}.")
+        raise RecipeError(f"{where} is not a table.")
+    for key in _REQUIRED:
+        if not isinstance(entry.get(key), str) or not 0 < len(entry[key]) <= 1_000:
+            raise RecipeError(
+                f"{where} has no text '{key}' of up to 1,000 characters: {', '.join(_REQUIRED)} are required."
+            )
     if entry["severity"] not in SEVERITIES:
-        raise RecipeError(f"{where} has the severity '{entry['severity']}'. {nearest(entry['severity'], SEVERITIES)}")
-    arguments = {key: value for key, value in entry.items() if key not in _TEXTS}
-    for key, value in _values(arguments):
-        if not isinstance(value, str | bool | int | float):
-            raise RecipeError(f"{where} has a date or a time for '{key}', which no fact is: give a number or a text.")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise RecipeError(f"{where} has {value} for '{key}', which is no bound: leave it out.")
-        if key in _COLUMNS and value not in FACTS:
-            raise RecipeError(f"{where} names the unknown column '{value}'. {nearest(str(value), FACTS)}")
-    return Expectation(**{key: entry[key] for key in _TEXTS}, arguments=arguments)
+        raise RecipeError(
+            f"{where} has the severity '{excerpt(entry['severity'], 80)}'. {nearest(entry['severity'], SEVERITIES)}"
+        )
+    if entry["type"] not in TYPES:
+        raise RecipeError(
+            f"{where} has a type that is unknown or not allowed, '{excerpt(entry['type'], 80)}'. {nearest(entry['type'], TYPES)}"
+        )
+    arguments = {key: value for key, value in entry.items() if key not in _REQUIRED}
+    for key, value in arguments.items():
+        _check_argument(key, value, entry["type"], where)
+    if (count := sum(map(count_values, arguments.values()))) > MAX_VALUES:
+        raise RecipeError(f"{where} has {count:,} values, and may have {MAX_VALUES:,}: state a range instead.")
+    return Expectation(**{key: entry[key] for key in _REQUIRED}, arguments=arguments)
 
 
-def _values(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """What stands in an argument, however deep, with the argument's name."""
-    if isinstance(value, dict | list):
-        parts = value.items() if isinstance(value, dict) else ((key, part) for part in value)
-        for name, part in parts:
-            yield from _values(part, key or name)
-    else:
-        yield key, value
+def _check_argument(key: str, value: Any, kind: str, where: str) -> None:
+    if key not in TYPES[kind]:
+        raise RecipeError(
+            f"{where} has an argument that {kind} does not take here, '{excerpt(key, 80)}'. {nearest(key, TYPES[kind])}"
+        )
+    parts = {key: value}
+    if key in TABLES:
+        if not isinstance(value, dict) or not value.keys() <= TABLES[key]:
+            raise RecipeError(f"{where} must have a table of {', '.join(sorted(TABLES[key]))} for '{key}'.")
+        parts = value
+    for name, part in parts.items():
+        if fault := fault_of(part):
+            raise RecipeError(f"{where} has {fault} for '{name}'.")
+    if key in _COLUMN_ARGUMENTS:
+        for column in value if isinstance(value, list) else [value]:
+            if column not in FACTS:
+                shown = excerpt(str(column), 80)
+                raise RecipeError(f"{where} names the unknown column '{shown}'. {nearest(shown, FACTS)}")
 
 
 def _filled(expectation: Expectation, recipe: Recipe, path: str) -> Expectation | None:
-    """`recipe:OPTION` replaced by the option's value, however deep; None where all that it asks for is unset."""
+    """Replace each `recipe:OPTION` by the option's value; None if the expectation names options and none is set."""
     known = [option.name for option in dataclasses.fields(recipe)]
-    asked: dict[str, Any] = {}
-    for _, value in _values(expectation.arguments):
-        if str(value).startswith(_RECIPE):
-            field = value.removeprefix(_RECIPE).replace("-", "_")
+    options: dict[str, Any] = {}
+    for value in _values(expectation.arguments):
+        if isinstance(value, str) and value.startswith(_OPTION_PREFIX):
+            field = value.removeprefix(_OPTION_PREFIX).replace("-", "_")
             if field not in known:
-                raise RecipeError(f"'{expectation.name}' in {path} asks for '{value}'. {nearest(field, known)}")
-            asked[value] = getattr(recipe, field)
-    if not asked:
+                raise RecipeError(
+                    f"'{expectation.name}' in {path} names the unknown option '{value}'. {nearest(field, known)}"
+                )
+            options[value] = getattr(recipe, field)
+    if not options:
         return expectation
-    if all(value is None for value in asked.values()):
+    if all(value is None for value in options.values()):
         return None
-    said = ", ".join(f"{flag(name.removeprefix(_RECIPE))} {value}" for name, value in asked.items())
-    return dataclasses.replace(
-        expectation, arguments=_with(expectation.arguments, asked), says=f"{expectation.says} ({said})"
-    )
+    stated = ", ".join(f"{flag(name.removeprefix(_OPTION_PREFIX))} {value}" for name, value in options.items())
+    arguments = _with_options(expectation.arguments, options)
+    return dataclasses.replace(expectation, arguments=arguments, says=f"{expectation.says} ({stated})")
 
 
-def _with(value: Any, asked: Mapping[str, Any]) -> Any:
-    """`value` with what is `asked` in place of its name; what is unset is left out."""
+def _values(value: Any) -> Iterator[Any]:
+    """Yield the single values of an argument, at any depth."""
     if isinstance(value, Mapping):
-        filled = {key: _with(part, asked) for key, part in value.items()}
+        value = list(value.values())
+    if isinstance(value, list):
+        for part in value:
+            yield from _values(part)
+    else:
+        yield value
+
+
+def _with_options(value: Any, options: Mapping[str, Any]) -> Any:
+    """Return `value` with the values of `options` in place of their names; what is unset is removed."""
+    if isinstance(value, Mapping):
+        filled = {key: _with_options(part, options) for key, part in value.items()}
         return {key: part for key, part in filled.items() if part is not None}
     if isinstance(value, list):
-        return [part for part in (_with(part, asked) for part in value) if part is not None]
-    return asked.get(value, value) if isinstance(value, str) else value
+        return [part for part in (_with_options(part, options) for part in value) if part is not None]
+    return options.get(value, value) if isinstance(value, str) else value

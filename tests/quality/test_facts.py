@@ -10,8 +10,9 @@ import pytest
 from tokenizers import Tokenizer
 
 from dataprep.common.personal_data import masked
-from dataprep.quality.facts import FACTS, SCHEMA, FactsOf
+from dataprep.quality.facts import FACTS, SCHEMA, FactExtractor
 from dataprep.rendering import Renderer, load_template
+from dataprep.rendering.checks import TemplateChecks
 from dataprep.store.splits import shard_batches
 from dataprep.tables import CONVERSATIONS, conform
 
@@ -37,7 +38,7 @@ def of_messages(
     )
     renderer = Renderer(load_template(template))
     (batch,) = shard_batches(frame, renderer.batches(frame))
-    found = FactsOf(renderer, tokenizer).batch(batch, "train")
+    found = FactExtractor(TemplateChecks(renderer), tokenizer).batch(batch, "train")
     assert dict(found.schema) == SCHEMA
     return found.row(0, named=True)
 

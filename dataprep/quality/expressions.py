@@ -1,0 +1,173 @@
+"""Polars expressions behind the facts: counts over the messages of each conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from dataprep.common import personal_data
+from dataprep.common.text import VISIBLE_CHARACTER
+from dataprep.tables import ASSISTANT, SYSTEM, USER
+
+_REFUSALS = (
+    "as an ai language model",
+    "as a large language model",
+    "as an ai, i",
+    "as an ai assistant, i",
+    "i'm sorry, but i can't",
+    "i am sorry, but i cannot",
+    "i cannot fulfill your request",
+    "i'm unable to assist",
+)
+_ACTIVE_MARKUP = ("<script", "javascript:", " onerror=", " onload=", " onclick=", "<iframe")
+_BIDI_CONTROLS = [chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))]
+_MOJIBAKE = ("Ã©", "Ã¨", "Ã¤", "Ã¶", "Ã¼", "ÃŸ", "Ã±", "Ã¡", "Ã³", "â€™", "â€œ", "â€“", "Â ")
+_CONTROL_CHARACTER = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x{9f}]"
+_SCRIPTS = {
+    r"\p{Cyrillic}": "ru uk bg be sr mk kk ky mn",
+    r"\p{Han}": "zh",
+    r"[\p{Han}\p{Hiragana}\p{Katakana}]": "ja",
+    r"[\p{Hangul}\p{Han}]": "ko",
+    r"\p{Arabic}": "ar fa ur",
+    r"\p{Hebrew}": "he",
+    r"\p{Thai}": "th",
+    r"\p{Greek}": "el",
+    r"\p{Devanagari}": "hi mr ne",
+    r"\p{Bengali}": "bn",
+    r"\p{Tamil}": "ta",
+    r"\p{Latin}": "en es de fr it pt nl ca pl ro cs sk sl hr hu da sv nb nn no fi et lv lt tr vi id ms tl eu gl eo is ga cy sq",
+}  # fmt: skip
+_HEAD_CHARS = _TAIL_CHARS = 2_000  # of a conversation, looked at for its script and for loops
+_SEQUENCE = 4  # words
+_MIN_WORDS = 50  # a shorter text cannot be judged for loops
+_MIN_LINE = _MIN_QUESTION = 20  # characters of a line, and of a question, whose repetition counts
+_LONG_ANSWER = 200  # characters of an answer that should end a sentence
+
+
+def message_facts(rows: pl.DataFrame, forbidden: Sequence[str]) -> pl.DataFrame:
+    """Return the facts about messages, and `head`, the beginning of the conversation.
+
+    Args:
+        rows: `row` and `messages`.
+        forbidden: control tokens and markers of the template.
+
+    Returns:
+        One row for each `row` that has messages.
+    """
+    messages = rows.select("row", "messages").explode("messages", empty_as_null=False).unnest("messages")
+    follows = pl.col("row") == pl.col("row").shift(1)
+    messages = messages.with_columns(
+        chars=pl.col("content").str.len_chars(),
+        bytes=pl.col("content").str.len_bytes(),
+        previous=pl.when(follows).then(pl.col("content").shift(1)),
+    )
+    facts = messages.lazy().group_by("row").agg(**_aggregations(forbidden)).collect()
+    answers = messages.filter(pl.col("role") == ASSISTANT)
+    for table in (_repeated_lines(answers), _repeated_words(answers)):
+        facts = facts.join(table, on="row", how="left")
+    return facts.with_columns(pl.col("repeated_lines").fill_null(0))
+
+
+def _aggregations(forbidden: Sequence[str]) -> dict[str, pl.Expr]:
+    """Aggregations over the messages of a conversation: `role, content, chars, bytes` and `previous`, the content before."""
+    content, role, previous = pl.col("content"), pl.col("role"), pl.col("previous")
+    is_answer = role == ASSISTANT
+    without_system = role.filter(role != SYSTEM)
+    questions = content.filter(role == USER)
+    last_answer = content.filter(is_answer).last()
+    sizes = {
+        f"{name}_{size}": pl.col(size).filter(role == speaker).sum()
+        for name, speaker in (("system", SYSTEM), ("user", USER), ("answer", ASSISTANT))
+        for size in ("chars", "bytes")
+    }
+    return sizes | {
+        "turns": pl.len(),
+        "answers": is_answer.sum(),
+        "chars": pl.col("chars").sum(),
+        "bytes": pl.col("bytes").sum(),
+        "longest_message": pl.col("chars").max(),
+        "empty_messages": (~content.str.contains(VISIBLE_CHARACTER)).sum(),
+        "alternates": ((without_system == USER) == (pl.int_range(without_system.len()) % 2 == 0)).all()
+        & ((role == SYSTEM).sum() <= (role.first() == SYSTEM).cast(pl.UInt32)),
+        "ends_with_answer": role.last() == ASSISTANT,
+        "typed_controls": _holds_any(content, forbidden).sum(),
+        "repeated_questions": questions.len() - questions.n_unique(),
+        "echoes": (is_answer & (previous.str.len_chars() >= _MIN_QUESTION) & content.str.starts_with(previous)).sum(),
+        "refusals": (_holds_any(content, _REFUSALS, ignore_case=True) & is_answer).sum(),
+        "unfinished": (last_answer.str.len_chars() >= _LONG_ANSWER) & last_answer.str.tail(1).str.contains(r"[\p{L},]"),
+        "open_fences": (is_answer & (content.str.count_matches("```", literal=True) % 2 == 1)).sum(),
+        "urls": _matches(content, personal_data.URL).sum(),
+        "emails": _matches(content, personal_data.EMAIL).sum(),
+        "phones": _matches(content, personal_data.PHONE).sum(),
+        "cards": personal_data.holds_card(content).sum(),
+        "keys": _matches(content, personal_data.KEY).sum(),
+        "active_markup": _holds_any(content, _ACTIVE_MARKUP, ignore_case=True).sum(),
+        "replacements": _holds_any(content, ["\ufffd"]).sum(),
+        "control_characters": _matches(content, _CONTROL_CHARACTER).sum(),
+        "bidi_controls": _holds_any(content, _BIDI_CONTROLS).sum(),
+        "mojibake": _holds_any(content, _MOJIBAKE).sum(),
+        "head": content.str.join("\n").str.head(_HEAD_CHARS),
+    }
+
+
+def _matches(content: pl.Expr, pattern: str) -> pl.Expr:
+    return content.str.contains(personal_data.ascii_borders(pattern))
+
+
+def _holds_any(content: pl.Expr, literals: Sequence[str], ignore_case: bool = False) -> pl.Expr:
+    if not literals:
+        return pl.lit(False)
+    return content.str.contains_any(list(literals), ascii_case_insensitive=ignore_case)
+
+
+def script_share(head: pl.Expr) -> pl.Expr:
+    """Share of the letters of `head` in the script of the language `lang`; null where that script is unknown."""
+    tag = pl.col("lang").str.to_lowercase().str.extract(r"^([a-z]{2,3})(?:[-_]|$)")
+    shares = []
+    for script, tags in _SCRIPTS.items():
+        text = pl.when(tag.is_in(tags.split())).then(head)  # null elsewhere, which costs no search
+        shares.append(text.str.count_matches(script) / text.str.count_matches(r"\p{L}"))
+    share = pl.coalesce(shares).fill_nan(None)
+    is_ascii = (head.str.len_bytes() == head.str.len_chars()) & head.str.contains("[A-Za-z]")
+    return pl.when(is_ascii & tag.is_in(_SCRIPTS[r"\p{Latin}"].split())).then(1.0).otherwise(share)
+
+
+def _repeated_lines(answers: pl.DataFrame) -> pl.DataFrame:
+    """Return, by `row`, the number of lines of `content` that occurred before."""
+    lines = answers.lazy().select("row", line=pl.col("content").str.split("\n")).explode("line")
+    # by bytes first: that is cheap, and a text has at least as many bytes as characters
+    lines = lines.filter(pl.col("line").str.len_bytes() >= _MIN_LINE).with_columns(pl.col("line").str.strip_chars())
+    lines = lines.filter(pl.col("line").str.len_chars() >= _MIN_LINE)
+    return lines.group_by("row").agg(repeated_lines=pl.len() - pl.col("line").n_unique()).collect()
+
+
+def _repeated_words(answers: pl.DataFrame) -> pl.DataFrame:
+    """Return, by `row`, the share of word sequences at the end of the answers that occurred before; loops run to the end."""
+    tail = pl.col("content").str.join("\n").str.tail(_TAIL_CHARS)
+    words = (
+        answers.lazy()
+        .group_by("row", maintain_order=True)
+        .agg(word=tail)
+        .with_columns(pl.col("word").str.replace_many(["\n", "\t"], [" ", " "]).str.split(" "))
+        .filter(pl.col("word").list.len() >= _MIN_WORDS)
+        .explode("word")
+        .select("row", word=pl.col("word").hash())  # hashes are compared within this process only
+    )
+    sequence = pl.sum_horizontal(pl.col("word").shift(at) * (2 * at + 1) ** 5 for at in range(_SEQUENCE))
+    is_whole = pl.col("row") == pl.col("row").shift(_SEQUENCE - 1)
+    sequences = words.select("row", is_whole=is_whole, sequence=sequence).filter("is_whole")
+    counts = sequences.group_by("row", "sequence").len()  # twice as fast as n_unique in each group
+    return counts.group_by("row").agg(repeated_words=1 - pl.len() / pl.col("len").sum()).collect()
+
+
+def covered(column: str) -> pl.Expr:
+    """Code points inside of the spans of a column `list<struct<start, end>>`."""
+    span = pl.element().struct
+    return pl.col(column).list.eval(span.field("end") - span.field("start")).list.sum()
+
+
+def count_any(text: pl.Expr, literals: Sequence[str]) -> pl.Expr:
+    """Number of non-overlapping occurrences of `literals` in `text`; where several match, the longest counts."""
+    longest_first = sorted(filter(None, literals), key=len, reverse=True)
+    return text.str.find_many(longest_first, leftmost=True).list.len() if longest_first else pl.lit(0)
