@@ -99,9 +99,9 @@ def inspect(
         for line in show.json_lines(options, rows or (str(row) if row is not None else "all")):
             sys.stdout.write(line + "\n")
     elif rows is not None:
-        raise OptionError(f"--rows {rows} goes with --json; to look at one row, give --row.")
+        raise OptionError(f"--rows {rows} needs --json; --row prints one row.")
     else:
-        show.in_colour(options, row or 0)
+        show.print_row(options, row or 0)
 
 
 @app.command

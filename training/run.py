@@ -234,8 +234,8 @@ def _step_of(checkpoint: Path | None) -> int:
 
 
 def _ledgers(prepared: TrainingData) -> dict[str, Any]:
-    test = prepared.test.labelled.ledger.as_json() if prepared.test else None
-    return {"rows": prepared.rows, "train": prepared.train.labelled.ledger.as_json(), "test": test}
+    test = prepared.test.labelled.ledger.as_record() if prepared.test else None
+    return {"rows": prepared.rows, "train": prepared.train.labelled.ledger.as_record(), "test": test}
 
 
 def _facts(config: RunConfig, build: Build, vocabulary: ChatTokenizer, name: str, place: Runtime) -> dict[str, Any]:

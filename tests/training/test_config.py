@@ -40,10 +40,10 @@ def build(tmp_path_factory):
 
 
 def loaded(config, build):
-    from training.data.inspect import vocabulary_of
+    from training.data.inspect import tokenizer_for
 
     opened = open_training_build(replace(config, data=build, allow_failed_gate=True))
-    vocabulary = vocabulary_of(config, opened.splits["train"], dict(opened.manifest.template))
+    vocabulary = tokenizer_for(config, opened.splits["train"], dict(opened.manifest.template))
     return load_training_data(config, opened, vocabulary)
 
 

@@ -1,26 +1,35 @@
-"""`training inspect`: the tokens of a row as they are trained. Needs a tokenizer, no model and no torch."""
+"""`training inspect`: show the tokens of a row as they are trained. It needs a tokenizer, but no model and no torch."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
+from dataprep.common.text import visible
 from dataprep.contract import Build
 from training.config import TINY, RunConfig, check
-from training.data.encode import EncodedRows, encode
+from training.data.encode import IGNORED, EncodedRows, encode
 from training.data.labels import truncate_and_label
 from training.data.training_data import load_training_data, open_training_build
 from training.data.windows import pack
 from training.errors import DataError, OptionError
 from training.model.tokenizer import ChatTokenizer, load_tokenizer
 
+if TYPE_CHECKING:
+    from rich.text import Text
 
-def vocabulary_of(config: RunConfig, table: pa.Table, template: dict[str, Any]) -> ChatTokenizer:
-    """The model's tokenizer; tiny's is learnt on the spot."""
+BLOCK = 1024  # rows printed as JSON at a time
+
+# Characters that byte-level and SentencePiece vocabularies use for white space.
+WHITE_SPACE = {"▁": " ", "Ġ": " ", "Ċ": "\n", "<0x0A>": "\n"}
+
+
+def tokenizer_for(config: RunConfig, table: pa.Table, template: dict[str, Any]) -> ChatTokenizer:
+    """Load the model's tokenizer; for the model `tiny`, train it on `table`."""
     if config.model != TINY:
         return load_tokenizer(config.model, config.revision)
     from training.model import tiny
@@ -29,31 +38,31 @@ def vocabulary_of(config: RunConfig, table: pa.Table, template: dict[str, Any]) 
 
 
 def json_lines(options: RunConfig, rows: str) -> Iterator[str]:
-    """One JSON object a row of the train split: id, input_ids, labels; before cutting and packing.
+    """One JSON object for each row of the train split, before truncating and packing: id, input_ids, labels.
 
     Raises:
-        OptionError: `rows` is no range.
+        OptionError: `rows` is not a valid range.
     """
     config = check(options)
     build = open_training_build(config)
     train = build.splits["train"]
-    start, stop = _range(rows, train.num_rows)
-    vocabulary = vocabulary_of(config, train, dict(build.manifest.template))
-    for at in range(start, stop, 1024):
-        encoded = encode(train.slice(at, min(1024, stop - at)), vocabulary)
+    start, stop = _parse_range(rows, train.num_rows)
+    tokenizer = tokenizer_for(config, train, dict(build.manifest.template))
+    for offset in range(start, stop, BLOCK):
+        encoded = encode(train.slice(offset, min(BLOCK, stop - offset)), tokenizer)
         longest = int(encoded.lengths.max(initial=1))
-        ready = truncate_and_label(encoded, longest, config.cut, config.train_on, strict=False)
-        labels = dict(zip(ready.rows.names, _split(ready.labels, ready.rows.bounds), strict=True))
-        for name, ids in zip(encoded.names, _split(encoded.ids, encoded.bounds), strict=True):
-            yield json.dumps({"id": name, "input_ids": ids, "labels": labels.get(name, [-100] * len(ids))})
+        labelled = truncate_and_label(encoded, longest, config.cut, config.train_on, strict=False)
+        labels = dict(zip(labelled.rows.names, _per_row(labelled.labels, labelled.rows.bounds), strict=True))
+        for name, ids in zip(encoded.names, _per_row(encoded.ids, encoded.bounds), strict=True):
+            yield json.dumps({"id": name, "input_ids": ids, "labels": labels.get(name, [IGNORED] * len(ids))})
 
 
-def _split(flat: np.ndarray, bounds: np.ndarray) -> list[list[int]]:
+def _per_row(flat: np.ndarray, bounds: np.ndarray) -> list[list[int]]:
     values, cuts = flat.tolist(), bounds.tolist()
     return [values[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
 
 
-def _range(rows: str, count: int) -> tuple[int, int]:
+def _parse_range(rows: str, count: int) -> tuple[int, int]:
     if rows == "all":
         return 0, count
     try:
@@ -63,12 +72,12 @@ def _range(rows: str, count: int) -> tuple[int, int]:
     except ValueError:
         raise OptionError(f"--rows is '{rows}': give all, a number, or a range such as 0:100.") from None
     if not 0 <= start < max(stop, 1) or start >= count:
-        raise OptionError(f"--rows {rows} holds none of the {count} rows (0:{count}).")
+        raise OptionError(f"--rows {rows} selects none of the {count} rows (0:{count}).")
     return start, min(stop, count)
 
 
-def in_colour(options: RunConfig, row: int) -> None:
-    """One row's tokens in colour: trained green, masked grey, controls reversed, cut ones struck through."""
+def print_row(options: RunConfig, row: int) -> None:
+    """Print one row's tokens in colour: trained green, masked grey, special tokens reversed, cut ones struck through."""
     from rich.console import Console
 
     config = check(options)
@@ -76,48 +85,48 @@ def in_colour(options: RunConfig, row: int) -> None:
     train = build.splits["train"]
     if not 0 <= row < train.num_rows:
         raise OptionError(f"--row {row}: the train split has the rows 0 to {train.num_rows - 1}.")
-    vocabulary = vocabulary_of(config, train, dict(build.manifest.template))
-    alone = encode(train.slice(row, 1), vocabulary)
-    ready = truncate_and_label(alone, config.max_tokens, config.cut, config.train_on, strict=False)
-    labels = ready.labels.tolist()
-    name = alone.names[0]
+    tokenizer = tokenizer_for(config, train, dict(build.manifest.template))
+    encoded = encode(train.slice(row, 1), tokenizer)
+    labels = truncate_and_label(encoded, config.max_tokens, config.cut, config.train_on, strict=False).labels.tolist()
+    name = encoded.names[0]
     console = Console()
-    console.print(_coloured(alone, labels, vocabulary))
-    told = (
-        f"{name}: {len(alone.ids)} tokens, {sum(label >= 0 for label in labels)} trained, "
-        f"{len(alone.ids) - len(labels)} cut at a window of {config.max_tokens}."
+    console.print(_coloured(encoded, labels, tokenizer))
+    counts = (
+        f"{name}: {len(encoded.ids)} tokens, {sum(label >= 0 for label in labels)} trained, "
+        f"{len(encoded.ids) - len(labels)} cut at a window of {config.max_tokens}."
     )
-    for sentence in (told, _whereabouts(config, build, vocabulary, name)):
-        console.print(sentence, markup=False, highlight=False)  # an id may look like markup
+    for sentence in (counts, _packing_of(config, build, tokenizer, name)):
+        console.print(visible(sentence), markup=False, highlight=False)  # an id may look like markup
 
 
-def _whereabouts(config: RunConfig, build: Build, vocabulary: ChatTokenizer, name: str) -> str:
-    """What a run makes of a row: its window, or why it has none."""
+def _packing_of(config: RunConfig, build: Build, tokenizer: ChatTokenizer, name: str) -> str:
+    """The window that a run packs the row into, or why it packs it into none."""
     try:
-        prepared = load_training_data(config, build, vocabulary)
+        data = load_training_data(config, build, tokenizer)
     except DataError as fault:
-        return f"No run takes this build: {fault}"
-    if prepared.test is not None and name in prepared.test.table["id"].to_pylist():
-        return "It is held out from training."
-    rows = prepared.train.labelled.rows
+        return f"A run would refuse this build: {fault}"
+    if data.test is not None and name in data.test.table["id"].to_pylist():
+        return "The row is held out from training."
+    rows = data.train.labelled.rows
     if name not in rows.names:
-        return "It is left out: its first answer does not fit, or it trains nothing."
-    place = rows.names.index(name)
-    packed = pack(rows.lengths, config.max_tokens, seed=config.seed)
-    number, window = next((n, w) for n, w in enumerate(packed.windows) if place in w)
+        return "The row is dropped: its first answer does not fit into the window, or it has no trained token."
+    index = rows.names.index(name)
+    packing = pack(rows.lengths, config.max_tokens, seed=config.seed)
+    number, window = next((number, window) for number, window in enumerate(packing.windows) if index in window)
     tokens = int(rows.lengths[window].sum())
-    return f"Window {number} of {len(packed.windows)}: {len(window)} conversations, {tokens} tokens."
+    return f"Window {number} of {len(packing.windows)}: {len(window)} conversations, {tokens} tokens."
 
 
-def _coloured(alone: EncodedRows, labels: list[int], vocabulary: ChatTokenizer):  # type: ignore[no-untyped-def]
+def _coloured(encoded: EncodedRows, labels: list[int], tokenizer: ChatTokenizer) -> Text:
     from rich.text import Text
 
-    special = set(vocabulary.backend.get_added_tokens_decoder())
+    special = set(tokenizer.backend.get_added_tokens_decoder())
     text = Text()
-    for place, number in enumerate(alone.ids.tolist()):
-        piece = vocabulary.backend.id_to_token(number) or f"<{number}>"
-        shown = piece.replace("▁", " ").replace("Ġ", " ").replace("Ċ", "\n").replace("<0x0A>", "\n")
-        style = "green" if place < len(labels) and labels[place] >= 0 else "bright_black"
-        style = "bright_black strike" if place >= len(labels) else style
-        text.append(shown, style=f"{style} reverse" if number in special else style)
+    for position, token_id in enumerate(encoded.ids.tolist()):
+        piece = tokenizer.backend.id_to_token(token_id) or f"<{token_id}>"
+        for written, character in WHITE_SPACE.items():
+            piece = piece.replace(written, character)
+        style = "green" if position < len(labels) and labels[position] >= 0 else "bright_black"
+        style = "bright_black strike" if position >= len(labels) else style
+        text.append(visible(piece), style=f"{style} reverse" if token_id in special else style)
     return text

@@ -84,7 +84,7 @@ def _planned(
         "memory_gib": estimate_memory(model_config, memory_inputs(config, runtime, batch, prepared)).in_gib(),
         "weights": count_weights(model_config).total,
         "adapters": count_adapter_weights(model_config, config.lora_r, config.targets),
-        "ledger": ledger.as_json(),
+        "ledger": ledger.as_record(),
         "lost": ledger.sentences(),
         "windows": windows,
         "fill": 0.0,
