@@ -1,8 +1,10 @@
-"""`training`: the commands. The only place that prints results; heavy libraries are imported by the command that needs them."""
+"""The command `training`: parses arguments, calls one function, prints its result.
+
+Each command imports the modules that it needs, so that `--help` is instant.
+"""
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,16 +13,16 @@ from cyclopts import App, Parameter
 from cyclopts.config import Dict
 
 from dataprep.common.errors import UserError
-from dataprep.common.text import nearest
+from dataprep.common.text import json_text, nearest, visible
 from training.config import PRESETS, TINY, TINY_DEFAULTS, RunConfig, read_toml
-from training.errors import OptionError, Stopped, TrainingError
+from training.errors import OptionError, Stopped
 
 if TYPE_CHECKING:
     from cyclopts import ArgumentCollection
 
 app = App(
     name="training",
-    help="Fine-tune Llama 2 with QLoRA on a build of dataprep: every trained token accounted for.",
+    help="Fine-tune a chat model with QLoRA on a build of dataprep.",
     help_format="plaintext",
     version_flags=[],
 )
@@ -29,25 +31,26 @@ Options = Annotated[RunConfig, Parameter(name="*")]
 Run = Annotated[Path, Parameter(name="--run", help="Folder of a finished run.")]
 
 
-def layers(_: App, __: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Fill in what no flag says: first from the TOML file, then from the preset, then (model tiny) from its defaults."""
+def set_defaults(_: App, __: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Set the options that no flag gives: from the TOML file, then the preset, then the defaults of the model tiny."""
     given = {argument.name: argument.tokens[-1].value for argument in arguments if argument.tokens}
     if not any(argument.name == "--max-tokens" for argument in arguments):
-        return
-    found: dict[str, Any] = read_toml(Path(given["--config"])) if "--config" in given else {}
-    preset = given.get("--preset") or found.get("preset")
+        return  # a command without the options of a run
+    from_file: dict[str, Any] = read_toml(Path(given["--config"])) if "--config" in given else {}
+    preset = given.get("--preset") or from_file.get("preset")
     if preset is not None and preset not in PRESETS:
-        raise TrainingError(f"Unknown preset '{preset}'. {nearest(str(preset), PRESETS)}")
+        raise OptionError(f"Unknown preset '{preset}'. {nearest(str(preset), PRESETS)}")
+    tiny = (given.get("--model") or from_file.get("model")) == TINY
     for source, options in (
-        (f"{given.get('--config')}", found),
+        (str(given.get("--config")), from_file),
         (f"preset {preset}", PRESETS.get(str(preset), {})),
-        ("model tiny", TINY_DEFAULTS if (given.get("--model") or found.get("model")) == TINY else {}),
+        ("model tiny", TINY_DEFAULTS if tiny else {}),
     ):
         flags = {name.replace("_", "-"): value for name, value in options.items()}
         Dict(flags, source=source, use_commands_as_keys=False)(app, (), arguments)
 
 
-app.config = (layers,)
+app.config = (set_defaults,)
 
 
 @app.command
@@ -55,16 +58,16 @@ def run(options: Options) -> None:
     """Train an adapter on a build."""
     from training.run import run as train
 
-    facts = train(options)
-    metrics, ledger = facts["metrics"], facts["ledger"]["train"]
-    print(
-        f"{facts['operational']['out']}: {facts['resolved']['steps']} steps on {metrics['trained_tokens']} trained tokens; "
-        f"the data has {ledger['tokens_trained']}."
+    record = train(options)
+    metrics, ledger = record["metrics"], record["ledger"]["train"]
+    _print(
+        f"{record['operational']['out']}: {record['resolved']['steps']} steps, {metrics['trained_tokens']} trained tokens; "
+        f"one epoch has {ledger['tokens_trained']}."
     )
-    if metrics["held_out_after"] is not None:
-        print(f"Held-out loss {metrics['held_out_before']:.4f} before, {metrics['held_out_after']:.4f} after.")
+    if metrics["held_out_before"] is not None and metrics["held_out_after"] is not None:
+        _print(f"Held-out loss {metrics['held_out_before']:.4f} before, {metrics['held_out_after']:.4f} after.")
     if metrics.get("stopped_by_itself") is not None:
-        print(f"{metrics['stopped_by_itself']:.0%} of {metrics['stop_prompts']} answers ended by themselves.")
+        _print(f"{metrics['stopped_by_itself']:.0%} of {metrics['stop_prompts']} answers ended with the end token.")
 
 
 @app.command
@@ -73,15 +76,15 @@ def plan(
     *,
     gpu: Annotated[
         Literal["t4", "l4", "a100", "h100", "this"] | None,
-        Parameter(help="The GPU to plan for; `this`: the one here, with one measured step."),
+        Parameter(help="The GPU to plan for; `this`: the machine's own, with one measured step."),
     ] = None,
-    as_json: Annotated[bool, Parameter(name="--json", help="As one JSON object.")] = False,
+    as_json: Annotated[bool, Parameter(name="--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Tell what a run will take: memory by part, tokens, steps and time."""
-    from training.memory.plan import plan as planned
+    """Estimate memory, tokens, steps and time of a run, without starting it."""
+    from training.memory.plan import plan as make_plan
 
-    facts, lines = planned(options, gpu)
-    print(json.dumps(facts) if as_json else "\n".join(lines))
+    record, lines = make_plan(options, gpu)
+    _print(json_text(record) if as_json else "\n".join(lines))
 
 
 @app.command
@@ -89,79 +92,84 @@ def inspect(
     options: Options,
     *,
     row: Annotated[int | None, Parameter(help="Number of the row in the train split, from 0.")] = None,
-    rows: Annotated[str | None, Parameter(help="A range of rows (0:100), or all; with --json.")] = None,
-    as_json: Annotated[bool, Parameter(name="--json", help="One JSON line a row: id, input_ids, labels.")] = False,
+    rows: Annotated[str | None, Parameter(help="Range of rows (0:100), or all; needs --json.")] = None,
+    as_json: Annotated[
+        bool, Parameter(name="--json", help="Print a JSON line for each row: id, input_ids, labels.")
+    ] = False,
 ) -> None:
-    """Show the tokens of a row as they are trained: trained, masked, control; needs a tokenizer only."""
-    from training.data import inspect as show
+    """Show which tokens of a row are trained, masked or special; needs a tokenizer, but no model."""
+    from training.data.inspect import json_lines, print_row
 
     if as_json:
-        for line in show.json_lines(options, rows or (str(row) if row is not None else "all")):
+        for line in json_lines(options, rows or (str(row) if row is not None else "all")):
             sys.stdout.write(line + "\n")
     elif rows is not None:
         raise OptionError(f"--rows {rows} needs --json; --row prints one row.")
     else:
-        show.print_row(options, row or 0)
+        print_row(options, row or 0)
 
 
 @app.command
 def evaluate(
     run: Run,
     *,
-    prompts: Annotated[int, Parameter(help="Held-out prompts to answer.")] = 16,
-    max_new_tokens: Annotated[int, Parameter(help="Tokens of an answer, at most.")] = 256,
-    as_json: Annotated[bool, Parameter(name="--json", help="As one JSON object.")] = False,
+    prompts: Annotated[int, Parameter(help="Number of held-out prompts to answer.")] = 16,
+    max_new_tokens: Annotated[int, Parameter(help="Maximum tokens of an answer.")] = 256,
+    as_json: Annotated[bool, Parameter(name="--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Held-out loss and perplexity before and after, and the share of answers that end by themselves."""
-    from training.after.evaluate import evaluate as measured
+    """Compute held-out loss and perplexity before and after training, and the share of answers that end."""
+    from training.after.evaluate import evaluate as compute
 
-    facts = measured(run, prompts, max_new_tokens)
+    result = compute(run, prompts, max_new_tokens)
     if as_json:
-        print(json.dumps(facts))
+        _print(json_text(result))
         return
-    for when in ("before", "after"):
-        print(f"{when:6} loss {facts[when]['loss']:.4f}  perplexity {facts[when]['perplexity']:.2f}")
-    print(f"{facts['stopped_by_itself']:.0%} of {facts['prompts']} answers ended by themselves.")
+    _print(f"before loss {result['before']['loss']:.4f}  perplexity {result['before']['perplexity']:.2f}")
+    _print(f"after  loss {result['after']['loss']:.4f}  perplexity {result['after']['perplexity']:.2f}")
+    _print(f"{result['stopped_by_itself']:.0%} of {result['prompts']} answers ended with the end token.")
 
 
 @app.command
 def generate(
     run: Run,
     *,
-    prompt: Annotated[str, Parameter(help="What to say to the model.")],
+    prompt: Annotated[str, Parameter(help="The user's message.")],
     system: Annotated[str | None, Parameter(help="System text.")] = None,
-    max_new_tokens: Annotated[int, Parameter(help="Tokens of the answer, at most.")] = 256,
-    temperature: Annotated[float, Parameter(help="0 takes the likeliest token each time.")] = 0.0,
-    seed: Annotated[int, Parameter(help="Seed, where the temperature is above 0.")] = 0,
+    max_new_tokens: Annotated[int, Parameter(help="Maximum tokens of the answer.")] = 256,
+    temperature: Annotated[float, Parameter(help="Sampling temperature; 0 chooses the most likely tokens.")] = 0.0,
+    seed: Annotated[int, Parameter(help="Seed of the sampling.")] = 0,
 ) -> None:
-    """Answer a prompt with a trained adapter, through the build's own template."""
-    from training.after.evaluate import generate as answered
+    """Answer a prompt with a trained adapter and the build's template."""
+    from training.after.generate import generate as answer_prompt
 
-    answer = answered(run, prompt, system, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
-    print(answer.text)
+    answer = answer_prompt(run, prompt, system, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    _print(answer.text)
     if not answer.stopped:
-        print(f"(cut after {max_new_tokens} tokens: --max-new-tokens)", file=sys.stderr)
+        print(f"(The answer was cut after {max_new_tokens} tokens; see --max-new-tokens.)", file=sys.stderr)
 
 
 @app.command
 def merge(
     run: Run,
     *,
-    to: Annotated[Path, Parameter(help="Folder to write; must be empty or new.")],
+    to: Annotated[Path, Parameter(help="Folder to write; must be empty or not exist.")],
     check: Annotated[bool, Parameter(help="Compare the merged model's logits with the adapter's.")] = True,
 ) -> None:
-    """Merge an adapter into its base model, shard by shard, into a folder that stock transformers opens."""
-    from training.after.merge import merge as merged
+    """Merge an adapter into its base model, as a folder that stock transformers opens."""
+    from training.after.merge import merge as merge_adapter
 
-    facts = merged(run, to, check=check)
-    print(f"{to}: {facts['merged']} layers merged, {facts['shards']} shards.")
+    result = merge_adapter(run, to, check=check)
+    _print(f"{to}: {result['merged']} layers merged, {result['shards']} shards.")
     if check:
-        print(f"Largest logit difference {facts['logit_difference']:.4g}, mean KL {facts['kl']:.3g} to the adapter's.")
+        _print(
+            f"Largest logit difference {result['logit_difference']:.4g}, mean KL {result['kl']:.3g}, "
+            "compared with the adapter."
+        )
 
 
 def main() -> None:
-    """Run a command; leaves with 0 done, 1 bad input, 2 wrong usage, 4 damaged build, 130 interrupted, 143 SIGTERM."""
-    _hush()
+    """Run a command. Exit codes: 0 done, 1 bad input, 2 wrong usage, 4 damaged build, 130 interrupted, 143 SIGTERM."""
+    _quiet_libraries()
     try:
         app(exit_on_error=False, print_error=True)
     except KeyboardInterrupt:
@@ -170,17 +178,22 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(1)
     except Exception as fault:
-        sys.exit(_told(fault))
+        sys.exit(_report(fault))
 
 
-def _hush() -> None:
-    """Keep the libraries' own bars and warnings out of the log, unless somebody asked for them."""
+def _print(text: str) -> None:
+    """Print to stdout with control characters written out: names and answers are not trusted."""
+    print(visible(text))
+
+
+def _quiet_libraries() -> None:
+    """Keep the libraries' progress bars and warnings out of the log, unless an environment variable asks for them."""
     import logging
     import os
     import warnings
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    # Windows differ in length and number of conversations: without this the allocator holds nearly twice what is in use.
+    # Windows differ in length and number of conversations; without this the allocator reserves nearly twice what is used.
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")
@@ -189,15 +202,15 @@ def _hush() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _told(fault: Exception) -> int:
-    """The exit code for `fault`, its sentence printed; a bug of ours is raised again."""
+def _report(fault: Exception) -> int:
+    """Print the sentence of an error and return its exit code; raise any other exception again."""
     from cyclopts import CycloptsError
 
     if isinstance(fault, CycloptsError):
-        return 2
+        return 2  # cyclopts has printed it
     if not isinstance(fault, (UserError, Stopped)):
         raise fault
-    print(f"{'' if isinstance(fault, Stopped) else 'Error: '}{fault}", file=sys.stderr)
+    print(visible(f"{'' if isinstance(fault, Stopped) else 'Error: '}{fault}"), file=sys.stderr)
     return fault.exit_code
 
 

@@ -1,286 +1,257 @@
-"""The recipe of a run: a build and a model in, an adapter and run.json out."""
+"""`training run`: train an adapter on a build."""
 
 from __future__ import annotations
 
 import shutil
-import sys
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataprep.contract import Build
-from training.config import NOTEBOOK_FAULTS, OPERATIONAL, TINY, RunConfig, as_json, check
+from training.config import OPERATIONAL, TINY, RunConfig, as_record, check
 from training.data.provenance import provenance
 from training.data.training_data import TrainingData, load_training_data, open_training_build
-from training.errors import DataError, NotEnoughMemory, Stopped
+from training.errors import NotEnoughMemory, Stopped
+from training.log import log, log_start, log_template_difference
 from training.memory.choose import RunPlan, choose_run_plan
-from training.model import attention
+from training.metrics import truncate_metrics
 from training.model.base import adapters_to_fp32, add_adapters, load_base
 from training.model.runtime import Runtime, choose_runtime
 from training.model.sizes import check_model_fits, model_revision, read_model_config
 from training.model.tokenizer import ChatTokenizer, load_tokenizer
-from training.run_folder import RUN, RunFolder, library_versions, prepare_folder, refuse_changes, truncate_metrics
+from training.run_folder import RunFolder, prepare_folder, refuse_changes
+from training.run_record import RunRecord
+from training.versions import library_versions, version_notes
 
 if TYPE_CHECKING:
+    from accelerate import PartialState
     from peft import PeftModel
     from transformers import TrainerCallback
 
+    from training.loop.trainer import QloraTrainer
 
-# What a run is held to when it goes on: entries of run.json. (Its pace and packing are compared when they are settled.)
-BOUND = ("bond", "model", "options", "place")
-GONE_ON = "The run has gone on with"
-
-
-def log(text: str) -> None:
-    """A line of the log, once over all processes."""
-    import os
-
-    if os.environ.get("RANK", "0") == "0":
-        print(text, file=sys.stderr, flush=True)
+# Entries of run.json that a resumed run must agree with. (`choose_run_plan` compares its schedule and windows.)
+BOUND = ("provenance", "model", "options", "place")
 
 
-def run(config: RunConfig) -> dict[str, Any]:
-    """Train an adapter as `config` says; returns run.json's content.
+@dataclass(frozen=True)
+class RunContext:
+    """What a run is started with."""
+
+    config: RunConfig
+    build: Build
+    folder: RunFolder
+    checkpoint: Path | None  # to resume from
+    base_model: str  # the name that the base model is loaded by
+    runtime: Runtime
+    tokenizer: ChatTokenizer
+    data: TrainingData
+    first_process: bool
+
+
+def run(config: RunConfig) -> RunRecord:
+    """Train an adapter; returns the content of run.json.
 
     Raises:
-        TrainingError, BuildError: one sentence.
-        Stopped: a signal ended the run; its checkpoint is saved.
+        TrainingError, BuildError: the run is impossible, or failed.
+        Stopped: a signal ended the run after its checkpoint was saved.
     """
-    config = _in_full(check(config))
+    config = with_full_paths(check(config))
     build = open_training_build(config)
-    state = _processes(config)
-    config = replace(config, out=config.out or _usual_place(config, build))
-    assert config.out is not None
-    with state.main_process_first():
-        folder, checkpoint = prepare_folder(config.out, config.resume) if state.is_main_process else _joined(config.out)
-        name = base_model_name(config, build, folder, make=state.is_main_process)
-    place = choose_runtime(config)
-    vocabulary = load_tokenizer(name, config.revision)
-    shape = read_model_config(name, config.revision)
-    check_model_fits(shape, vocabulary, place, config.model)
-    facts = _facts(config, build, vocabulary, name, place)
-    recorded = folder.read() if (folder.path / RUN).exists() else None  # without a checkpoint too: it has its base/
+    processes = _processes(config)
+    out = config.out or _default_out(config, build)
+    config = replace(config, out=out)
+    first = bool(processes.is_main_process)
+    with processes.main_process_first():
+        folder, checkpoint = prepare_folder(out, config.resume) if first else _prepared_folder(out)
+        name = base_model_name(config, build, folder, create=first)
+    runtime = choose_runtime(config)
+    tokenizer = load_tokenizer(name, config.revision)
+    model_config = read_model_config(name, config.revision)
+    check_model_fits(model_config, tokenizer, runtime, config.model)
+    start = _start_record(config, build, tokenizer, name, runtime)
+    recorded = (
+        folder.read() if folder.record_path.exists() else None
+    )  # even without a checkpoint, it has its base model
     if recorded is not None:
-        refuse_changes(recorded, {part: facts[part] for part in BOUND}, folder.path)
-    prepared = load_training_data(config, build, vocabulary)
-    _tell(config, prepared, place)
-    warn_of_other_template(build, vocabulary)
-
+        refuse_changes(recorded, {part: start[part] for part in BOUND}, folder.path)
+    data = load_training_data(config, build, tokenizer)
+    log_start(config, data, runtime)
+    log_template_difference(build, tokenizer)
     versions = library_versions()
-    moved = moved_versions(recorded, versions) if recorded is not None else []
-    for note in moved:
+    changed_versions = version_notes(recorded, versions) if recorded is not None else []
+    for note in changed_versions:
         log(note)
 
-    adapted = load_with_new_adapters(name, config, place)
-    plan = choose_run_plan(config, place, shape, prepared, adapted, folder, recorded, state.num_processes)
-    facts |= plan.as_record() | {
-        "ledger": _ledgers(prepared),
+    adapted = load_with_new_adapters(name, config, runtime)
+    plan = choose_run_plan(config, runtime, model_config, data, adapted, folder, recorded, processes.num_processes)
+    record = {
+        **(recorded or {}),
+        **start,
+        **plan.as_record(),
+        "ledger": _ledgers(data),
         "versions": versions,
+        "notes": [*data.notes, *changed_versions],
         "status": "running",
-        "notes": [*prepared.notes, *moved],
     }
-    if state.is_main_process:
-        folder.write(recorded | facts if recorded else facts)
-        truncate_metrics(folder.metrics, _step_of(checkpoint))
+    if first:
+        from training.loop.checkpoints import step_of
+
+        folder.write(record)
+        truncate_metrics(folder.metrics, step_of(checkpoint))
     log(plan.sentence())
+    context = RunContext(config, build, folder, checkpoint, name, runtime, tokenizer, data, first)
     try:
-        return _train(config, place, plan, prepared, adapted, vocabulary, build, folder, checkpoint, name)
+        return _train(context, plan, adapted)
     except Stopped:
         raise
-    except BaseException as fault:  # whatever ends it, run.json does not say "running" any more
-        if state.is_main_process:
-            with suppress(OSError):  # perhaps the disk is full
+    except BaseException as fault:
+        if first:
+            with suppress(Exception):  # the disk may be full
                 folder.update(status=f"failed: {fault or type(fault).__name__}")
         raise
 
 
-def _in_full(config: RunConfig) -> RunConfig:
-    """With the whole paths of build and model, which name the same from any folder and on any day.
+def with_full_paths(config: RunConfig) -> RunConfig:
+    """Replace the paths of build and model by absolute ones without links, which stay valid in run.json.
 
-    `latest` of a run that has begun is the version that it began with: the link moves on, a run does not.
+    A run that is resumed keeps the version of the build that it was started with, even if `latest` is another one by now.
     """
     path = config.data.expanduser().resolve()
-    if config.resume == "auto" and config.out is not None and config.data.is_symlink() and (config.out / RUN).exists():
-        began = Path(RunFolder(config.out).read()["operational"]["data"])
-        if began != path and began.parent == path.parent:
-            log(
-                f"The run in {config.out} goes on with {began}, which it began with; {config.data} is {path.name} by now."
-            )
-            path = began
-    folder = Path(config.model).expanduser()
-    name = str(folder.resolve()) if config.model != TINY and folder.is_dir() else config.model
-    return replace(config, data=path, model=name)
+    if config.resume == "auto" and config.out is not None and config.data.is_symlink():
+        folder = RunFolder(config.out)
+        if folder.record_path.exists():
+            started_with = Path(folder.read()["operational"]["data"])
+            if started_with != path and started_with.parent == path.parent:
+                log(
+                    f"The run in {config.out} continues on {started_with}, with which it was started; "
+                    f"{config.data} is now {path.name}."
+                )
+                path = started_with
+    model_folder = Path(config.model).expanduser()
+    model = str(model_folder.resolve()) if config.model != TINY and model_folder.is_dir() else config.model
+    return replace(config, data=path, model=model)
 
 
-def moved_versions(recorded: dict[str, Any], now: dict[str, str]) -> list[str]:
-    """The notes of a run that goes on: those on other versions of libraries that it had, and one for those now."""
-    before = recorded["versions"]
-    other = [
-        f"{name} {now.get(name)} (before: {before.get(name)})"
-        for name in sorted(before | now)
-        if before.get(name) != now.get(name)
-    ]
-    notes = [note for note in recorded["notes"] if note.startswith(GONE_ON)]
-    said = f"{GONE_ON} {', '.join(other)}: its losses may differ from an uninterrupted run's in their last digits."
-    return [*notes, said] if other else notes
-
-
-def base_model_name(config: RunConfig, build: Build, folder: RunFolder, *, make: bool = True) -> str:
-    """The name to load the base model by; `tiny` is made here, by the first process of a run that is not begun yet."""
+def base_model_name(config: RunConfig, build: Build, folder: RunFolder, *, create: bool = True) -> str:
+    """The name or folder that the base model is loaded from; creates the model `tiny` in a new run's folder."""
     if config.model != TINY:
         return config.model
-    if make and not (folder.path / RUN).exists():
+    if create and not folder.record_path.exists():
         from training.model import tiny
 
-        shutil.rmtree(folder.base, ignore_errors=True)  # perhaps half of one
+        shutil.rmtree(folder.base, ignore_errors=True)  # a killed run may have left part of one
         tiny.write_model(folder.base, build, config.seed)
-    return str(folder.base.resolve())  # the adapter's settings name it
+    return str(folder.base.resolve())  # absolute, because the adapter's configuration names it
 
 
-def load_with_new_adapters(name: str, config: RunConfig, place: Runtime) -> PeftModel:
-    """The base model with fresh adapters, seeded, ready for a pass."""
+def load_with_new_adapters(name: str, config: RunConfig, runtime: Runtime) -> PeftModel:
+    """Load the base model and add new adapters, initialised from the seed."""
     from transformers import set_seed
 
     from training.loop.trainer import fuse_output_layer
     from training.model.fused_lora import fuse_adapters
 
     set_seed(config.seed)
-    adapted = adapters_to_fp32(add_adapters(load_base(name, config.revision, config, place), config))
+    adapted = adapters_to_fp32(add_adapters(load_base(name, config.revision, config, runtime), config))
     fuse_output_layer(adapted)
-    if place.liger:  # with the other fused kernels
+    if runtime.liger:  # fused adapters belong to the fused kernels
         fuse_adapters(adapted)
     return adapted
 
 
-def _train(
-    config: RunConfig,
-    place: Runtime,
-    plan: RunPlan,
-    prepared: TrainingData,
-    adapted: PeftModel,
-    vocabulary: ChatTokenizer,
-    build: Build,
-    folder: RunFolder,
-    checkpoint: Path | None,
-    name: str,
-) -> dict[str, Any]:
+def _train(context: RunContext, plan: RunPlan, adapted: PeftModel) -> RunRecord:
     import torch
-    from transformers.trainer_callback import PrinterCallback
 
-    from training.after.adapter import export
-    from training.loop.callbacks import Metrics, Progress, Stop, tensorboard
-    from training.loop.trainer import QloraTrainer, trainer_arguments
+    from training.after.finish import finish_run
+    from training.loop.callbacks import SignalCallback
 
-    template = build.manifest.template
-    tokenizer = vocabulary.for_transformers(template["end_token"], (build.path / "template.jinja").read_text("utf-8"))
-    args = trainer_arguments(config, place, plan.batch, folder, accumulate=plan.accumulate, steps=plan.steps)
-    args.eval_on_start = plan.test is not None and checkpoint is None
-    watching: list[TrainerCallback] = [Metrics(folder.metrics, plan.tokens_per_step), Progress(plan.tokens_per_step)]
-    if config.report_to == "tensorboard" and args.process_index == 0:
-        watching.append(tensorboard(folder.tensorboard, _step_of(checkpoint)))
-    with Stop() as stop:
-        trainer = QloraTrainer(
-            adapted,
-            args,
-            train=plan.windows,
-            test=plan.test,
-            tokenizer=tokenizer,
-            folder=folder,
-            config=config,
-            choice=plan.batch,
-            callbacks=[*watching, stop],
-        )
-        trainer.remove_callback(PrinterCallback)
+    with SignalCallback() as signals:
+        trainer = _trainer(context, plan, adapted, signals)
         try:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            trainer.train(resume_from_checkpoint=str(context.checkpoint) if context.checkpoint else None)
         except torch.OutOfMemoryError as fault:
             raise NotEnoughMemory(
-                f"The GPU's memory ran out after step {trainer.state.global_step} ({str(fault).splitlines()[0]}): free the "
-                "GPU and go on with --resume auto, or begin anew with a smaller --micro-batch or --memory-gb."
+                f"The GPU ran out of memory after step {trainer.state.global_step} ({str(fault).splitlines()[0]}): free "
+                "memory and continue with --resume auto, or start a new run with a smaller --micro-batch or --memory-gb."
             ) from None
-    done = trainer.state.global_step
-    if stop.signal is not None and done < plan.steps:
-        _note(trainer, folder, {"status": f"stopped at step {done}"})
-        raise Stopped(stop.signal, f"Stopped after step {done} of {plan.steps}; go on with --resume auto.")
-    return export(trainer, config, plan, prepared, tokenizer, build, folder, name)
+    step = trainer.state.global_step
+    if signals.signal is not None and step < plan.steps:
+        if context.first_process:
+            context.folder.update(status=f"stopped at step {step}")
+        raise Stopped(signals.signal, f"Stopped after step {step} of {plan.steps}; continue with --resume auto.")
+    return finish_run(context, trainer)
 
 
-def _note(trainer: Any, folder: RunFolder, facts: dict[str, Any]) -> None:
-    if trainer.is_world_process_zero():
-        folder.update(**facts)
+def _trainer(context: RunContext, plan: RunPlan, adapted: PeftModel, signals: TrainerCallback) -> QloraTrainer:
+    """The trainer with its callbacks."""
+    from transformers.trainer_callback import PrinterCallback
+
+    from training.loop.arguments import trainer_arguments
+    from training.loop.callbacks import MetricsCallback, ProgressCallback, tensorboard
+    from training.loop.checkpoints import step_of
+    from training.loop.trainer import QloraTrainer
+
+    config, folder = context.config, context.folder
+    args = trainer_arguments(config, context.runtime, plan.batch, folder, accumulate=plan.accumulate, steps=plan.steps)
+    args.eval_on_start = plan.test is not None and context.checkpoint is None
+    callbacks: list[TrainerCallback] = [
+        MetricsCallback(folder.metrics, plan.tokens_per_step),
+        ProgressCallback(plan.tokens_per_step),
+    ]
+    if config.report_to == "tensorboard" and context.first_process:
+        callbacks.append(tensorboard(folder.tensorboard, step_of(context.checkpoint)))
+    template = (context.build.path / "template.jinja").read_text("utf-8")
+    trainer = QloraTrainer(
+        adapted,
+        args,
+        train=plan.windows,
+        test=plan.test,
+        tokenizer=context.tokenizer.for_transformers(context.build.manifest.template["end_token"], template),
+        folder=folder,
+        config=config,
+        batch=plan.batch,
+        callbacks=[*callbacks, signals],
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
-def _processes(config: RunConfig) -> Any:
+def _processes(config: RunConfig) -> PartialState:
     """accelerate's state: this process among those that torchrun or `accelerate launch` started."""
     from accelerate import PartialState
 
     return PartialState(cpu=config.device == "cpu")
 
 
-def _joined(path: Path) -> tuple[RunFolder, Path | None]:
-    """The folder as the first process has prepared it."""
+def _prepared_folder(path: Path) -> tuple[RunFolder, Path | None]:
+    """The folder and checkpoint as the first process has prepared them."""
     folder = RunFolder(path)
-    whole = folder.complete_checkpoints()
-    return folder, whole[-1] if whole else None
+    checkpoints = folder.complete_checkpoints()
+    return folder, checkpoints[-1] if checkpoints else None
 
 
-def _usual_place(config: RunConfig, build: Build) -> Path:
+def _default_out(config: RunConfig, build: Build) -> Path:
     return Path("runs") / f"{build.manifest.name}-{build.manifest.version}-{Path(config.model).name}"
 
 
-def _step_of(checkpoint: Path | None) -> int:
-    return int(checkpoint.name.removeprefix("step-")) if checkpoint else -1
+def _ledgers(data: TrainingData) -> dict[str, Any]:
+    test = data.test.labelled.ledger.as_record() if data.test else None
+    return {"rows": data.rows, "train": data.train.labelled.ledger.as_record(), "test": test}
 
 
-def _ledgers(prepared: TrainingData) -> dict[str, Any]:
-    test = prepared.test.labelled.ledger.as_record() if prepared.test else None
-    return {"rows": prepared.rows, "train": prepared.train.labelled.ledger.as_record(), "test": test}
-
-
-def _facts(config: RunConfig, build: Build, vocabulary: ChatTokenizer, name: str, place: Runtime) -> dict[str, Any]:
-    options = as_json(config)
+def _start_record(
+    config: RunConfig, build: Build, tokenizer: ChatTokenizer, name: str, runtime: Runtime
+) -> dict[str, Any]:
+    """The entries of run.json that are known before the data is read."""
+    options = as_record(config)
     return {
-        "bond": provenance(build, vocabulary),
+        "provenance": provenance(build, tokenizer),
         "model": {"name": config.model, "revision": model_revision(name, config.revision)},
         "options": {key: value for key, value in options.items() if key not in OPERATIONAL},
         "operational": {key: value for key, value in options.items() if key in OPERATIONAL},
-        "place": {**asdict(place), "device": place.device.partition(":")[0]},  # its number may be another next time
+        # A resumed run may get another GPU of the machine, so the GPU's number is left out.
+        "place": {**asdict(runtime), "device": runtime.device.partition(":")[0]},
         "template": dict(build.manifest.template),
     }
-
-
-def _tell(config: RunConfig, prepared: TrainingData, place: Runtime) -> None:
-    ledger = prepared.train.labelled.ledger
-    for note in (*(NOTEBOOK_FAULTS if config.preset == "notebook" else ()), *prepared.notes, *ledger.sentences()):
-        log(note)
-    if prepared.build.manifest.gate == "failed":
-        log("The build's quality gate failed; --allow-failed-gate was said, and run.json records it.")
-    kind = "one variable-length kernel" if place.attention == attention.VARLEN else "SDPA, conversation by conversation"
-    log(
-        f"{ledger.rows} conversations, {ledger.tokens_trained} tokens trained and {ledger.tokens_masked} masked; "
-        f"on {place.device} in {place.precision}, attention by {kind}{', liger kernels' if place.liger else ''}."
-    )
-    if not ledger.rows:
-        raise DataError("Nothing is left to train on.")
-
-
-def warn_of_other_template(build: Build, vocabulary: ChatTokenizer) -> str | None:
-    """Say when the build was rendered with another template than the model's own, and show both; returns what was said."""
-    if vocabulary.chat_template is None:
-        return None
-    from training.after.prompts import render
-
-    told = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hi."}]
-    marks = {key: vocabulary.special_token(key) for key in ("bos_token", "eos_token")}
-    template = (build.path / "template.jinja").read_text("utf-8")
-    try:
-        ours = render(template, told, dict(build.manifest.template), answer=False)
-        theirs = render(vocabulary.chat_template, told, marks, answer=False)
-        if ours.strip() == theirs.strip():
-            return None
-        message = f"The build's template is not the model's own. The build: {ours!r}  The model: {theirs!r}"
-    except DataError as fault:  # some templates want a system text, or tools
-        message = f"The build's template could not be compared with the model's own: {fault}"
-    log(message)
-    return message

@@ -27,7 +27,7 @@ def adapted_tiny_model(build_folder: Path, scratch: Path) -> Adapted:
     from training.config import RunConfig
     from training.data.training_data import load_training_data, open_training_build
     from training.data.windows import window_dataset
-    from training.loop.trainer import trainer_arguments
+    from training.loop.arguments import trainer_arguments
     from training.memory.batches import BatchConfig
     from training.model.runtime import choose_runtime
     from training.model.tokenizer import load_tokenizer

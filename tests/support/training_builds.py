@@ -1,4 +1,4 @@
-"""Valid build folders by the contract, written here, so that `training`'s tests need nothing of `dataprep build`."""
+"""Write valid builds by the contract, so that the tests of `training` do not depend on `dataprep build`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -15,6 +15,7 @@ from tests.support.paths import REAL
 
 Pairs = Sequence[tuple[str, str | None]]
 Row = dict[str, Any]  # one row of SHARD_SCHEMA
+Style = Literal["llama2", "chatml"]
 
 LLAMA2 = (
     "{% for message in messages %}"
@@ -29,7 +30,7 @@ CHATML = (
 
 
 class Writer:
-    """Text that is written piece by piece, with the places of controls and answers."""
+    """Write a conversation's text piece by piece, and note where controls and answers are."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -64,13 +65,13 @@ class Writer:
             self.text += "\n"
 
 
-def row(name: str, pairs: Pairs, *, style: str = "llama2", system: str | None = None) -> dict:
-    """One row of SHARD_SCHEMA."""
+def row(name: str, pairs: Pairs, *, style: Style = "llama2", system: str | None = None) -> Row:
+    """One row of SHARD_SCHEMA from (question, answer) pairs."""
     writer = Writer()
-    messages = [{"role": "system", "content": system}] if system else []
+    messages: list[dict[str, str | None]] = [{"role": "system", "content": system}] if system else []
     for number, (question, answer) in enumerate(pairs):
-        told = f"<<SYS>>\n{system}\n<</SYS>>\n\n{question}" if system and number == 0 else question
-        getattr(writer, style)(told, answer)
+        rendered = f"<<SYS>>\n{system}\n<</SYS>>\n\n{question}" if system and number == 0 else question
+        getattr(writer, style)(rendered, answer)
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     return {
         "id": name,
@@ -85,24 +86,25 @@ def row(name: str, pairs: Pairs, *, style: str = "llama2", system: str | None = 
     }
 
 
-def table(rows: list[dict]) -> pa.Table:
+def table(rows: Sequence[Row]) -> pa.Table:
+    """The rows as a table of SHARD_SCHEMA."""
     return pa.Table.from_pylist(rows, schema=SHARD_SCHEMA)
 
 
 def write_build(
-    folder: Path, train: list[dict], test: list[dict] | None = None, *, style: str = "llama2", gate: str = "passed"
+    folder: Path, train: Sequence[Row], test: Sequence[Row] | None = None, *, style: Style = "llama2", gate: str = "passed"
 ) -> Path:
-    """A whole build in `folder`: shards, template and manifest."""
+    """Write a build to `folder`: shards, template and manifest."""
     folder.mkdir(parents=True)
     template = {"llama2": LLAMA2, "chatml": CHATML}[style]
     (folder / "template.jinja").write_text(template, "utf-8")
     splits = {"train": _split(folder, "train", train)}
     if test is not None:
         splits["test"] = _split(folder, "test", test)
-    files = {"template.jinja": _facts(folder / "template.jinja")}
+    files = {"template.jinja": _file_entry(folder / "template.jinja")}
     tokens = {"llama2": ("<s>", "</s>"), "chatml": ("<|im_start|>", "<|im_end|>")}[style]
-    digest = hashlib.sha256(json.dumps([train, test, gate]).encode()).hexdigest()
-    facts = {
+    digest = hashlib.sha256(json.dumps([list(train), test and list(test), gate]).encode()).hexdigest()
+    manifest = {
         "contract": CONTRACT,
         "name": "test",
         "version": digest[:12],
@@ -119,72 +121,57 @@ def write_build(
         "files": files,
         "gate": gate,
     }
-    (folder / "manifest.json").write_text(json.dumps(facts), "utf-8")
+    (folder / "manifest.json").write_text(json.dumps(manifest), "utf-8")
     return folder
 
 
-def _facts(path: Path) -> dict:
+def _file_entry(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
-def _split(folder: Path, name: str, rows: list[dict]) -> dict:
+def _split(folder: Path, name: str, rows: Sequence[Row]) -> dict[str, Any]:
     path = folder / name / "data-00000-of-00001.arrow"
     path.parent.mkdir()
     with pa.ipc.new_stream(path, SHARD_SCHEMA) as stream:
         stream.write_table(table(rows))
-    return {"rows": len(rows), "shards": [{"file": f"{name}/{path.name}", "rows": len(rows), **_facts(path)}]}
+    return {"rows": len(rows), "shards": [{"file": f"{name}/{path.name}", "rows": len(rows), **_file_entry(path)}]}
 
 
 def guanaco_pairs() -> dict[str, Pairs]:
-    """The real guanaco test split as pairs; a user turn without an answer at the end is left off."""
-    found: dict[str, Pairs] = {}
+    """The real guanaco test split as pairs; a last user turn without an answer is omitted."""
+    conversations: dict[str, Pairs] = {}
     path = REAL / "guanaco" / "openassistant_best_replies_eval.jsonl"
     for number, line in enumerate(path.read_text("utf-8").splitlines()):
         parts = _turns(json.loads(line)["text"])
         pairs = [(parts[i], parts[i + 1]) for i in range(0, len(parts) - 1, 2)]
         if pairs:
-            found[f"guanaco-{number:03d}"] = pairs
-    return found
+            conversations[f"guanaco-{number:03d}"] = pairs
+    return conversations
 
 
 def _turns(text: str) -> list[str]:
-    """Contents in turn, user first: the markers alternate, which tells `C#### Assistant:` apart from a heading."""
-    turns, marks, at = [], ("### Human:", "### Assistant:"), 0
-    position, which = text.index(marks[0]) + len(marks[0]), 1
-    while (at := text.find(marks[which], position)) >= 0:
-        while text.startswith("#" + marks[which], at):
-            at += 1
-        turns.append(text[position:at])
-        position, which = at + len(marks[which]), 1 - which
-    return [*turns, text[position:]]
+    """The turns' contents, user first. The markers alternate, so `C#### Assistant:` is a turn that ends in `C#`."""
+    turns, markers = [], ("### Human:", "### Assistant:")
+    start, role = text.index(markers[0]) + len(markers[0]), 1
+    while (end := text.find(markers[role], start)) >= 0:
+        while text.startswith("#" + markers[role], end):
+            end += 1
+        turns.append(text[start:end])
+        start, role = end + len(markers[role]), 1 - role
+    return [*turns, text[start:]]
 
 
-def guanaco_rows() -> list[dict]:
+def guanaco_rows() -> list[Row]:
+    """The real guanaco test split in Llama 2's format."""
     return [row(name, pairs) for name, pairs in guanaco_pairs().items()]
 
 
-def chatter(count: int, *, turns: int = 2, seed: int = 0) -> list[dict]:
-    """Made-up conversations that follow a simple rule, so that a tiny model can learn something."""
-    words = [
-        "apple",
-        "bread",
-        "cloud",
-        "dream",
-        "eagle",
-        "flame",
-        "grass",
-        "honey",
-        "island",
-        "jewel",
-        "kettle",
-        "lemon",
-        "moon",
-        "night",
-        "ocean",
-    ]
+def chatter(count: int, *, turns: int = 2, seed: int = 0) -> list[Row]:
+    """Synthetic conversations that follow a simple rule, so that a tiny model can learn them."""
+    words = "apple bread cloud dream eagle flame grass honey island jewel kettle lemon moon night ocean".split()
     rows = []
     for number in range(count):
-        pairs = []
+        pairs: list[tuple[str, str | None]] = []
         for turn in range(1 + (number + seed) % turns):
             word = words[(number * 7 + turn * 3 + seed) % len(words)]
             pairs.append((f"Say {word} {1 + number % 4} times.", " ".join([word] * (1 + number % 4)) + "."))

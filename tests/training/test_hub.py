@@ -1,11 +1,13 @@
-"""A model on the Hub: fetched, gated, and used from the cache where the Hub is out of reach."""
+"""A model on the Hub: downloaded, gated, and read from the cache if the Hub cannot be reached."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from tests.support.commands import training
 from tests.support.hub import Hub
+from training.model.tiny import train_tokenizer
 
 SHAPE = {
     "hidden_size": 64,
@@ -16,15 +18,13 @@ SHAPE = {
 }
 
 
-def test_a_model_of_the_hub_with_and_without_it(small_build, tmp_path):
-    from training.model.tiny import train_tokenizer
-
+def test_a_model_of_the_hub_is_downloaded_or_read_from_the_cache(small_build: Path, tmp_path: Path) -> None:
     tokenizer = train_tokenizer(["text"], ["<s>", "</s>"]).backend.to_str().encode()
     plan = ["plan", "--data", small_build, "--model", "org/model", "--gpu", "t4"]
     with Hub() as hub:
         hub.commit("org/model", {"config.json": json.dumps(SHAPE).encode(), "tokenizer.json": tokenizer})
         home = hub.environment(tmp_path / "home")
-        training(*plan, **home)  # it has no tokenizer.model, tokenizer_config.json or template, and needs none
+        training(*plan, **home)  # without tokenizer.model, tokenizer_config.json and template
         hub.repositories["org/model"].gated = True
         done = training(*plan, check=1, **hub.environment(tmp_path / "other"))
         assert "org/model is gated" in done.stderr and "HF_TOKEN" in done.stderr and "Traceback" not in done.stderr

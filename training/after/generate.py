@@ -1,11 +1,15 @@
-"""Answers of a trained model, and whether they end by themselves."""
+"""Generate answers with a trained model, and find out whether they end with the end token."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.after.finished_run import load_run_model, open_finished_run
 from training.after.prompts import Messages, prompt_ids
+from training.config import at_least, check_seed
 from training.model import attention
 from training.model.tokenizer import ChatTokenizer
 
@@ -17,29 +21,57 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said; `stopped`: it ended by itself, with the end token."""
+    """A generated answer; `stopped` is true if it ended with the end token."""
 
     text: str
     stopped: bool
 
 
+def generate(
+    path: Path, prompt: str, system: str | None, *, max_new_tokens: int, temperature: float, seed: int
+) -> Answer:
+    """Answer one prompt with the model of a finished run.
+
+    Raises:
+        OptionError: an invalid number.
+    """
+    at_least(1, max_new_tokens=max_new_tokens)
+    at_least(0, temperature=temperature)
+    check_seed(seed)
+    run = open_finished_run(path)
+    template = (run.folder.adapter / "chat_template.jinja").read_text("utf-8")  # the build's template
+    messages = [{"role": "system", "content": system}] if system else []
+    special = run.record["template"]
+    ids = prompt_ids(template, [*messages, {"role": "user", "content": prompt}], special, run.tokenizer)
+    return answers(
+        load_run_model(run),
+        run.tokenizer,
+        [ids],
+        special["end_token"],
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+    )[0]
+
+
 def answers(
     model: PeftModel,
-    vocabulary: ChatTokenizer,
-    prompts: list[list[int]],
+    tokenizer: ChatTokenizer,
+    prompts: Sequence[list[int]],
     end_token: str,
     *,
     max_new_tokens: int = 256,
     temperature: float = 0.0,
     seed: int = 0,
 ) -> list[Answer]:
-    """An answer to each prompt (ids); batches are padded on the left, with plain attention, as generation needs.
+    """Answer prompts (ids) in one batch, padded on the left, with transformers' own attention as generation needs it.
 
-    `temperature` 0 takes the likeliest token each time.
+    Args:
+        temperature: 0 chooses the most likely token at each position.
     """
     import torch
 
-    end, pad = vocabulary.id_of(end_token), vocabulary.id_of(vocabulary.padding_token(end_token))
+    end, pad = tokenizer.id_of(end_token), tokenizer.id_of(tokenizer.padding_token(end_token))
     device = next(model.parameters()).device
     sampling: dict[str, Any] = {"do_sample": False}
     if temperature > 0:
@@ -49,7 +81,7 @@ def answers(
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
     with attention.stock_attention(model), torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(seed)
-        out = model.generate(  # type: ignore[no-untyped-call]
+        generated = model.generate(  # type: ignore[no-untyped-call]
             input_ids=ids,
             attention_mask=mask,
             max_new_tokens=max_new_tokens,
@@ -58,27 +90,27 @@ def answers(
             use_cache=True,
             **sampling,
         )
-    return [_answer(row, end, vocabulary) for row in out[:, longest:].tolist()]
+    return [_answer(row, end, tokenizer) for row in generated[:, longest:].tolist()]
 
 
-def _answer(ids: list[int], end: int, vocabulary: ChatTokenizer) -> Answer:
+def _answer(ids: list[int], end: int, tokenizer: ChatTokenizer) -> Answer:
     stopped = end in ids
-    kept = ids[: ids.index(end)] if stopped else ids
-    return Answer(vocabulary.backend.decode(kept, skip_special_tokens=True).strip(), stopped)
+    before_end = ids[: ids.index(end)] if stopped else ids
+    return Answer(tokenizer.backend.decode(before_end, skip_special_tokens=True).strip(), stopped)
 
 
 def stop_share(
-    model: PeftModel, vocabulary: ChatTokenizer, build: Build, rows: list[Messages], *, max_new_tokens: int = 256
+    model: PeftModel, tokenizer: ChatTokenizer, build: Build, rows: Sequence[Messages], *, max_new_tokens: int = 256
 ) -> tuple[float, list[Answer]]:
-    """The share of answers to `rows`' first questions that end by themselves, and the answers."""
+    """Answer the first question of each row; returns the share of answers with an end token, and the answers."""
     template = (build.path / "template.jinja").read_text("utf-8")
-    facts = build.manifest.template
-    prompts = [prompt_ids(template, first_question(row), facts, vocabulary) for row in rows]
-    said = answers(model, vocabulary, prompts, facts["end_token"], max_new_tokens=max_new_tokens)
-    return sum(answer.stopped for answer in said) / len(said), said
+    special = build.manifest.template
+    prompts = [prompt_ids(template, first_question(row), special, tokenizer) for row in rows]
+    generated = answers(model, tokenizer, prompts, special["end_token"], max_new_tokens=max_new_tokens)
+    return sum(answer.stopped for answer in generated) / len(generated), generated
 
 
 def first_question(messages: Messages) -> Messages:
-    """A conversation up to its first question, that one included."""
-    until = next((n for n, message in enumerate(messages) if message["role"] == "user"), len(messages) - 1)
-    return [{"role": message["role"], "content": message["content"]} for message in messages[: until + 1]]
+    """The messages up to and including the first user message."""
+    last = next((n for n, message in enumerate(messages) if message["role"] == "user"), len(messages) - 1)
+    return [{"role": message["role"], "content": message["content"]} for message in messages[: last + 1]]

@@ -1,8 +1,8 @@
-"""An adapter into its base model, shard by shard.
+"""`training merge`: merge an adapter into its base model, shard by shard.
 
-The base is taken as the adapter saw it: each 4-bit weight is quantised and dequantised again as bitsandbytes did when the
-run loaded it, and the adapter's product added. Merging onto the original 16-bit weights, or into 4-bit ones, gives other
-answers (top-1 agreement with the adapter's 0.83 and 0.88, against all but equal logits this way).
+The adapter was trained on dequantised NF4 weights, so the same weights are merged: each is quantised and dequantised as
+bitsandbytes did when the run loaded it, and then the adapter's product is added. Merging into the original 16-bit weights or
+into 4-bit weights changes the answers (top-1 agreement with the adapter 0.83 and 0.88).
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
-from training.after.evaluate import Finished, autocast, bound_build, load, open_run
+from training.after.finished_run import FinishedRun, autocast, load_run_model, open_finished_run, open_run_build
 from training.data.training_data import load_training_data
 from training.errors import ModelError, RunError
 from training.model.files import locate, read_json_object
-from training.run_folder import PARTIAL, commit_folder, writing
+from training.run_folder import PARTIAL, commit_folder, write_errors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,63 +25,74 @@ if TYPE_CHECKING:
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 CHECKED_ROWS = 8
-CHECKED_TOKENS = 512  # of each row, at most
+CHECKED_TOKENS = 512  # of each row
+WRITE_ADVICE = "solve this and merge again"
 
 
-def merge(path: Path, to: Path, *, check: bool) -> dict[str, Any]:
-    """Write the merged model of the run in `path` to the folder `to`; returns what was done and how far it is off.
+class MergeResult(TypedDict):
+    """Numbers of merged layers and written shards; with a check, how far the merged model is from the adapter."""
+
+    merged: int
+    shards: int
+    logit_difference: NotRequired[float]  # the largest
+    kl: NotRequired[float]  # mean divergence per token of the merged model from the adapter, in nats
+
+
+def merge(path: Path, to: Path, *, check: bool) -> MergeResult:
+    """Write the merged model of the run in `path` to the folder `to`.
 
     Raises:
         RunError: `to` is not empty, or cannot be written.
-        ModelError: the base model has no safetensors, or damaged ones.
-        BuildError, DataError: the build to check with is not there any more; nothing was written.
+        ModelError: the base model has no safetensors files, or damaged ones.
+        BuildError, DataError: the build that the check needs is missing; nothing was written.
     """
     if to.exists() and not to.is_dir():
-        raise RunError(f"{to} is no folder: choose another --to.")
+        raise RunError(f"{to} is not a folder: choose another --to.")
     if to.exists() and any(to.iterdir()):
         raise RunError(f"{to} is not empty: choose another --to.")
-    run = open_run(path)
-    rows = _rows(run) if check else []
+    run = open_finished_run(path)
+    rows = _rows_to_check(run) if check else []
     partial = to.with_name(to.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        with writing(str(to), partial, "merge again"):
+        with write_errors(str(to), partial, WRITE_ADVICE):
             partial.mkdir(parents=True)
-            merged, shards = _write(run, partial)
-            _accompany(run, partial)
+            result = _write_weights(run, partial)
+            _write_other_files(run, partial)
             if to.exists():
                 to.rmdir()
             commit_folder(partial, to)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)  # renamed by now, or of no use
-    facts: dict[str, Any] = {"merged": merged, "shards": shards}
-    return facts | (compare(run, to, rows) if check else {})
+        shutil.rmtree(partial, ignore_errors=True)
+    if check:
+        result["logit_difference"], result["kl"] = compare(run, to, rows)
+    return result
 
 
-def _write(run: Finished, to: Path) -> tuple[int, int]:
-    """All shards of the base model, with the adapter merged; returns the numbers of merged layers and of shards."""
+def _write_weights(run: FinishedRun, to: Path) -> MergeResult:
+    """Write all shards of the base model with the adapter merged."""
     from safetensors.torch import save_file
 
-    deltas = Deltas(run)
+    products = AdapterProducts(run)
     shards = list(_shards(run))
     quantized = _quantized_names(run) if run.config.quantization == "nf4" else set()
     for shard in shards:
         weights = read_weights(shard)
         for name, weight in weights.items():
-            weights[name] = deltas.onto(name, weight, quantized=name in quantized)
+            weights[name] = products.add_to(name, weight, quantized=name in quantized)
         save_file(weights, str(to / shard.name), metadata={"format": "pt"})
-    if deltas.left:
+    if products.remaining:
         raise ModelError(
-            f"The adapter has weights for {', '.join(sorted(deltas.left)[:3])}, which the base model lacks."
+            f"The adapter has weights for {', '.join(sorted(products.remaining)[:3])}, which the base model lacks."
         )
-    return deltas.count, len(shards)
+    return {"merged": products.merged, "shards": len(shards)}
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file.
+    """Read all tensors of a safetensors file.
 
     Raises:
-        ModelError: it is damaged.
+        ModelError: the file is damaged.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -89,139 +100,140 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return dict(load_file(str(path)))
     except (OSError, SafetensorError) as fault:
-        raise ModelError(f"{path} cannot be read ({fault}): fetch it again, or train again.") from None
+        raise ModelError(f"{path} cannot be read ({fault}): restore the file, or train again.") from None
 
 
-def _shards(run: Finished) -> Iterator[Path]:
-    index = locate(run.name, INDEX, run.config.revision)
+def _shards(run: FinishedRun) -> Iterator[Path]:
+    index = locate(run.base_model, INDEX, run.config.revision)
     names = sorted(set(read_json_object(index)["weight_map"].values())) if index else [SINGLE]
     for name in names:
-        path = locate(run.name, name, run.config.revision)
+        path = locate(run.base_model, name, run.config.revision)
         if path is None:
-            raise ModelError(f"{run.name} has no {name}: merging reads safetensors; convert the model first.")
+            raise ModelError(
+                f"{run.base_model} has no {name}: merging needs safetensors files; convert the model first."
+            )
         yield path
 
 
-def _quantized_names(run: Finished) -> set[str]:
-    """The weights that transformers holds in 4 bits: all linear layers but the output layer."""
+def _quantized_names(run: FinishedRun) -> set[str]:
+    """Names of the weights that transformers quantises: those of all linear layers except the output layer."""
     import torch
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with init_empty_weights():
         skeleton = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-            AutoConfig.from_pretrained(run.name, revision=run.config.revision)
+            AutoConfig.from_pretrained(run.base_model, revision=run.config.revision)
         )
     output = skeleton.get_output_embeddings()
     linear = [name for name, m in skeleton.named_modules() if isinstance(m, torch.nn.Linear) and m is not output]
     return {f"{name}.weight" for name in linear}
 
 
-class Deltas:
-    """The adapter's products by the name of the weight they belong to; `left`: those not merged yet."""
+class AdapterProducts:
+    """The adapter's low-rank products, by the layer that they belong to."""
 
-    def __init__(self, run: Finished) -> None:
+    def __init__(self, run: FinishedRun) -> None:
         settings = read_json_object(run.folder.adapter / "adapter_config.json")
         self.scale = settings["lora_alpha"] / settings["r"]
         self.weights = read_weights(run.folder.adapter / "adapter_model.safetensors")
-        self.dtype, self.device = run.place.dtype, run.place.device
-        mark = ".lora_A.weight"
-        self.left = {name.removesuffix(mark) for name in self.weights if name.endswith(mark)}
-        self.count = 0
+        self.dtype, self.device = run.runtime.dtype, run.runtime.device
+        suffix = ".lora_A.weight"
+        self.remaining = {name.removesuffix(suffix) for name in self.weights if name.endswith(suffix)}  # not merged yet
+        self.merged = 0
 
-    def onto(self, name: str, weight: Tensor, *, quantized: bool) -> Tensor:
-        """`weight` in the run's arithmetic, as the run saw it, with the adapter's product added in float32."""
+    def add_to(self, name: str, weight: Tensor, *, quantized: bool) -> Tensor:
+        """Return `weight` as the run saw it, with the layer's product, if any, added in float32."""
         if not weight.is_floating_point():
             return weight
         weight = weight.to(self.device, self.dtype)
         if quantized:
-            weight = as_nf4(weight)
+            weight = nf4_round_trip(weight)
         key = "base_model.model." + name.removesuffix(".weight")
-        if key in self.left:
-            self.left.remove(key)
-            self.count += 1
-            low, high = (self.weights[f"{key}.lora_{side}.weight"].to(self.device).float() for side in "AB")
-            weight = (weight.float() + self.scale * (high @ low)).to(self.dtype)
+        if key in self.remaining:
+            self.remaining.remove(key)
+            self.merged += 1
+            a, b = (self.weights[f"{key}.lora_{side}.weight"].to(self.device).float() for side in "AB")
+            weight = (weight.float() + self.scale * (b @ a)).to(self.dtype)
         return weight.cpu().contiguous()
 
 
-def as_nf4(weight: Tensor) -> Tensor:
-    """What NF4 with double quantisation keeps of `weight`, in its own type (bitsandbytes' Params4bit, block of 64)."""
+def nf4_round_trip(weight: Tensor) -> Tensor:
+    """Quantise to NF4 with double quantisation and dequantise, as bitsandbytes' Params4bit does (blocks of 64)."""
     from bitsandbytes import functional
 
     packed, state = functional.quantize_4bit(weight, blocksize=64, compress_statistics=True, quant_type="nf4")
     return functional.dequantize_4bit(packed, state)
 
 
-def _accompany(run: Finished, to: Path) -> None:
-    """Configuration, index, tokenizer, template and card beside the weights."""
+def _write_other_files(run: FinishedRun, to: Path) -> None:
+    """Write configuration, index, tokenizer, template and card."""
     for name in ("config.json", "generation_config.json", INDEX):
-        path = locate(run.name, name, run.config.revision)
+        path = locate(run.base_model, name, run.config.revision)
         if path is not None:
             shutil.copyfile(path, to / name)
-    facts = read_json_object(to / "config.json")
-    facts.pop("quantization_config", None)
-    facts["dtype"] = str(run.place.dtype).removeprefix("torch.")
-    facts.pop("torch_dtype", None)
-    (to / "config.json").write_text(json.dumps(facts, indent=2), "utf-8")
+    model_config = read_json_object(to / "config.json")
+    model_config.pop("quantization_config", None)
+    model_config.pop("torch_dtype", None)
+    model_config["dtype"] = str(run.runtime.dtype).removeprefix("torch.")
+    (to / "config.json").write_text(json.dumps(model_config, indent=2), "utf-8")
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copyfile(run.folder.adapter / name, to / name)
-    card = (
-        (run.folder.adapter / "README.md")
-        .read_text("utf-8")
-        .replace("library_name: peft", "library_name: transformers")
-    )
-    note = "\nMerged onto the dequantised NF4 base that the adapter was trained on: load it as it is, not in 4 bits.\n"
-    (to / "README.md").write_text(card.replace("# LoRA adapter", "# Merged model") + note, "utf-8")
+    card = (run.folder.adapter / "README.md").read_text("utf-8")
+    card = card.replace("library_name: peft", "library_name: transformers").replace("# LoRA adapter", "# Merged model")
+    note = "\nMerged into the dequantised NF4 base that the adapter was trained on: load it without quantisation.\n"
+    (to / "README.md").write_text(card + note, "utf-8")
 
 
-def compare(run: Finished, merged: Path, rows: list[list[int]]) -> dict[str, float]:
-    """How far the merged model is from the base with the adapter on it, on `rows` (ids); one runs after the other.
+def compare(run: FinishedRun, merged: Path, rows: list[list[int]]) -> tuple[float, float]:
+    """Compare the merged model's logits with the adapter's on `rows` (ids), with one model in memory at a time.
 
     Returns:
-        `logit_difference`, the largest; `kl`, the mean divergence a token of the merged model's from the adapter's, in nats.
+        The largest difference, and the mean divergence per token of the merged model from the adapter, in nats.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
-    adapted = load(run)
-    told = [_logits(adapted, row, run) for row in rows]
+    adapted = load_run_model(run)
+    expected = [_logits(adapted, row, run) for row in rows]
     del adapted
-    if run.place.device != "cpu":
+    if run.runtime.device != "cpu":
         torch.cuda.empty_cache()
     model: Any = AutoModelForCausalLM.from_pretrained(
-        str(merged), dtype=run.place.dtype, device_map={"": run.place.device}, attn_implementation=run.place.attention
+        str(merged),
+        dtype=run.runtime.dtype,
+        device_map={"": run.runtime.device},
+        attn_implementation=run.runtime.attention,
     )
     model.eval()
-    worst, divergence, tokens = 0.0, 0.0, 0
-    for row, before in zip(rows, told, strict=True):
+    largest, divergence, tokens = 0.0, 0.0, 0
+    for row, before in zip(rows, expected, strict=True):
         after = _logits(model, row, run)
-        worst = max(worst, float((after - before).abs().max()))
+        largest = max(largest, float((after - before).abs().max()))
         p, q = before.log_softmax(-1), after.log_softmax(-1)
         divergence += float((p.exp() * (p - q)).sum())
         tokens += len(row)
-    return {"logit_difference": worst, "kl": divergence / max(tokens, 1)}
+    return largest, divergence / max(tokens, 1)
 
 
-def _rows(run: Finished) -> list[list[int]]:
-    build = bound_build(run)
-    prepared = load_training_data(run.config, build, run.vocabulary)
-    rows = (prepared.test or prepared.train).labelled.rows
+def _rows_to_check(run: FinishedRun) -> list[list[int]]:
+    data = load_training_data(run.config, open_run_build(run), run.tokenizer)
+    rows = (data.test or data.train).labelled.rows
     return [
-        rows.ids[rows.bounds[n] : rows.bounds[n + 1]][:CHECKED_TOKENS].tolist()
-        for n in range(min(CHECKED_ROWS, len(rows.names)))
+        rows.ids[rows.bounds[number] : rows.bounds[number + 1]][:CHECKED_TOKENS].tolist()
+        for number in range(min(CHECKED_ROWS, len(rows.names)))
     ]
 
 
-def _logits(model: Any, row: list[int], run: Finished) -> Tensor:
-    """Logits of every token of one row, tokens x vocabulary, float32, on the CPU."""
+def _logits(model: Any, row: list[int], run: FinishedRun) -> Tensor:
+    """Logits of every token of one row: tokens x vocabulary, float32, on the CPU."""
     import torch
 
     from training.model.attention import boundaries
 
-    device = torch.device(run.place.device)
+    device = torch.device(run.runtime.device)
     ids = torch.tensor([row], device=device)
-    with torch.no_grad(), autocast(run.place):
-        out = model(input_ids=ids, use_cache=False, **boundaries([len(row)], device))
-    logits: Tensor = out.logits[0].float().cpu()
+    with torch.no_grad(), autocast(run.runtime):
+        outputs = model(input_ids=ids, use_cache=False, **boundaries([len(row)], device))
+    logits: Tensor = outputs.logits[0].float().cpu()
     return logits

@@ -1,4 +1,4 @@
-"""What goes on beside the training: metrics.jsonl, a progress line, signals, and an eye on the loss."""
+"""Callbacks of the trainer: metrics.jsonl, TensorBoard, the progress display, signals, and the check of the loss."""
 
 from __future__ import annotations
 
@@ -14,21 +14,26 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from training.errors import Diverged
-from training.run_folder import writing
+from training.run_folder import write_errors
 
 if TYPE_CHECKING:
     import torch
+    from rich.progress import Progress, TaskID
+
+LINE_INTERVAL = 30.0  # seconds between progress lines without a terminal
+REPEAT_INTERVAL = 1.0  # seconds; launchers forward a signal that processes already got from the terminal: counted once
 
 
-class Metrics(TrainerCallback):
-    """Appends one line a logged step to metrics.jsonl, and ends a run whose loss is no number, or exactly 0."""
+class MetricsCallback(TrainerCallback):
+    """Append one line to metrics.jsonl for each logged step, and end the run if the loss is 0 or not finite."""
 
     def __init__(self, path: Path, tokens_per_step: float) -> None:
         self.path, self.tokens_per_step = path, tokens_per_step
-        self.at = (0, time.perf_counter())
+        self._last_step, self._last_time = 0, time.perf_counter()
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.at = (state.global_step, time.perf_counter())
+        """Start the clock."""
+        self._last_step, self._last_time = state.global_step, time.perf_counter()
 
     def on_log(
         self,
@@ -38,20 +43,22 @@ class Metrics(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
+        """Write the line of this step."""
         if not state.is_world_process_zero or not logs or not logs.keys() & {"loss", "eval_loss"}:
             return
         line = {"step": state.global_step, **{name: value for name, value in logs.items() if name != "total_flos"}}
         if "loss" in logs:
-            step, then = self.at
-            self.at = (state.global_step, time.perf_counter())
-            line["tokens_per_s"] = round((self.at[0] - step) * self.tokens_per_step / max(self.at[1] - then, 1e-9), 1)
-        with writing(str(self.path), self.path.parent), self.path.open("a", encoding="utf-8") as file:
+            now = time.perf_counter()
+            tokens = (state.global_step - self._last_step) * self.tokens_per_step
+            line["tokens_per_s"] = round(tokens / max(now - self._last_time, 1e-9), 1)
+            self._last_step, self._last_time = state.global_step, now
+        with write_errors(str(self.path), self.path.parent), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         check_loss(logs.get("loss"), state.global_step)
 
 
 def tensorboard(folder: Path, step: int) -> TrainerCallback:
-    """The metrics as TensorBoard's events in `folder`; those after `step`, where a run goes on, count no more."""
+    """Write the metrics as TensorBoard events to `folder`; a resumed run replaces the events after `step`."""
     from torch.utils.tensorboard import SummaryWriter
     from transformers.integrations.integration_utils import TensorBoardCallback
 
@@ -60,60 +67,64 @@ def tensorboard(folder: Path, step: int) -> TrainerCallback:
 
 
 def check_loss(loss: float | None, step: int) -> None:
-    """Raises:
-    Diverged: the loss is no number, or exactly 0. (A skipped fp16 step has a loss like any other.)
+    """Check a logged loss (None: none was logged).
+
+    Raises:
+        Diverged: it is not finite, or exactly 0. The loss of a skipped fp16 step is neither.
     """
     if loss is None:
         return
     if not math.isfinite(loss):
         raise Diverged(
-            f"The loss of step {step} is {loss}: lower --lr, take --precision bf16 or fp32, "
-            "and look at the rows of the build with `training inspect`."
+            f"The loss of step {step} is {loss}: lower --lr, use --precision bf16 or fp32, "
+            "and look at the build's rows with `training inspect`."
         )
     if loss == 0:
         raise Diverged(
-            f"The loss of step {step} is exactly 0: nothing was trained; look at the labels with `training inspect`."
+            f"The loss of step {step} is exactly 0, so nothing is trained: look at the labels with `training inspect`."
         )
 
 
-TWICE = 1.0  # seconds; launchers pass a signal on to processes that have it from the terminal already: asked once
+class SignalCallback(TrainerCallback):
+    """End the run after the current step, with a checkpoint, on SIGTERM or Ctrl-C in any of its processes.
 
-
-class Stop(TrainerCallback):
-    """SIGTERM and Ctrl-C end the run after the step at hand, with a checkpoint; one process that is told ends them all."""
+    A second signal ends the process at once.
+    """
 
     def __init__(self) -> None:
-        self.signal: int | None = None  # that this process got, or another one that it has agreed with
-        self._asked: float | None = None  # when this process got its own
-        self._before: dict[int, Any] = {}
+        self.signal: int | None = None  # the signal that this or another process got
+        self._caught_at: float | None = None  # when this process got its own
+        self._handlers: dict[int, Any] = {}
 
-    def __enter__(self) -> Stop:
+    def __enter__(self) -> SignalCallback:
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._caught)
+            self._handlers[number] = signal.signal(number, self._catch)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
-    def _caught(self, number: int, _: FrameType | None) -> None:
+    def _catch(self, number: int, _: FrameType | None) -> None:
         now = time.monotonic()
-        if self._asked is not None:
-            if now - self._asked > TWICE:
+        if self._caught_at is not None:
+            if now - self._caught_at > REPEAT_INTERVAL:
                 raise KeyboardInterrupt
             return
-        self.signal, self._asked = number, now
-        print("Ending after this step, with a checkpoint (once more ends at once).", file=sys.stderr, flush=True)
+        self.signal, self._caught_at = number, now
+        message = "Stopping after this step, with a checkpoint. Send the signal again to stop at once."
+        print(message, file=sys.stderr, flush=True)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        told = self.signal if args.world_size == 1 else self._agreed(args.device)
-        if told is not None:
-            self.signal = told
+        """Save and stop if any process got a signal."""
+        number = self.signal if args.world_size == 1 else self._any_process(args.device)
+        if number is not None:
+            self.signal = number
             control.should_save = True
             control.should_training_stop = True
 
-    def _agreed(self, device: torch.device) -> int | None:
-        """The signal that any of the processes got: each must stop after the same step, or the others wait for it."""
+    def _any_process(self, device: torch.device) -> int | None:
+        """The signal that any process got: all must stop after the same step, or they wait for each other forever."""
         import torch
         from torch.distributed import ReduceOp, all_reduce
 
@@ -122,28 +133,27 @@ class Stop(TrainerCallback):
         return int(caught) or None
 
 
-class Progress(TrainerCallback):
-    """A bar with loss, tokens a second, time left and memory on a terminal; a line now and then elsewhere."""
-
-    EVERY = 30.0  # seconds between lines where there is no terminal
+class ProgressCallback(TrainerCallback):
+    """Show loss, tokens per second, memory and remaining time: as a bar on a terminal, elsewhere as occasional lines."""
 
     def __init__(self, tokens_per_step: float) -> None:
         self.tokens_per_step = tokens_per_step
-        self.bar: Any = None
-        self.task: Any = None
-        self.loss = float("nan")
-        self.began, self.first, self.told = 0.0, 0, 0.0
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._loss = float("nan")
+        self._start_time, self._start_step, self._line_time = 0.0, 0, 0.0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.began, self.first = time.perf_counter(), state.global_step
+        """Start the bar, on a terminal."""
+        self._start_time, self._start_step = time.perf_counter(), state.global_step
         if state.is_world_process_zero and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
             columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-            self.bar = Progress(*columns, console=Console(stderr=True))
-            self.task = self.bar.add_task("", total=state.max_steps, completed=state.global_step)
-            self.bar.start()
+            self._bar = Progress(*columns, console=Console(stderr=True))
+            self._task = self._bar.add_task("", total=state.max_steps, completed=state.global_step)
+            self._bar.start()
 
     def on_log(
         self,
@@ -153,28 +163,32 @@ class Progress(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        self.loss = (logs or {}).get("loss", self.loss)
+        """Keep the last loss."""
+        self._loss = (logs or {}).get("loss", self._loss)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Update the bar, or print a line."""
         if not state.is_world_process_zero:
             return
         now = time.perf_counter()
-        if self.bar is not None:
-            self.bar.update(self.task, completed=state.global_step, description=self.line(state, now))
-        elif now - self.told > self.EVERY or state.global_step in (self.first + 1, state.max_steps):
-            self.told = now
-            print(f"step {state.global_step}/{state.max_steps} {self.line(state, now)}", file=sys.stderr, flush=True)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=state.global_step, description=self._line(state, now))
+        elif now - self._line_time > LINE_INTERVAL or state.global_step in (self._start_step + 1, state.max_steps):
+            self._line_time = now
+            print(f"step {state.global_step}/{state.max_steps} {self._line(state, now)}", file=sys.stderr, flush=True)
 
-    def line(self, state: TrainerState, now: float) -> str:
-        """`loss 1.234 · 11,000 tokens/s · 8.1 GiB`."""
+    def _line(self, state: TrainerState, now: float) -> str:
+        """`loss 1.2345 · 11,000 tokens/s · 8.1 GiB · 60 s left`."""
         import torch
 
-        rate = (state.global_step - self.first) * self.tokens_per_step / max(now - self.began, 1e-9)
+        steps, seconds = state.global_step - self._start_step, now - self._start_time
+        rate = steps * self.tokens_per_step / max(seconds, 1e-9)
         memory = f" · {torch.cuda.max_memory_reserved() / 2**30:.1f} GiB" if torch.cuda.is_available() else ""
-        left = (state.max_steps - state.global_step) * (now - self.began) / max(state.global_step - self.first, 1)
-        loss = f"loss {self.loss:.4f} · " if math.isfinite(self.loss) else ""  # none was logged yet
-        return f"{loss}{rate:,.0f} tokens/s{memory} · {left:.0f} s left"
+        remaining = (state.max_steps - state.global_step) * seconds / max(steps, 1)
+        loss = f"loss {self._loss:.4f} · " if math.isfinite(self._loss) else ""  # not finite before the first log
+        return f"{loss}{rate:,.0f} tokens/s{memory} · {remaining:.0f} s left"
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self.bar is not None:
-            self.bar.stop()
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.stop()

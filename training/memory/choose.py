@@ -109,7 +109,7 @@ def choose_run_plan(
         NotEnoughMemory: no batch configuration fits.
         RunError: a resumed run would train on other windows or steps than before.
     """
-    from training.loop.trainer import trainer_arguments
+    from training.loop.arguments import trainer_arguments
     from training.memory.probe import first_that_runs
 
     windows, packed = window_dataset(prepared.train.labelled, config.max_tokens, seed=config.seed)

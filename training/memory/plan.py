@@ -121,7 +121,7 @@ def _measure_step(
     config: RunConfig, name: str, windows: Dataset, runtime: Runtime, batch: BatchConfig, folder: RunFolder
 ) -> Measurement:
     """Measure one step on the worst batch, on this machine's GPU."""
-    from training.loop.trainer import trainer_arguments
+    from training.loop.arguments import trainer_arguments
     from training.memory.probe import first_that_runs
     from training.run import load_with_new_adapters
 

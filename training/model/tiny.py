@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from dataprep.contract import Build
 from training.model.tokenizer import ChatTokenizer
-from training.run_folder import writing
+from training.run_folder import write_errors
 
 VOCABULARY = 1024
 SIZES = {
@@ -56,7 +56,7 @@ def write_model(folder: Path, build: Build, seed: int) -> None:
     """Write a random model and its tokenizer into `folder`; the same build and seed give the same bytes."""
     template = dict(build.manifest.template)
     tokenizer = tokenizer_for(build.splits["train"], template)
-    with writing(f"The base model in {folder}", folder, "begin again"):
+    with write_errors(f"The base model in {folder}", folder, "begin again"):
         _write(folder, tokenizer, template, seed)
 
 

@@ -123,7 +123,7 @@ def test_a_plan_on_a_gpu_measures_and_times_a_step(
     monkeypatch.setattr(run, "load_with_new_adapters", lambda *_: None)
     measured = probe.Measurement(2 * GIB, 3 * GIB, 0.5, 1000)
     monkeypatch.setattr(probe, "first_that_runs", lambda model, batches, *_, **__: (batches[0], measured))
-    monkeypatch.setattr("training.loop.trainer.trainer_arguments", lambda *_, **__: None)
+    monkeypatch.setattr("training.loop.arguments.trainer_arguments", lambda *_, **__: None)
     record, lines = plan(config, gpu)
     assert record["measured"]["allocated_gib"] == 2
     assert record["seconds"] == pytest.approx(record["tokens"] * 0.5 / 1000, abs=0.1)

@@ -1,0 +1,81 @@
+"""The command line: help, one sentence for bad input, exit codes, `inspect` and `plan`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.commands import training
+from tests.support.paths import ROOT
+from tests.support.training_builds import chatter, write_build
+from training.errors import ModelError
+from training.model.sizes import read_model_config
+from training.model.tiny import train_tokenizer
+from training.model.tokenizer import load_tokenizer
+
+
+def test_help_loads_no_heavy_library() -> None:
+    assert "--max-tokens" in training("run", "--help").stdout
+    code = "import sys, training.cli; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert not {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes"} & set(loaded.split())
+
+
+def test_bad_input_is_one_sentence_and_an_exit_code(small_build: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "model"
+    empty.mkdir()
+    (empty / "config.json").write_text("{}")
+    cases = [
+        (["--data", tmp_path / "none", "--model", "tiny"], 1, "There is no build"),
+        (["--data", small_build, "--model", tmp_path / "none"], 1, "There is no model folder"),
+        (["--data", small_build], 2, "model"),
+        (["--data", small_build, "--model", "tiny", "--epcohs", "2"], 2, "--epochs"),
+        (["--data", small_build, "--model", empty], 1, "has no tokenizer"),
+    ]
+    for arguments, code, sentence in cases:
+        done = training("run", *arguments, "--out", tmp_path / "run", check=code)
+        assert sentence in done.stderr + done.stdout and "Traceback" not in done.stderr, done.stderr
+
+
+def test_a_damaged_build_exits_with_4(tmp_path: Path) -> None:
+    build = write_build(tmp_path / "build", chatter(20))
+    shard = next(build.glob("train/*.arrow"))
+    shard.write_bytes(shard.read_bytes()[:-8])
+    done = training("run", "--data", build, "--model", "tiny", "--out", tmp_path / "run", check=4)
+    assert "damaged" in done.stderr
+
+
+def test_a_large_model_without_a_gpu_is_refused(small_build: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "llama"
+    folder.mkdir()
+    train_tokenizer(["text"], ["<s>", "</s>"]).backend.save(str(folder / "tokenizer.json"))
+    shape = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+             "vocab_size": 32000, "model_type": "llama"}  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(shape))
+    options = ["--model", folder, "--device", "cpu", "--out", tmp_path / "r"]
+    done = training("run", "--data", small_build, *options, check=1)
+    assert "6.7 billion" in done.stderr and "--model tiny" in done.stderr
+
+
+def test_inspect_prints_rows_and_plan_a_plan(small_build: Path) -> None:
+    common = ["--data", small_build, "--model", "tiny"]
+    lines = training("inspect", *common, "--rows", "0:5", "--json").stdout.splitlines()
+    first = json.loads(lines[0])
+    assert len(lines) == 5 and len(first["input_ids"]) == len(first["labels"])
+    assert "trained" in training("inspect", *common, "--row", "3").stdout
+    plan = json.loads(training("plan", *common, "--gpu", "t4", "--json").stdout)
+    assert plan["steps"] == 60 and plan["memory_gib"]["total"] < 14
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+def test_a_damaged_configuration_of_a_model_is_one_sentence(finished_run: Path, tmp_path: Path, file: str) -> None:
+    folder = shutil.copytree(finished_run / "base", tmp_path / "base")
+    (folder / file).write_text('{"hidden_size": ')
+    with pytest.raises(ModelError, match=f"{file} is not a readable JSON object"):
+        read_model_config(str(folder), None)
+        load_tokenizer(str(folder))

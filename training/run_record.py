@@ -1,0 +1,104 @@
+"""The content of run.json, which describes a run, and its validation when it is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
+
+import msgspec
+
+from dataprep.common.text import excerpt
+from training.data.provenance import Provenance
+from training.errors import RunError
+
+RUN_FILE = "run.json"
+
+
+class ModelRecord(TypedDict):
+    """The base model: its name as given, and the commit or digest of its files."""
+
+    name: str
+    revision: str
+
+
+class RuntimeRecord(TypedDict):
+    """Device and arithmetic; see `training.model.runtime.Runtime`."""
+
+    device: str
+    precision: str
+    attention: str
+    liger: bool
+
+
+class ResolvedRecord(TypedDict):
+    """The batch configuration and the schedule; see `training.memory`."""
+
+    micro_batch: int
+    checkpoint_layers: int
+    optimizer: str
+    processes: int
+    accumulate: int
+    per_step: int
+    wanted: int
+    steps_an_epoch: int
+    steps: int
+
+
+class Metrics(TypedDict):
+    """Losses in nats per token, the number of trained tokens, and the share of answers that ended with the end token."""
+
+    first_loss: float | None
+    last_loss: float | None
+    held_out_before: float | None
+    held_out_after: float | None
+    trained_tokens: NotRequired[int]
+    stopped_by_itself: NotRequired[float]
+    stop_prompts: NotRequired[int]
+
+
+class LedgerRecord(TypedDict):
+    """Rows of the build by use, and the token ledgers of the trained and held-out rows."""
+
+    rows: dict[str, int]
+    train: dict[str, Any]
+    test: dict[str, Any] | None
+
+
+class RunRecord(TypedDict):
+    """run.json. A resumed run must agree with `provenance`, `model`, `options` and `place`."""
+
+    provenance: Provenance
+    model: ModelRecord
+    options: dict[str, Any]
+    operational: dict[str, Any]
+    place: RuntimeRecord
+    template: dict[str, Any]
+    resolved: ResolvedRecord
+    packing: dict[str, Any]
+    memory: dict[str, Any]
+    self_test: dict[str, Any]
+    ledger: LedgerRecord
+    versions: dict[str, str]
+    notes: list[str]
+    status: str
+    metrics: NotRequired[Metrics]
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read and validate a run.json. The key `bond` of older files is read as `provenance`.
+
+    Raises:
+        RunError: the file is missing, unreadable, or not a run's record.
+    """
+    try:
+        content = msgspec.json.decode(path.read_bytes())
+        if isinstance(content, dict) and "bond" in content:
+            content["provenance"] = content.pop("bond")
+        msgspec.convert(content, RunRecord)
+    except FileNotFoundError:
+        raise RunError(f"{path.parent} holds no run: it has no {RUN_FILE}.") from None
+    except (OSError, ValueError, RecursionError) as fault:
+        raise RunError(
+            f"{path} cannot be read ({excerpt(str(fault))}): restore it, or train into another --out."
+        ) from None
+    return content  # type: ignore[no-any-return]
