@@ -92,7 +92,12 @@ def table(rows: Sequence[Row]) -> pa.Table:
 
 
 def write_build(
-    folder: Path, train: Sequence[Row], test: Sequence[Row] | None = None, *, style: Style = "llama2", gate: str = "passed"
+    folder: Path,
+    train: Sequence[Row],
+    test: Sequence[Row] | None = None,
+    *,
+    style: Style = "llama2",
+    gate: str = "passed",
 ) -> Path:
     """Write a build to `folder`: shards, template and manifest."""
     folder.mkdir(parents=True)
@@ -168,7 +173,23 @@ def guanaco_rows() -> list[Row]:
 
 def chatter(count: int, *, turns: int = 2, seed: int = 0) -> list[Row]:
     """Synthetic conversations that follow a simple rule, so that a tiny model can learn them."""
-    words = "apple bread cloud dream eagle flame grass honey island jewel kettle lemon moon night ocean".split()
+    words = [
+        "apple",
+        "bread",
+        "cloud",
+        "dream",
+        "eagle",
+        "flame",
+        "grass",
+        "honey",
+        "island",
+        "jewel",
+        "kettle",
+        "lemon",
+        "moon",
+        "night",
+        "ocean",
+    ]
     rows = []
     for number in range(count):
         pairs: list[tuple[str, str | None]] = []

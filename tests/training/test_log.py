@@ -40,9 +40,7 @@ def test_a_model_template_that_raises_is_a_warning(small_build: Path) -> None:
     assert warning is not None and "a system text is wanted" in warning
 
 
-def test_the_notebook_preset_names_the_notebooks_faults(
-    small_build: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_notebook_preset_names_the_notebooks_faults(small_build: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = RunConfig(data=small_build, model="tiny", device="cpu", preset="notebook")
     data = load_training_data(config, open_training_build(config), tokenizer_with(None))
     log_start(config, data, choose_runtime(config))

@@ -74,7 +74,10 @@ CASES: dict[str, tuple[Any, Callable[[RunConfig], bool]]] = {
     "targets": ("q_proj, v_proj", lambda config: set(lora_config(config)["target_modules"]) == {"q_proj", "v_proj"}),
     "micro_batch": (2, lambda config: first_batch(config).micro_batch == 2),
     "checkpoint_layers": (3, lambda config: first_batch(config).checkpoint_layers == 3),
-    "optimizer": ("paged_adamw_8bit", lambda config: trl_config(config, first_batch(config)).optim == "paged_adamw_8bit"),
+    "optimizer": (
+        "paged_adamw_8bit",
+        lambda config: trl_config(config, first_batch(config)).optim == "paged_adamw_8bit",
+    ),
     "precision": ("bf16", lambda config: choose_runtime(config).precision == "bf16"),
 }
 

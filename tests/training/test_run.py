@@ -79,9 +79,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint(
         assert logged_losses(run) == logged_losses(finished_run)
 
 
-def test_a_run_is_not_resumed_with_other_options_or_data(
-    small_build: Path, tmp_path: Path, finished_run: Path
-) -> None:
+def test_a_run_is_not_resumed_with_other_options_or_data(small_build: Path, tmp_path: Path, finished_run: Path) -> None:
     common = ["run", *RUN_OPTIONS, "--out", finished_run]
     for option, value, name in (("--lr", "1e-3", "lr"), ("--max-tokens", "512", "max_tokens")):
         done = training(*common, "--data", small_build, option, value, "--resume", "auto", check=1)
@@ -110,9 +108,7 @@ def test_run_json_has_absolute_paths_and_a_resumed_run_keeps_its_build(
     assert with_full_paths(replace(config, model="tiny")).model == "tiny"
 
 
-def test_run_json_says_why_a_run_failed(
-    small_build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_json_says_why_a_run_failed(small_build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from training import run
 
     def fail(*_: object) -> None:
