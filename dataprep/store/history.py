@@ -18,7 +18,7 @@ from dataprep.store import builds as store
 from dataprep.store import shards
 from dataprep.tables import KEPT, SYSTEM
 
-RUN = "run.json"  # what a training run leaves; its `bond` names the build it was trained on
+RUN = "run.json"  # what a training run leaves; its `provenance` names the build (`bond` in older files)
 RUNS = "runs"  # where runs lie by default: beside the store, or where training was started
 
 # What made a row differ where no rule did.
@@ -267,7 +267,8 @@ def trained_on(store_dir: Path) -> set[str]:
     folders = (walked for place in places for walked in os.walk(place))  # which passes over what a writer takes away
     for path in sorted(Path(home) / RUN for home, _, files in folders if RUN in files):
         try:
-            found.add(str(json.loads(path.read_bytes())["bond"]["version"]))
+            record = json.loads(path.read_bytes())
+            found.add(str((record["bond"] if "bond" in record else record["provenance"])["version"]))
         except (OSError, ValueError, LookupError, TypeError):
             raise StoreError(
                 f"{path} does not tell which build its run was made from, so nothing is removed: mend it or move it away."
