@@ -86,8 +86,8 @@ def run(config: RunConfig) -> RunRecord:
 
     adapted = load_with_new_adapters(name, config, runtime)
     plan = choose_run_plan(config, runtime, model_config, data, adapted, folder, recorded, processes.num_processes)
-    record = {
-        **(recorded or {}),
+    record: dict[str, Any] = {
+        **(recorded or {}),  # type: ignore[dict-item]
         **start,
         **plan.as_record(),
         "ledger": _ledgers(data),

@@ -30,7 +30,7 @@ def dataprep_error(code: int, *arguments: str | Path, cwd: Path | None = None) -
 
 
 def training(
-    *arguments: str | Path, check: int | None = 0, cwd: Path = ROOT, **environment: str
+    *arguments: object, check: int | None = 0, cwd: Path = ROOT, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run `training` with `arguments`, which must exit with `check` (None: any code)."""
     done = subprocess.run(
@@ -42,7 +42,7 @@ def training(
     return done
 
 
-def start_training(*arguments: str | Path) -> subprocess.Popen[str]:
+def start_training(*arguments: object) -> subprocess.Popen[str]:
     """Start `training` with `arguments` in the checkout and return at once."""
     return subprocess.Popen(
         [sys.executable, "-m", "training.cli", *map(str, arguments)], cwd=ROOT, stderr=subprocess.PIPE, text=True

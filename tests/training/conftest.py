@@ -15,7 +15,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores are shared: more thre
 
 from tests.support.adapted import Adapted, adapted_tiny_model  # noqa: E402
 from tests.support.commands import training  # noqa: E402
-from tests.support.training_builds import REAL, Row, chatter, guanaco_rows, write_build  # noqa: E402
+from tests.support.paths import REAL  # noqa: E402
+from tests.support.training_builds import Row, chatter, guanaco_rows, write_build  # noqa: E402
 from tests.support.training_runs import RUN_OPTIONS  # noqa: E402
 
 if TYPE_CHECKING:

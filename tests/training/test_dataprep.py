@@ -11,8 +11,7 @@ import pytest
 from dataprep.contract import open_build
 from dataprep.store.history import trained_on
 from tests.support.commands import logged_losses, training
-from tests.support.paths import ROOT
-from tests.support.training_builds import REAL
+from tests.support.paths import REAL, ROOT
 from training.data.encode import encode
 from training.model.tokenizer import ChatTokenizer
 from training.run_folder import RunFolder

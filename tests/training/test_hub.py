@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from tests.support.commands import training
 from tests.support.hub import Hub
@@ -23,10 +24,11 @@ def test_a_model_of_the_hub_is_downloaded_or_read_from_the_cache(small_build: Pa
     plan = ["plan", "--data", small_build, "--model", "org/model", "--gpu", "t4"]
     with Hub() as hub:
         hub.commit("org/model", {"config.json": json.dumps(SHAPE).encode(), "tokenizer.json": tokenizer})
-        home = hub.environment(tmp_path / "home")
+        home: Any = hub.environment(tmp_path / "home")
         training(*plan, **home)  # without tokenizer.model, tokenizer_config.json and template
         hub.repositories["org/model"].gated = True
-        done = training(*plan, check=1, **hub.environment(tmp_path / "other"))
+        other: Any = hub.environment(tmp_path / "other")
+        done = training(*plan, check=1, **other)
         assert "org/model is gated" in done.stderr and "HF_TOKEN" in done.stderr and "Traceback" not in done.stderr
     training(*plan, **home | {"HF_HUB_OFFLINE": "1"})
     done = training(*plan, check=1, **home | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "none")})

@@ -39,7 +39,9 @@ def test_keep_limits_the_checkpoints_and_stop_prompts_the_answers(finished_run: 
 
 @pytest.mark.skipif(find_spec("tensorboard") is None, reason="the package tensorboard is not installed")
 def test_tensorboard_has_the_losses_of_metrics_jsonl(finished_run: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+        EventAccumulator,
+    )
 
     events = EventAccumulator(str(finished_run / "tensorboard")).Reload()
     reported = [(event.step, pytest.approx(event.value)) for event in events.Scalars("train/loss")]

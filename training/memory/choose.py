@@ -17,6 +17,7 @@ from training.model.checks import check_against_stock, check_leaks
 from training.model.runtime import Runtime
 from training.model.sizes import dimensions
 from training.run_folder import RunFolder, refuse_changes
+from training.run_record import RunRecord
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -96,7 +97,7 @@ def choose_run_plan(
     prepared: TrainingData,
     adapted: PeftModel,
     folder: RunFolder,
-    recorded: dict[str, Any] | None,
+    recorded: RunRecord | None,
     processes: int,
 ) -> RunPlan:
     """Pack the windows, check attention, choose the batch configuration and try one step on the worst batch.

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tests.support.training_builds import REAL, Pairs, Row, Writer, guanaco_pairs, row, table
+from tests.support.paths import REAL
+from tests.support.training_builds import Pairs, Row, Writer, guanaco_pairs, row, table
 from training.data.encode import encode, encode_block
 from training.errors import DataError, ModelError
 from training.model.tokenizer import ChatTokenizer, load_tokenizer
@@ -41,7 +42,7 @@ def sentencepiece_model(tokenizer_json: Path, path: Path) -> Path:
     from sentencepiece import sentencepiece_model_pb2 as proto
 
     content = json.loads(tokenizer_json.read_text("utf-8"))
-    model = proto.ModelProto()
+    model = proto.ModelProto()  # type: ignore[attr-defined]
     for piece, number in sorted(content["model"]["vocab"].items(), key=lambda item: item[1]):
         entry = model.pieces.add()
         entry.piece, entry.score = piece, float(-(number - 259)) if number >= 259 else 0.0
