@@ -1,4 +1,4 @@
-"""The whole way: files in, a version out; what it holds, that it is the same everywhere, and that nothing is lost."""
+"""Builds from end to end: what a version holds, that it is reproducible, and that nothing is lost."""
 
 from __future__ import annotations
 
@@ -34,9 +34,8 @@ def source(tmp_path: Path) -> str:
     return guanaco_file(tmp_path, GUANACO_TEXTS)
 
 
-def test_a_build_holds_what_its_contract_says(tmp_path: Path, source: str) -> None:
+def test_a_build_has_the_columns_and_spans_of_the_contract(tmp_path: Path, source: str) -> None:
     outcome = make_build(tmp_path / "store", source=(source,), split="test=5")
-    assert outcome.path is not None
     opened = open_build(outcome.path)
     assert {name: table.num_rows for name, table in opened.splits.items()} == {"train": 28, "test": 5}
     for table in opened.splits.values():
@@ -61,12 +60,12 @@ def test_every_line_has_a_fate_and_the_sums_hold(tmp_path: Path, source: str) ->
     }
     for stage in outcome.summary["funnel"]:
         assert stage["in"] == stage["out"] + stage["dropped"] + stage["not_sampled"]
-    cut = fates.filter(pl.col("repairs").list.len() > 0)
-    assert cut["repairs"].to_list() == [[{"rule": "dangling_question", "detail": "and then?"}]]
+    repaired = fates.filter(pl.col("repairs").list.len() > 0)
+    assert repaired["repairs"].to_list() == [[{"rule": "dangling_question", "detail": "and then?"}]]
     assert set(outcome.seconds) >= {"read", "rules", "dedup", "select", "render", "write"}
 
 
-def test_datasets_opens_it_without_copying(tmp_path: Path, source: str) -> None:
+def test_datasets_opens_a_build_without_copying(tmp_path: Path, source: str) -> None:
     outcome = make_build(tmp_path / "store", source=(source,), split="test=5")
     before = pa.total_allocated_bytes()
     whole = load_from_disk(str(outcome.path))
@@ -77,12 +76,12 @@ def test_datasets_opens_it_without_copying(tmp_path: Path, source: str) -> None:
     assert train.column_names == SHARD_SCHEMA.names
 
 
-def test_a_version_that_is_there_is_found_and_not_built_again(tmp_path: Path, source: str) -> None:
+def test_an_existing_version_is_returned_and_not_built_again(tmp_path: Path, source: str) -> None:
     first = make_build(tmp_path / "store", source=(source,))
-    stamp = (first.path / "manifest.json").stat().st_mtime_ns
+    modified = (first.path / "manifest.json").stat().st_mtime_ns
     again = make_build(tmp_path / "store", source=(source,))
     assert (again.version, again.built) == (first.version, False)
-    assert (first.path / "manifest.json").stat().st_mtime_ns == stamp
+    assert (first.path / "manifest.json").stat().st_mtime_ns == modified
     assert "read" not in again.seconds
     other = make_build(tmp_path / "store", source=(source,), seed=1)
     assert other.version != first.version
@@ -91,7 +90,7 @@ def test_a_version_that_is_there_is_found_and_not_built_again(tmp_path: Path, so
     assert json.loads((other.path / "manifest.json").read_text())["parent"] == first.version
 
 
-def test_the_version_depends_on_bytes_and_recipe_alone(tmp_path: Path, source: str) -> None:
+def test_the_version_depends_on_bytes_and_recipe_only(tmp_path: Path, source: str) -> None:
     first = make_build(tmp_path / "one", source=(source,))
     (tmp_path / "elsewhere").mkdir()
     moved = shutil.copy(source, tmp_path / "elsewhere")
@@ -106,8 +105,8 @@ def test_the_version_depends_on_bytes_and_recipe_alone(tmp_path: Path, source: s
 
 
 @pytest.mark.parametrize("threads", ["1", "4"])
-def test_shards_are_the_same_bytes_on_any_number_of_threads(tmp_path: Path, source: str, threads: str) -> None:
-    here = make_build(tmp_path / "here", source=(source,), split="test=0.2", sample=25)
+def test_shards_are_identical_with_any_number_of_threads(tmp_path: Path, source: str, threads: str) -> None:
+    built = make_build(tmp_path / "store", source=(source,), split="test=0.2", sample=25)
     command = [
         sys.executable,
         "-m",
@@ -122,27 +121,27 @@ def test_shards_are_the_same_bytes_on_any_number_of_threads(tmp_path: Path, sour
         "--gate",
         "off",
     ]
-    command += ["--json", "--name", "n", "--store", str(tmp_path / "there")]
+    command += ["--json", "--name", "n", "--store", str(tmp_path / "other")]
     environment = {**os.environ, "POLARS_MAX_THREADS": threads, "OMP_NUM_THREADS": threads, "PYTHONHASHSEED": threads}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    there = json.loads(done.stdout)
-    assert there["version"] == here.version
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    other = json.loads(process.stdout)
+    assert other["version"] == built.version
     files = sorted(
-        path.relative_to(here.path) for path in here.path.rglob("*") if path.suffix in (".arrow", ".parquet", ".json")
+        path.relative_to(built.path) for path in built.path.rglob("*") if path.suffix in (".arrow", ".parquet", ".json")
     )
     for file in files:
         if file.name != "manifest.json":
-            assert (here.path / file).read_bytes() == (Path(there["path"]) / file).read_bytes(), file
+            assert (built.path / file).read_bytes() == (Path(other["path"]) / file).read_bytes(), file
 
 
-def test_a_manifest_is_a_recipe(tmp_path: Path, source: str) -> None:
+def test_a_manifest_can_be_built_again_as_a_recipe(tmp_path: Path, source: str) -> None:
     first = make_build(tmp_path / "store", source=(source,), split="test=0.2", lang=(), max_chars=500)
     command = [sys.executable, "-m", "dataprep", "build", "--recipe", str(first.path / "manifest.json"), "--json"]
-    done = subprocess.run([*command, "--store", str(tmp_path / "other")], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["version"] == first.version
+    process = subprocess.run([*command, "--store", str(tmp_path / "other")], capture_output=True, text=True, check=True)
+    assert json.loads(process.stdout)["version"] == first.version
 
 
-def test_force_builds_again_and_gives_the_same(tmp_path: Path, source: str) -> None:
+def test_force_rebuilds_a_damaged_version_with_identical_shards(tmp_path: Path, source: str) -> None:
     first = make_build(tmp_path / "store", source=(source,))
     shard = next(first.path.glob("train/*.arrow"))
     sound = shard.read_bytes()
@@ -160,13 +159,13 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, source: str) -> None:
     assert not (tmp_path / "store").exists()
 
 
-def test_a_sample_larger_than_what_is_left_is_noted(tmp_path: Path, source: str) -> None:
+def test_a_sample_larger_than_the_number_of_rows_is_noted(tmp_path: Path, source: str) -> None:
     outcome = make_build(tmp_path / "store", source=(source,), sample=1000)
     assert outcome.summary["rows"] == 33
     assert "--sample 1000 exceeds the" in outcome.summary["notes"][-1]
 
 
-def test_shuffle_takes_the_rows_of_the_public_thousand_in_their_order(tmp_path: Path) -> None:
+def test_a_shuffled_sample_has_the_rows_and_order_of_numpys_permutation(tmp_path: Path) -> None:
     import numpy as np
 
     source = guanaco_file(tmp_path, [guanaco_text(f"q{n}", f"a{n}") for n in range(300)])
@@ -175,13 +174,13 @@ def test_shuffle_takes_the_rows_of_the_public_thousand_in_their_order(tmp_path: 
     assert texts == [f"<s>[INST] q{n} [/INST] a{n} </s>" for n in np.random.default_rng(42).permutation(300)[:50]]
 
 
-def test_nothing_left_is_an_error_that_names_the_rules(tmp_path: Path) -> None:
+def test_a_build_without_rows_is_an_error_that_names_the_rules(tmp_path: Path) -> None:
     source = guanaco_file(tmp_path, [guanaco_text("only asked"), guanaco_text("again")])
     with pytest.raises(InputError, match="Nothing would be left.*2 no_answer"):
         make_build(tmp_path / "store", source=(source,))
 
 
-def test_too_many_bad_records_are_an_error(tmp_path: Path) -> None:
+def test_too_many_unreadable_records_are_an_error_and_few_are_a_note(tmp_path: Path) -> None:
     source = guanaco_file(tmp_path, GUANACO_TEXTS)
     with Path(source).open("a") as file:
         file.write('{"text": "### Human: cut of\n' * 5)
@@ -196,7 +195,7 @@ def test_too_many_bad_records_are_an_error(tmp_path: Path) -> None:
     )
 
 
-def test_a_bad_message_in_a_tree_is_told_like_a_bad_line(tmp_path: Path) -> None:
+def test_a_tree_with_an_unreadable_message_is_noted_like_an_unreadable_line(tmp_path: Path) -> None:
     def tree(n: int, **reply: str) -> dict:
         answer = {"message_id": f"a{n}", "parent_id": f"q{n}", "role": "assistant", **reply}
         prompt = {"message_id": f"q{n}", "text": f"question {n}", "role": "prompter", "replies": [answer]}
@@ -208,7 +207,7 @@ def test_a_bad_message_in_a_tree_is_told_like_a_bad_line(tmp_path: Path) -> None
     assert "1 of 5 records cannot be read; the first is in line 1 of trees.jsonl" in outcome.summary["notes"][0]
 
 
-def test_a_tree_of_many_bad_messages_is_one_bad_record(tmp_path: Path) -> None:
+def test_a_tree_with_many_unreadable_messages_is_one_record(tmp_path: Path) -> None:
     def tree(n: int) -> dict:
         reply = {"message_id": f"a{n}", "text": f"answer {n}", "role": "assistant"}
         textless = [{"message_id": f"{n}-{k}", "role": "assistant"} for k in range(0 if n else 45)]
@@ -222,8 +221,8 @@ def test_a_tree_of_many_bad_messages_is_one_bad_record(tmp_path: Path) -> None:
     assert outcome.summary["notes"][0].startswith("1 of 40 records cannot be read")
 
 
-def test_an_interrupted_build_leaves_no_thread_behind(tmp_path: Path, source: str) -> None:
-    """The one that renders ahead was ended by the interpreter's exit, which could print a traceback."""
+def test_an_interrupted_build_leaves_no_thread_running(tmp_path: Path, source: str) -> None:
+    """Otherwise the interpreter ends the thread that renders ahead, which can print a traceback."""
     frame = read(find_files([source])).conversations.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64))
     frame = frame.filter(pl.col("messages").list.len() % 2 == 0)
 
@@ -237,7 +236,9 @@ def test_an_interrupted_build_leaves_no_thread_behind(tmp_path: Path, source: st
     assert caught.traceback and threading.active_count() - before <= 1  # the one that takes checksums
 
 
-def test_a_template_that_refuses_a_conversation_gives_it_its_fate(tmp_path: Path, source: str) -> None:
+def test_a_conversation_that_the_template_refuses_has_its_fate_and_is_replaced_in_the_sample(
+    tmp_path: Path, source: str
+) -> None:
     template = tmp_path / "strict.jinja"
     text = (Path(__file__).parents[1] / "templates/chatml.jinja").read_text()
     template.write_text(text + "{% if messages | length > 2 %}{{ raise_exception('one turn only') }}{% endif %}")
@@ -245,7 +246,7 @@ def test_a_template_that_refuses_a_conversation_gives_it_its_fate(tmp_path: Path
     fates = read_fates(outcome.path).filter(rule="template_refused")
     assert fates.select("stage", "line").rows() == [("render", 2)]
     assert "one turn only" in fates["detail"][0]
-    assert outcome.summary["rows"] == 33  # its place went to the next, </s> means nothing to ChatML
+    assert outcome.summary["rows"] == 33  # another row took its place in the sample; </s> is not a token of ChatML
 
 
 rows = st.lists(
@@ -260,7 +261,7 @@ rows = st.lists(
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows, st.sampled_from([None, 1, 3]), st.sampled_from([None, "test=0.5"]))
-def test_whatever_comes_in_is_accounted_for(
+def test_every_line_of_random_text_is_accounted_for(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str], sample: Any, split: Any
 ) -> None:
     folder = tmp_path_factory.mktemp("any")

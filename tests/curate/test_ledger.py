@@ -1,4 +1,4 @@
-"""The sums notice what is lost on purpose, wherever a stage loses it."""
+"""The ledger's sums fail when a stage loses a record: each test makes one stage lossy."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from dataprep.curate import conversations
 from dataprep.curate.ledger import Ledger
 from dataprep.curate.threads import choose_threads
 from dataprep.sources import jsonlines, trees
+from dataprep.sources.jsonlines import iter_lines
 from dataprep.tables import StageResult, dropped
 from tests.support.builds import GUANACO_TEXTS, guanaco_file, make_build
 
 
 @pytest.mark.parametrize("name", ["_parse_by_columns", "_parse_by_lines"])
-def test_a_line_that_reading_loses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_line_that_reading_loses_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     real = getattr(jsonlines, name)
 
     def lossy(*arguments: Any) -> Any:
@@ -35,9 +36,8 @@ def test_a_line_that_reading_loses(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         make_build(tmp_path / "store", source=(source,), near_dup="off", dry_run=True, max_bad=1.0)
 
 
-def test_a_tree_that_reading_loses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = trees.iter_lines
-    monkeypatch.setattr(trees, "iter_lines", lambda block: list(whole(block))[1:])
+def test_a_tree_that_reading_loses_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trees, "iter_lines", lambda block: list(iter_lines(block))[1:])
     with pytest.raises(AssertionError, match=r"oasst_sample.trees.jsonl.gz has \d+ records"):
         make_build(tmp_path / "store", near_dup="off", dry_run=True)
 
@@ -45,15 +45,16 @@ def test_a_tree_that_reading_loses(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("policy", ["reviewed", "guanaco", "all"])
 @pytest.mark.parametrize("lost", ["message", "conversation", "fate"])
 @pytest.mark.parametrize("shape", ["nested", "flat"])
-def test_a_message_that_the_threads_lose(
+def test_a_message_that_the_threads_stage_loses_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str, lost: str, shape: str
 ) -> None:
     def lossy(messages: pl.DataFrame, policy: Any) -> StageResult[None]:
-        taken, aside, *_ = choose_threads(messages[:-1] if lost == "message" else messages, policy)
-        return StageResult(taken[: -1 if lost == "conversation" else None], aside[: -1 if lost == "fate" else None])
+        threads, fates, *_ = choose_threads(messages[:-1] if lost == "message" else messages, policy)
+        kept = threads[:-1] if lost == "conversation" else threads
+        return StageResult(kept, fates[:-1] if lost == "fate" else fates)
 
     source = trees_file(tmp_path, shape)
-    options = {"source": (source,), "paths": policy, "near_dup": "off", "dry_run": True}
+    options: dict[str, Any] = {"source": (source,), "paths": policy, "near_dup": "off", "dry_run": True}
     make_build(tmp_path / "store", **options)
     monkeypatch.setattr(conversations, "choose_threads", lossy)
     with pytest.raises(AssertionError, match=r"threads: (of \d+ messages|\d+ lines have no fate)"):
@@ -62,20 +63,20 @@ def test_a_message_that_the_threads_lose(
 
 def trees_file(folder: Path, shape: str) -> str:
     """Three trees with two answers each, and an orphan."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for n in range(3):
         rows.append({"message_id": f"q{n}", "text": f"question {n}", "role": "prompter"})
         rows += [
             {"message_id": f"a{n}{k}", "parent_id": f"q{n}", "text": f"{n} {k}", "role": "assistant"} for k in "xy"
         ]
-    rows.append({"message_id": "o", "parent_id": "gone", "text": "orphan", "role": "assistant"})
+    rows.append({"message_id": "o", "parent_id": "absent", "text": "orphan", "role": "assistant"})
     if shape == "nested":
         orphan = rows[-1]
         rows = [
             {"message_tree_id": f"q{n}", "prompt": {**rows[3 * n], "replies": rows[3 * n + 1 : 3 * n + 3]}}
             for n in range(3)
         ]
-        rows[2]["prompt"]["replies"].append(orphan)  # it names a parent that is not there
+        rows[2]["prompt"]["replies"].append(orphan)  # its parent is not in the file
     file = folder / "trees.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,15 @@ from dataprep.common.progress import Progress
 from dataprep.recipe import Recipe
 
 
+@dataclass(frozen=True)
+class Built(Outcome):
+    """The outcome of a build that was written, so that its path is known (after a dry run it is None all the same)."""
+
+    path: Path
+
+
 def guanaco_file(folder: Path, texts: list[str], name: str = "rows.jsonl") -> str:
-    """The path of a JSON Lines file in `folder` with one guanaco record for each of `texts`."""
+    """Write a JSON Lines file with one guanaco record for each of `texts`, and return its path."""
     file = folder / name
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     return str(file)
@@ -23,18 +31,12 @@ def guanaco_text(*turns: str) -> str:
     return "".join(f"### {('Human', 'Assistant')[n % 2]}: {turn}" for n, turn in enumerate(turns))
 
 
-def make_build(store: Path, **options: Any) -> Outcome:
-    """Build the recipe of `options` into `store`; without the quality gate, which takes seconds to load, unless `gate` is given."""
-    extra = {key: options.pop(key) for key in ("force", "dry_run") if key in options}
+def make_build(store: Path, **options: Any) -> Built:
+    """Build the recipe of `options` into `store`; without the quality gate, which takes seconds, unless `gate` is given."""
+    arguments = {key: options.pop(key) for key in ("force", "dry_run", "max_memory") if key in options}
     name = options.pop("name", "n")
     options.setdefault("gate", "off")
-    return build(Recipe(**options), store, name, progress=Progress(), **extra)
-
-
-def built_path(outcome: Outcome) -> Path:
-    """Return the folder of a build that was written."""
-    assert outcome.path is not None
-    return outcome.path
+    return Built(**vars(build(Recipe(**options), store, name, progress=Progress(), **arguments)))
 
 
 GUANACO_TEXTS = [
@@ -42,7 +44,7 @@ GUANACO_TEXTS = [
     guanaco_text("Multi", "one", "more", "two ### Step 1"),
     guanaco_text("Dangling", "answered", "and then?"),
     guanaco_text("Only asked"),
-    guanaco_text("hello ", "HI  there"),  # an exact duplicate but for case and white space
+    guanaco_text("hello ", "HI  there"),  # an exact duplicate except for case and white space
     guanaco_text("typed", "a </s> token"),
     "no marker at all",
     *(guanaco_text(f"question {n}", f"answer {n} é 漢字 🙂") for n in range(30)),

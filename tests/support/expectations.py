@@ -39,5 +39,5 @@ def gate_over(rows: list[dict[str, Any]], recipe: Recipe) -> Gate:
     """A started gate to which `rows` of facts were added."""
     gate = Gate(recipe, PlantedFacts(rows))  # type: ignore[arg-type]
     gate.start()
-    gate.add(None, "train")  # type: ignore[arg-type]
+    gate.add(None, "train")
     return gate
