@@ -1,4 +1,4 @@
-"""The README says what the code does: its table is the code's, and its commands run."""
+"""The documentation matches the code: the table of options is generated from it, and the README's commands run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.options_table import OPTIONS, with_table
 from tests.support.paths import ROOT
 
 
-def test_the_table_of_options_is_the_codes() -> None:
+def test_the_table_of_options_is_up_to_date() -> None:
     text = OPTIONS.read_text()
     assert text == with_table(text), "run `make options`"
 
@@ -41,61 +41,63 @@ def shell_lines() -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the README's examples speak of."""
-    place = tmp_path_factory.mktemp("readme")
-    (place / "data").mkdir()
-    (place / "data/recipes").symlink_to(ROOT / "data/recipes")
-    (place / "chats").mkdir()
+    """A folder with the files that the README's examples use."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "data").mkdir()
+    (folder / "data/recipes").symlink_to(ROOT / "data/recipes")
+    (folder / "chats").mkdir()
     chat = [{"role": r, "content": f"{r} {n}"} for n in range(2) for r in ("user", "assistant")]
     for part in range(2):
         lines = "".join(
             json.dumps({"messages": [*chat[:3], {"role": "assistant", "content": f"{part} {n}"}]}) + "\n"
             for n in range(9)
         )
-        (place / f"chats/{part}.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
-    (place / "chat.json").write_text(json.dumps(chat))
-    (place / "my.jinja").write_text((ROOT / "templates/chatml.jinja").read_text())
-    (place / "set.jsonl").write_text(json.dumps({"text": "<s>[INST] a [/INST] b </s>"}) + "\n")
-    run(place, "dataprep build --template llama2 --sample 1000")
-    return place
+        (folder / f"chats/{part}.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    (folder / "chat.json").write_text(json.dumps(chat))
+    (folder / "my.jinja").write_text((ROOT / "templates/chatml.jinja").read_text())
+    (folder / "set.jsonl").write_text(json.dumps({"text": "<s>[INST] a [/INST] b </s>"}) + "\n")
+    run(folder, "dataprep build --template llama2 --sample 1000")
+    return folder
 
 
-def run(place: Path, line: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, line: str) -> subprocess.CompletedProcess[str]:
     line = re.sub(r"^dataprep", f"{sys.executable} -m dataprep", line)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(line, shell=True, cwd=place, capture_output=True, text=True, timeout=300, env=environment)
+    return subprocess.run(line, shell=True, cwd=folder, capture_output=True, text=True, timeout=300, env=environment)
 
 
-def on_the_hub(line: str) -> bool:
-    """Whether a command reads from or writes to the Hub: it names org/name after --source or --to, or a guanaco recipe."""
+def uses_the_hub(line: str) -> bool:
+    """Whether a command uses the Hub: it names org/name after --source or --to, or a guanaco recipe."""
     return re.search(r"--(source|to) [A-Za-z0-9][\w.-]*/[\w.-]+(\s|$)|guanaco", line) is not None
 
 
-def test_its_commands_run(folder: Path) -> None:
+def test_the_readmes_commands_run(folder: Path) -> None:
     import polars as pl
 
-    some = pl.read_parquet(folder / "data/builds/sample/latest/fates/*.parquet")["id"][0]
-    ran = 0
+    first_id = pl.read_parquet(folder / "data/builds/sample/latest/fates/*.parquet")["id"][0]
+    count = 0
     for line in shell_lines():
-        if not line.startswith("dataprep") or on_the_hub(line):
-            continue  # make and the Hub: the first is what runs this test, the other has tests of its own
-        done = run(folder, line.replace(" ID", f" {some}"))
-        assert done.returncode == 0, f"{line}\n{done.stderr}"
-        ran += 1
-    assert ran >= 7
+        if not line.startswith("dataprep") or uses_the_hub(line):
+            continue  # `make` runs this test, and the Hub has its own
+        process = run(folder, line.replace(" ID", f" {first_id}"))
+        assert process.returncode == 0, f"{line}\n{process.stderr}"
+        count += 1
+    assert count >= 7
 
 
-def test_its_python_runs(folder: Path) -> None:
+def test_the_readmes_python_runs(folder: Path) -> None:
     [snippet] = blocks("python")
     code = f"{snippet}\nprint(train.num_rows, train.column_names)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("1000 ['id', 'tree_id'")
+    process = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith("1000 ['id', 'tree_id'")
 
 
 @pytest.mark.parametrize("program", ["dataprep", "training"])
-def test_its_options_are_those_of_the_program(program: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also of commands that need a Hub, a GPU or a trained run; what they do is shown by the tests of their own."""
+def test_every_command_of_the_readme_is_accepted_by_its_program(
+    program: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This includes commands that need a Hub, a GPU or a trained run, whose effects have their own tests."""
     app = importlib.import_module({"dataprep": "dataprep.cli.main", "training": "training.cli"}[program]).app
     monkeypatch.chdir(folder)
     lines = [line.replace("torchrun --nproc-per-node 2 -m training.cli", "training") for line in shell_lines()]

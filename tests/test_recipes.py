@@ -1,4 +1,4 @@
-"""The two guanaco recipes, against a Hub on loopback that has the public data set's files."""
+"""The two guanaco recipes, built from a Hub on loopback that has files named as the public data set's."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMES = ("openassistant_best_replies_train.jsonl", "openassistant_best_replies_e
 
 
 def rows() -> list[str]:
-    """As the public rows are: some with a Markdown heading, some that end on a question, some with Llama's tokens."""
+    """Guanaco rows like the public ones: with Markdown headings, final questions and Llama's tokens in some."""
     texts = []
     for n in range(ROWS):
         turns = [f"question {n} about C#", f"answer {n}\n\n### Step 1\nDo it."]
@@ -37,9 +37,9 @@ def rows() -> list[str]:
 def build(recipe: str, folder: Path, hub: Hub) -> dict[str, Any]:
     environment = {**os.environ, **hub.environment(folder), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "dataprep", "build", "--recipe", str(ROOT / "data/recipes" / recipe), "--json"]
-    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    summary: dict[str, Any] = json.loads(done.stdout)
+    process = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    summary: dict[str, Any] = json.loads(process.stdout)
     return summary
 
 
@@ -59,14 +59,16 @@ def expected(n: int) -> str:
     return f"<s>[INST] question {n} about C# [/INST] {answer} </s>"
 
 
-def test_the_public_thousand_come_out_in_their_order_with_headings_whole(tmp_path: Path, hub: Hub) -> None:
+def test_the_thousand_rows_of_the_public_sample_are_built_in_its_order_with_headings_intact(
+    tmp_path: Path, hub: Hub
+) -> None:
     summary = build("guanaco-llama2-1k.toml", tmp_path, hub)
     texts = open_build(tmp_path / summary["path"]).splits["train"]["text"].to_pylist()
     assert texts == [expected(n) for n in np.random.default_rng(42).permutation(ROWS)[:1000]]
     assert summary["name"] == "openassistant-guanaco"
 
 
-def test_all_rows_come_out_in_the_order_of_the_file(tmp_path: Path, hub: Hub) -> None:
+def test_all_rows_are_built_in_the_order_of_the_file(tmp_path: Path, hub: Hub) -> None:
     summary = build("guanaco-llama2.toml", tmp_path, hub)
     texts = open_build(tmp_path / summary["path"]).splits["train"]["text"].to_pylist()
     assert texts == [expected(n) for n in range(ROWS)]

@@ -1,4 +1,4 @@
-"""The bundled sample: made by its script, readable, and with exactly the faults that its README counts."""
+"""The bundled sample: its script reproduces it, and it has exactly the faults that its README counts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def trees(lines: list[str]) -> list[Tree]:
 
 
 @pytest.fixture(scope="module")
-def stated() -> dict[str, int]:
+def counts_in_readme() -> dict[str, int]:
     """The counts in the README."""
     rows = re.findall(r"^\| (\w+) \| (\d+) \|", (FOLDER / "README.md").read_text("utf-8"), flags=re.MULTILINE)
     return {name: int(count) for name, count in rows}
@@ -63,35 +63,35 @@ def runs(tree: Tree) -> frozenset[tuple[str, ...]]:
     return frozenset(tuple(units[place : place + 5]) for place in range(max(1, len(units) - 4)))
 
 
-def alike(trees: list[Tree], least: float) -> list[tuple[int, int]]:
-    """The pairs of trees whose best paths share at least this part of their runs."""
+def similar_pairs(trees: list[Tree], threshold: float) -> list[tuple[int, int]]:
+    """Pairs of trees whose best paths have a Jaccard similarity of their runs of at least `threshold`."""
     shingles = [runs(tree) for tree in trees]
-    holders: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    positions: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for place, shingle in enumerate(shingles):
         for run in shingle:
-            holders[run].append(place)
-    shared = Counter(pair for places in holders.values() for pair in combinations(places, 2))
-    return [(a, b) for (a, b), n in shared.items() if n >= least * (len(shingles[a]) + len(shingles[b]) - n)]
+            positions[run].append(place)
+    shared = Counter(pair for places in positions.values() for pair in combinations(places, 2))
+    return [(a, b) for (a, b), n in shared.items() if n >= threshold * (len(shingles[a]) + len(shingles[b]) - n)]
 
 
-def normal(text: str) -> str:
+def normalised(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def conversation(tree: Tree) -> tuple[tuple[str, str], ...]:
-    """All that is said in a tree, without case, width and white space."""
-    return tuple((message["role"], normal(message["text"])) for message in messages(tree["prompt"]))
+    """All messages of a tree, without differences in case, width and white space."""
+    return tuple((message["role"], normalised(message["text"])) for message in messages(tree["prompt"]))
 
 
 def faults(tree: Tree) -> Iterator[str]:
-    """What is wrong with a tree by itself."""
+    """Names of the faults that a tree has by itself."""
     prompt, path, everything = tree["prompt"], best_path(tree), list(messages(tree["prompt"]))
     ids = {message["message_id"] for message in everything}
     children = [(parent, reply) for parent in everything for reply in parent["replies"]]
     strays = [reply["parent_id"] for parent, reply in children if reply["parent_id"] != parent["message_id"]]
     texts = [message["text"] for message in everything]
-    yield from (f"{word}_reply_deleted" for word in _marked(prompt, "deleted", True))
-    yield from (f"{word}_reply_rejected" for word in _marked(prompt, "review_result", False))
+    yield from (f"{which}_reply_deleted" for which in _marked(prompt, "deleted", True))
+    yield from (f"{which}_reply_rejected" for which in _marked(prompt, "review_result", False))
     checks = {
         "prompt_deleted": prompt["deleted"],
         "prompt_rejected": not prompt["review_result"],
@@ -108,7 +108,7 @@ def faults(tree: Tree) -> Iterator[str]:
         "nul": any("\0" in text for text in texts),
         "prompter_after_prompter": any(parent["role"] == reply["role"] for parent, reply in children),
     }
-    yield from (name for name, found in checks.items() if found)
+    yield from (name for name, holds in checks.items() if holds)
 
 
 def _marked(prompt: Message, field: str, value: bool) -> Iterator[str]:
@@ -117,7 +117,7 @@ def _marked(prompt: Message, field: str, value: bool) -> Iterator[str]:
             yield "other" if place else "best"
 
 
-def test_the_script_makes_the_committed_bytes_and_the_counts_of_the_readme(tmp_path: Path) -> None:
+def test_the_script_reproduces_the_committed_bytes_and_the_counts_of_the_readme(tmp_path: Path) -> None:
     out = tmp_path / "again.jsonl.gz"
     command = [sys.executable, str(FOLDER / "make_sample.py"), "--out", str(out)]
     printed = subprocess.run(command, check=True, capture_output=True, encoding="utf-8", env={"PYTHONUTF8": "1"})
@@ -127,36 +127,36 @@ def test_the_script_makes_the_committed_bytes_and_the_counts_of_the_readme(tmp_p
         assert line in readme
 
 
-def test_the_header_of_the_archive_holds_neither_time_nor_name() -> None:
+def test_the_gzip_header_holds_neither_a_time_nor_a_name() -> None:
     header = FILE.read_bytes()[:10]
     assert header[3] == 0 and header[4:8] == bytes(4)
 
 
-def test_it_is_small_large_and_says_that_it_is_synthetic(trees: list[Tree]) -> None:
+def test_the_sample_is_below_two_megabytes_and_marked_as_synthetic(trees: list[Tree]) -> None:
     assert FILE.stat().st_size < 2_000_000
     assert len(trees) >= 1_400
     assert "SYNTHETIC" in (FOLDER / "README.md").read_text("utf-8").splitlines()[0]
-    told = [message for tree in trees for message in messages(tree["prompt"]) if "labels" in message]
-    assert all(message["synthetic"] and message["model_name"] == "dataprep-sample" for message in told)
+    labelled = [message for tree in trees for message in messages(tree["prompt"]) if "labels" in message]
+    assert all(message["synthetic"] and message["model_name"] == "dataprep-sample" for message in labelled)
 
 
-def test_every_fault_is_there_as_often_as_the_readme_says(
-    trees: list[Tree], lines: list[str], stated: dict[str, int]
+def test_every_fault_occurs_as_often_as_the_readme_says(
+    trees: list[Tree], lines: list[str], counts_in_readme: dict[str, int]
 ) -> None:
-    found = Counter(name for tree in trees for name in faults(tree))
-    found["repeated_tree"] = len(lines) - len(set(lines))
+    counted = Counter(name for tree in trees for name in faults(tree))
+    counted["repeated_tree"] = len(lines) - len(set(lines))
     once = list({tree["message_tree_id"]: tree for tree in trees}.values())
     different = {conversation(tree): tree for tree in once}
-    found["exact_duplicate"] = len(once) - len(different)
-    found["near_duplicate"] = len(alike(list(different.values()), 0.8))
-    assert found == stated
+    counted["exact_duplicate"] = len(once) - len(different)
+    counted["near_duplicate"] = len(similar_pairs(list(different.values()), 0.8))
+    assert counted == counts_in_readme
 
 
-def test_faults_sit_in_trees_of_their_own(trees: list[Tree]) -> None:
+def test_no_tree_has_more_than_one_fault(trees: list[Tree]) -> None:
     assert max(len(list(faults(tree))) for tree in trees) == 1
 
 
-def test_ids_are_unique_but_for_repeated_lines(lines: list[str]) -> None:
+def test_ids_are_unique_except_in_repeated_lines(lines: list[str]) -> None:
     ids = [message["message_id"] for line in dict.fromkeys(lines) for message in messages(json.loads(line)["prompt"])]
     assert len(ids) == len(set(ids))
     assert all(
@@ -164,7 +164,7 @@ def test_ids_are_unique_but_for_repeated_lines(lines: list[str]) -> None:
     )
 
 
-def test_replies_stand_in_the_order_of_their_ranks(trees: list[Tree]) -> None:
+def test_replies_are_sorted_by_rank(trees: list[Tree]) -> None:
     for tree in trees:
         for message in messages(tree["prompt"]):
             answers = [reply for reply in message["replies"] if reply["role"] == "assistant" and "rank" in reply]
@@ -172,12 +172,12 @@ def test_replies_stand_in_the_order_of_their_ranks(trees: list[Tree]) -> None:
             assert ranks == (list(range(len(ranks))) if len(ranks) > 1 else [None] * len(ranks))
 
 
-def test_it_speaks_many_languages_and_is_unkind_to_naive_splitters(trees: list[Tree]) -> None:
+def test_the_sample_has_eight_languages_and_texts_that_break_naive_splitters(trees: list[Tree]) -> None:
     languages = Counter(tree["prompt"]["lang"] for tree in trees)
     assert set(languages) == {"en", "de", "es", "fr", "pt-BR", "ru", "zh", "ja"}
     assert languages["en"] > 1_000 and len(trees) - languages["en"] > 250
     texts = [message["text"] for tree in trees for message in messages(tree["prompt"])]
     assert any(text.endswith("C#") for text in texts)
-    for trap in ("### Step 1", "```csharp", "C#", "|---|", "🙂"):
-        assert any(trap in text for text in texts), trap
+    for text_part in ("### Step 1", "```csharp", "C#", "|---|", "🙂"):
+        assert any(text_part in text for text in texts), text_part
     assert {len(best_path(tree)) // 2 for tree in trees} >= set(range(1, 7))
