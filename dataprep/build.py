@@ -37,8 +37,10 @@ from dataprep.report.croissant import CROISSANT_FILE, croissant
 from dataprep.sources.files import SourceFile, find_files, hash_files, pin
 from dataprep.sources.reader import read
 from dataprep.sources.rejected import rejection_notes
-from dataprep.store.builds import check_name, existing, keep_failed, new_version, parent_of, publish
-from dataprep.store.shards import write_duplicates, write_fates, write_json, write_manifest
+from dataprep.store.commit import commit_version, keep_failed, new_version, reuse_version
+from dataprep.store.fates import write_duplicates, write_fates
+from dataprep.store.lookup import check_name, parent_of
+from dataprep.store.manifest import write_json, write_manifest
 from dataprep.store.splits import write_splits
 from dataprep.store.version import provenance, version_of
 
@@ -102,9 +104,9 @@ def build(
         version = version_of(recipe, digests, renderer.template.sha256, gate.digests)
     if not (force or dry_run):
         with progress.stage("verify"):
-            path = existing(store, name, version)
+            path = reuse_version(store, name, version)
         if path:
-            return Outcome(name, version, path, False, read_manifest(path).facts, progress.seconds)
+            return Outcome(name, version, path, False, {**read_manifest(path).data}, progress.seconds)
     if not dry_run:
         gate.start()  # loads Great Expectations in its own process during the other stages
     selection = _select(recipe, files, benchmarks, renderer, max_memory, progress)
@@ -213,7 +215,7 @@ def _write(
             if verdict.critical and recipe.gate == "on":
                 raise verdict.error(keep_failed(folder, store, name, verdict.kept_files))
             write_manifest(folder, manifest)
-            return publish(folder, store, name, version)
+            return commit_version(folder, store, name, version)
 
 
 def _bytes_of(files: Sequence[SourceFile]) -> int:

@@ -1,7 +1,7 @@
-"""Reading side of a build: its schemas, its manifest, and `open_build`.
+"""Read a build: its schema, its manifest, and `open_build`.
 
-This is all that other programs (`training` among them) need to know about a build; it imports nothing but
-the standard library and pyarrow. A build is a folder:
+This is all that other programs (`training` among them) need to know about a build; it needs nothing but the standard
+library and pyarrow. A build is a folder:
 
     manifest.json            written last: its presence means that the build is whole
     dataset_dict.json        with train/ and perhaps test/: the layout of datasets' save_to_disk
@@ -11,105 +11,216 @@ the standard library and pyarrow. A build is a folder:
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, NotRequired, TypedDict
 
 import pyarrow as pa
 
+from dataprep.common.checksums import FileEntry, problem_of, sha256_of, stamp_of
 from dataprep.common.errors import BuildError, DamagedBuild
+from dataprep.common.files import write_file
+from dataprep.common.jsonfile import InvalidJson, read_json, typed
+
+__all__ = [
+    "CONTRACT",
+    "MANIFEST",
+    "SHARD_SCHEMA",
+    "Build",
+    "BuildError",
+    "DamagedBuild",
+    "Manifest",
+    "open_build",
+    "open_split",
+    "read_manifest",
+    "sha256_of",
+    "verify",
+]
 
 CONTRACT = 1  # raised when a reader of an older build would misread a newer one
 
 MANIFEST = "manifest.json"
 
-# A file that changed less than this before it was looked at could change again without a trace in its times.
-_COARSEST_CLOCK = 2 * 10**9  # ns; FAT's
+_COARSEST_CLOCK = 2 * 10**9  # ns, of FAT: a file changed more recently than this may change again with the same times
+_FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
 
-# What a manifest holds that its readers lean on: [shape] is a list of such, {str: shape} a mapping to such.
-_ENTRY = {"bytes": int, "sha256": str}
-_SHAPE: Mapping[str, Any] = {
-    "name": str,
-    "version": str,
-    "gate": str,
-    "recipe": {},
-    "template": {},
-    "splits": {str: {"rows": int, "shards": [{"file": str, "rows": int, **_ENTRY}]}},
-    "files": {str: _ENTRY},
-}
-_MAY_HOLD: Mapping[str, Any] = {"created": str, "sources": [{"name": str, "digest": str}], "libraries": {}}
-
-_TURN = pa.struct([("role", pa.string()), ("content", pa.string())])
 _SPAN = pa.struct([("start", pa.int32()), ("end", pa.int32())])
+_MESSAGE_FIELDS = {
+    "role": pa.string(),
+    "content": pa.string(),
+    "reasoning_content": pa.string(),
+    "tool_calls": pa.string(),  # JSON text
+    "name": pa.string(),
+    "tool_call_id": pa.string(),
+    "trained": pa.bool_(),  # false: context only
+}
 
-# `spans` and `controls` count Unicode code points of `text`, half-open. `spans`: what is trained, one for each
-# answer, from where the generation prompt ends to the end of the end token. `controls`: the special tokens
-# (ids of their own) that the template wrote; the same characters elsewhere in `text` were typed by somebody.
-SHARD_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("tree_id", pa.string()),
-        ("source", pa.string()),
-        ("lang", pa.string()),
-        ("messages", pa.list_(_TURN)),
-        ("text", pa.string()),
-        ("spans", pa.list_(_SPAN)),
-        ("controls", pa.list_(_SPAN)),
-        ("message_ids", pa.list_(pa.string())),
-    ]
+
+def shard_schema(message_fields: Sequence[str] = ("role", "content"), tools: bool = False) -> pa.Schema:
+    """Return the schema of a build's shards.
+
+    Args:
+        message_fields: fields of a message; those beyond role and content are in builds that have such a value.
+        tools: with the column `tools`, JSON text, in builds that have such a value.
+    """
+    message = pa.struct([(name, kind) for name, kind in _MESSAGE_FIELDS.items() if name in message_fields])
+    return pa.schema(
+        [
+            ("id", pa.string()),
+            ("tree_id", pa.string()),
+            ("source", pa.string()),
+            ("lang", pa.string()),
+            ("messages", pa.list_(message)),
+            *([("tools", pa.string())] if tools else []),
+            # `spans` and `controls` count Unicode code points of `text`, half-open. `spans`: the trained parts, one for
+            # each answer, from the end of the generation prompt to the end of the end token. `controls`: the special
+            # tokens that the template wrote; the same characters elsewhere in `text` are content.
+            ("text", pa.string()),
+            ("spans", pa.list_(_SPAN)),
+            ("controls", pa.list_(_SPAN)),
+            ("message_ids", pa.list_(pa.string())),
+        ]
+    )
+
+
+SHARD_SCHEMA = shard_schema()  # of a build whose messages have role and content only
+
+
+class ShardEntry(FileEntry):
+    """A shard in the manifest; `file` is its path in the build."""
+
+    file: str
+    rows: int
+
+
+class SplitEntry(TypedDict):
+    """A split in the manifest."""
+
+    rows: int
+    shards: list[ShardEntry]
+
+
+class SourceEntry(TypedDict):
+    """A source file in the manifest."""
+
+    name: str
+    digest: str
+
+
+# The records that entered and left a stage, and the rules that dropped some. (`in` is no name that a class could hold.)
+FunnelStage = TypedDict(
+    "FunnelStage",
+    {"stage": str, "in": int, "out": int, "dropped": int, "not_sampled": int, "rules": dict[str, int]},
 )
+
+
+class FateCounts(TypedDict):
+    """The records by fate, and the dropped ones by rule."""
+
+    kept: int
+    dropped: int
+    not_sampled: int
+    rules: dict[str, int]
+
+
+class ManifestData(TypedDict):
+    """The parts of manifest.json that a reader of a build needs."""
+
+    contract: int
+    name: str
+    version: str
+    gate: str
+    recipe: dict[str, Any]
+    template: dict[str, Any]
+    splits: dict[str, SplitEntry]
+    files: dict[str, FileEntry]
+    created: NotRequired[str]
+    parent: NotRequired[str | None]
+    dataprep: NotRequired[str]
+    libraries: NotRequired[dict[str, str]]
+    sources: NotRequired[list[SourceEntry]]
+
+
+class BuildData(ManifestData):
+    """All of manifest.json, as `dataprep build` writes it."""
+
+    rows: int
+    fates: FateCounts
+    kinds: dict[str, int]
+    repairs: dict[str, int]
+    languages: dict[str, int]
+    funnel: list[FunnelStage]
+    notes: list[str]
+    near_dup: dict[str, Any] | None
+    split: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A build's facts, as its manifest.json holds them; `facts` is the whole JSON object."""
+    """The manifest of the build in the folder `path`; `data` is the whole JSON object."""
 
     path: Path
-    facts: Mapping[str, Any]
+    data: ManifestData
 
     @property
     def name(self) -> str:
-        return str(self.facts["name"])
+        return self.data["name"]
 
     @property
     def version(self) -> str:
-        return str(self.facts["version"])
+        return self.data["version"]
 
     @property
-    def recipe(self) -> Mapping[str, Any]:
-        return dict(self.facts["recipe"])
+    def recipe(self) -> dict[str, Any]:
+        return self.data["recipe"]
 
     @property
-    def template(self) -> Mapping[str, Any]:
+    def template(self) -> dict[str, Any]:
         """`name, sha256, bos_token, eos_token, end_token, special_tokens` of the chat template."""
-        return dict(self.facts["template"])
+        return self.data["template"]
 
     @property
-    def splits(self) -> Mapping[str, Any]:
-        """For each split its `rows` and `shards`, each shard with `file, rows, bytes, sha256`."""
-        return dict(self.facts["splits"])
+    def splits(self) -> dict[str, SplitEntry]:
+        """The rows and shards of each split."""
+        return self.data["splits"]
 
     @property
-    def files(self) -> Mapping[str, Any]:
-        """For each other file, by its path in the build, its `bytes` and `sha256`."""
-        return dict(self.facts["files"])
+    def files(self) -> dict[str, FileEntry]:
+        """Size and checksum of each other file, by its path in the build."""
+        return self.data["files"]
 
     @property
     def gate(self) -> str:
         """`off`, `passed` or `failed`."""
-        return str(self.facts["gate"])
+        return self.data["gate"]
+
+    def entries(self) -> Iterator[tuple[str, FileEntry]]:
+        """Yield the path in the build, and the entry, of each file that the manifest names: shards first."""
+        for split in self.splits.values():
+            yield from ((shard["file"], shard) for shard in split["shards"])
+        yield from self.files.items()
+
+    def complete(self) -> BuildData:
+        """Return the manifest with all the parts that `dataprep build` writes.
+
+        Raises:
+            DamagedBuild: a part is missing or of another type.
+        """
+        try:
+            return typed(self.data, BuildData)
+        except InvalidJson as fault:
+            raise _damaged_manifest(self.path / MANIFEST, str(fault)) from None
 
 
 @dataclass(frozen=True)
 class Build:
-    """An opened build. `splits` maps a split's name to its memory-mapped table of `SHARD_SCHEMA`."""
+    """An opened build; `splits` has the memory-mapped table of each split."""
 
     path: Path
     manifest: Manifest
@@ -117,164 +228,181 @@ class Build:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of the build in `folder`.
+    """Return the manifest of the build in `folder`: of the right types, and naming files of that folder only.
 
     Raises:
-        BuildError: no manifest, an unreadable one, or one of a newer contract.
+        BuildError: there is no manifest, or it is of a newer contract.
+        DamagedBuild: the manifest cannot be read, or is not what `dataprep build` writes.
     """
     path = folder / MANIFEST
     try:
-        facts = json.loads(path.read_bytes())
+        head = read_json(path, dict[str, Any])
+        if type(head.get("contract")) is int and head["contract"] > CONTRACT:
+            raise BuildError(
+                f"{path} was written under contract {head['contract']}, and this version reads contracts up to {CONTRACT}: "
+                "use a newer version of dataprep."
+            )
+        manifest = Manifest(folder, typed(head, ManifestData))
+        _check_names(manifest)
     except FileNotFoundError:
         raise BuildError(f"There is no build in {folder}: it has no {MANIFEST}.") from None
-    except (OSError, ValueError) as fault:
-        raise DamagedBuild(f"{path} cannot be read ({fault}): the build is damaged, rebuild it with --force.") from None
-    contract = facts.get("contract") if isinstance(facts, dict) else None
-    if type(contract) is not int:
-        raise DamagedBuild(f"{path} is not a build's manifest: it names no contract.")
-    if contract > CONTRACT:
-        raise BuildError(
-            f"{path} was written under contract {contract} and this program knows {CONTRACT}: use a newer version of it."
-        )
-    misfit = _misfit(facts, {**_SHAPE, **{key: shape for key, shape in _MAY_HOLD.items() if key in facts}})
-    if misfit:
-        raise DamagedBuild(f"{path} {misfit}: the build is damaged, rebuild it with --force.")
-    return Manifest(folder, facts)
+    except OSError as fault:
+        raise BuildError(f"{path} cannot be read ({fault.strerror or fault}).") from None
+    except InvalidJson as fault:
+        raise _damaged_manifest(path, str(fault)) from None
+    return manifest
 
 
-def _misfit(value: Any, shape: Any, place: str = "") -> str:
-    """Where `value` is not of `shape`, as the end of a sentence; empty where it is."""
-    if isinstance(shape, type):
-        return "" if type(value) is shape else f"holds no {shape.__name__} as {place}"
-    if type(value) is not type(shape):
-        return f"holds no {type(shape).__name__} as {place}"
-    if isinstance(shape, list):
-        parts = [(entry, shape[0], f"{place}[{number}]") for number, entry in enumerate(value)]
-    else:
-        keys = value if str in shape else shape
-        missing = [str(key) for key in keys if key not in value]
-        if missing:
-            return f"lacks {', '.join(missing)}" + (f" in {place}" if place else "")
-        parts = [(value[key], shape.get(key, shape.get(str)), f"{place}.{key}".lstrip(".")) for key in keys]
-    return next(filter(None, (_misfit(*part) for part in parts)), "")
+def _damaged_manifest(path: Path, problem: str) -> DamagedBuild:
+    return DamagedBuild(f"{path} {problem}: the build is damaged, rebuild it with --force.")
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex, read in blocks (1.8 GB/s where the processor helps)."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def verify(manifest: Manifest) -> None:
-    """Check every file that the manifest names, from its bytes: present, of its size, of its checksum.
-
-    What was found whole is remembered beside the build, for `open_build`.
+def _check_names(manifest: Manifest) -> None:
+    """Refuse names and paths that lead out of the build's folder: whoever copies or deletes a build follows them.
 
     Raises:
-        DamagedBuild: names the first file that is off.
+        InvalidJson: names the first one.
+    """
+    for name in (manifest.name, manifest.version, *manifest.splits):
+        if not _FOLDER_NAME.fullmatch(name):
+            raise InvalidJson(f"holds the name {name[:100]!r}, which is no plain name")
+    root = os.path.realpath(manifest.path)
+    for file, entry in manifest.entries():
+        path = PurePosixPath(file)
+        plain = file == str(path) and "\\" not in file and "\0" not in file
+        if not plain or path.is_absolute() or ".." in path.parts or file in (".", "", MANIFEST):
+            raise InvalidJson(f"names the file {file[:100]!r}, which is no relative path inside the build")
+        if not os.path.realpath(os.path.join(root, file)).startswith(root + os.sep):
+            raise InvalidJson(f"names the file {file[:100]!r}, which links lead out of the build")
+        if entry["bytes"] < 0:
+            raise InvalidJson(f"gives {file[:100]} a negative size")
+    for name, split in manifest.splits.items():
+        if any(not shard["file"].startswith(f"{name}/") or shard["rows"] < 0 for shard in split["shards"]):
+            raise InvalidJson(f"names a shard of {name} outside of {name}/, or with a negative number of rows")
+
+
+def verify(manifest: Manifest, *, record: bool = True) -> None:
+    """Check every file of a build from its bytes: present, of its size and checksum; then the content of its shards.
+
+    Args:
+        manifest: of the build.
+        record: write the result beside the build, so that `open_build` need not read an unchanged build again.
+
+    Raises:
+        DamagedBuild: names the first file that differs.
         BuildError: the build was removed meanwhile.
     """
     began = time.time_ns()
+    files = dict(manifest.entries())
     try:
-        looks = {MANIFEST: _look(manifest.path / MANIFEST)}
-    except FileNotFoundError:
-        raise _removed(manifest.path) from None
-    entries = _entries(manifest)
-    with ThreadPoolExecutor(2) as pool:  # hashing leaves Python's lock
-        for entry, look in zip(entries, pool.map(partial(_checked, manifest.path), entries), strict=True):
-            looks[entry["file"]] = look
-    if max(changed for _, *times in looks.values() for changed in times) < began - _COARSEST_CLOCK:
-        _remember(manifest.path, looks)
+        stamps = {file: stamp_of(manifest.path / file) for file in (MANIFEST, *files)}
+    except OSError:
+        stamps = {}
+    with ThreadPoolExecutor(2) as pool:  # hashing releases the GIL
+        problems = pool.map(problem_of, [manifest.path / file for file in files], files.values())
+        for file, problem in zip(files, problems, strict=True):
+            if problem and not (manifest.path / MANIFEST).exists():  # a version is removed as a whole
+                raise BuildError(f"There is no build in {manifest.path} any more: it was removed meanwhile.")
+            if problem:
+                raise DamagedBuild(f"{manifest.path / file} {problem}; rebuild with --force.")
+    for split in manifest.splits:
+        _validate(open_split(manifest, split), manifest.path / split)
+    if (
+        record
+        and stamps
+        and max(changed for _, *times in stamps.values() for changed in times) < began - _COARSEST_CLOCK
+    ):
+        _record_verified(manifest.path, stamps)
 
 
-def _checked(folder: Path, entry: Mapping[str, Any]) -> list[int]:
-    """How a file looked before its bytes were read and found right."""
-    path = folder / entry["file"]
+def _validate(table: pa.Table, place: Path) -> None:
+    """Check what Arrow does not check when it maps a file: offsets, UTF-8, and spans inside of their texts.
+
+    Raises:
+        DamagedBuild: a value is invalid.
+    """
+    import pyarrow.compute as pc  # takes a tenth of a second
+
     try:
-        look = _look(path)
-        if look[0] != entry["bytes"]:
-            raise DamagedBuild(f"{path} is damaged: {look[0]} bytes instead of {entry['bytes']}; rebuild with --force.")
-        if sha256_of(path) != entry["sha256"]:
-            raise DamagedBuild(f"{path} is damaged: its checksum is not the manifest's; rebuild with --force.")
-    except FileNotFoundError:
-        if not (folder / MANIFEST).exists():  # a version goes as a whole
-            raise _removed(folder) from None
-        raise DamagedBuild(f"{path} is missing: the build is damaged, rebuild it with --force.") from None
-    except OSError as fault:
-        raise DamagedBuild(f"{path} cannot be read ({fault.strerror}).") from None
-    return look
+        table.validate(full=True)
+    except pa.ArrowException as fault:
+        raise DamagedBuild(f"{place} holds invalid Arrow data ({fault}); rebuild with --force.") from None
+    for name in ("id", "messages", "text", "spans", "controls"):
+        if table[name].null_count:
+            raise DamagedBuild(f"{place} has rows without {name}; rebuild with --force.")
+    lengths = pc.utf8_length(table["text"])
+    for name in ("spans", "controls"):
+        parts = pc.list_flatten(table[name])
+        start, end = (pc.struct_field(parts, field) for field in ("start", "end"))
+        length = pc.take(lengths, pc.list_parent_indices(table[name]))
+        inside = pc.and_(pc.and_(pc.less_equal(0, start), pc.less(start, end)), pc.less_equal(end, length))
+        if start.null_count or end.null_count or not pc.all(inside, min_count=0).as_py():
+            raise DamagedBuild(f"{place} has {name} that are not inside of their text; rebuild with --force.")
 
 
-def _removed(folder: Path) -> BuildError:
-    return BuildError(f"There is no build in {folder} any more: it was removed meanwhile.")
-
-
-def _entries(manifest: Manifest) -> list[dict[str, Any]]:
-    shards = [shard for split in manifest.splits.values() for shard in split["shards"]]
-    return shards + [{"file": name, **facts} for name, facts in manifest.files.items()]
-
-
-def remembered(folder: Path) -> Path:
-    """The file beside a build that says how its files looked when their checksums were last read and right."""
+def verified_file(folder: Path) -> Path:
+    """Return the file beside a build that records the stamps of its files when their checksums were last right."""
     return folder.parent / f".verified-{folder.name}.json"
 
 
-def _look(path: Path) -> list[int]:
-    """Size, and when the content and the entry of a file last changed, in nanoseconds."""
-    facts = os.stat(path)
-    return [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns]
-
-
-def _remember(folder: Path, looks: Mapping[str, list[int]]) -> None:
-    place = remembered(folder)
-    written = place.with_name(f"{place.name}.{os.getpid()}")
+def _record_verified(folder: Path, stamps: Mapping[str, list[int]]) -> None:
     try:
-        written.write_text(json.dumps(looks))
-        os.replace(written, place)
+        write_file(verified_file(folder), json.dumps(stamps))
     except OSError:
-        written.unlink(missing_ok=True)  # a place that cannot be written: the checksums are read each time
+        return  # a store that cannot be written: the checksums are read each time
 
 
-def _is_as_remembered(manifest: Manifest) -> bool:
-    """Whether no file of a build has changed since its checksums were right."""
+def _is_unchanged(manifest: Manifest) -> bool:
+    """Return whether no file of a build has changed since it was verified."""
     try:
-        looks = json.loads(remembered(manifest.path).read_bytes())
-        files = [MANIFEST, *(entry["file"] for entry in _entries(manifest))]
-        return all(looks[file] == _look(manifest.path / file) for file in files)
-    except (OSError, ValueError, LookupError, TypeError):
+        stamps = read_json(verified_file(manifest.path), dict[str, list[int]])
+        files = [MANIFEST, *(file for file, _ in manifest.entries())]
+        return all(stamps.get(file) == stamp_of(manifest.path / file) for file in files)
+    except (OSError, InvalidJson):
         return False
 
 
 def open_split(manifest: Manifest, split: str) -> pa.Table:
-    """One split as a table over its memory-mapped shards: no bytes are copied.
+    """Return one split as a table over its memory-mapped shards, without copying; the values are not checked.
 
     Raises:
-        DamagedBuild: a shard that is no Arrow stream of `SHARD_SCHEMA`, or of another number of rows.
+        DamagedBuild: a shard is no Arrow stream of `shard_schema`, or has another number of rows.
     """
-    tables = []
+    tables: list[pa.Table] = []
     for shard in manifest.splits[split]["shards"]:
         path = manifest.path / shard["file"]
         try:
             with pa.memory_map(str(path)) as source:
                 table = pa.ipc.open_stream(source).read_all()
         except (OSError, pa.ArrowException) as fault:
-            raise DamagedBuild(f"{path} is no readable Arrow stream ({fault}); rebuild with --force.") from None
-        if not table.schema.equals(SHARD_SCHEMA, check_metadata=False) or table.num_rows != shard["rows"]:
+            raise DamagedBuild(f"{path} is not a readable Arrow stream ({fault}); rebuild with --force.") from None
+        if not _is_shard_schema(table.schema) or table.num_rows != shard["rows"]:
             raise DamagedBuild(f"{path} has other columns or rows than its manifest says; rebuild with --force.")
         tables.append(table.replace_schema_metadata(None))
     return pa.concat_tables(tables) if tables else SHARD_SCHEMA.empty_table()
 
 
-def open_build(folder: Path | str, *, check: bool = True) -> Build:
-    """Open the build in `folder`, with its checksums verified unless `check` is false.
+def _is_shard_schema(schema: pa.Schema) -> bool:
+    """Return whether a schema is `shard_schema` of some message fields, with or without `tools`."""
+    index = schema.get_field_index("messages")
+    messages = schema.field(index).type if index >= 0 else None
+    if not (messages and pa.types.is_list(messages) and pa.types.is_struct(messages.value_type)):
+        return False
+    fields = [field.name for field in messages.value_type]
+    expected = shard_schema(fields, "tools" in schema.names)
+    return fields[:2] == ["role", "content"] and bool(schema.equals(expected, check_metadata=False))
 
-    Checksums are read once, and again when a file's size or times have changed; `verify` reads them always.
+
+def open_build(folder: Path | str, *, check: bool = True) -> Build:
+    """Open the build in `folder`, verified unless `check` is false.
+
+    The bytes of the build are read once, and again when a file's size or times have changed; `verify` always reads them.
 
     Raises:
-        BuildError: no build there, or one of a newer contract.
-        DamagedBuild: a file that is not what the manifest says.
+        BuildError: there is no build, or one of a newer contract.
+        DamagedBuild: a file is not what the manifest says.
     """
     manifest = read_manifest(Path(folder).resolve())
-    if check and not _is_as_remembered(manifest):
+    if check and not _is_unchanged(manifest):
         verify(manifest)
     return Build(manifest.path, manifest, {name: open_split(manifest, name) for name in manifest.splits})

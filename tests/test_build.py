@@ -23,7 +23,7 @@ from dataprep.contract import SHARD_SCHEMA, open_build
 from dataprep.rendering import Renderer, load_template
 from dataprep.sources.files import find_files
 from dataprep.sources.reader import read
-from dataprep.store.shards import read_fates
+from dataprep.store.fates import read_fates
 from dataprep.store.splits import write_splits
 from dataprep.store.verification import verify_build
 from tests.support.builds import GUANACO_TEXTS, guanaco_file, guanaco_text, make_build

@@ -86,10 +86,11 @@ def _as_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def _print_outcome(outcome: Outcome, dry_run: bool) -> None:
-    from dataprep.common.terminal import funnel, stderr_console, stdout_console
+    from dataprep.cli.views import funnel_table
+    from dataprep.common.terminal import stderr_console, stdout_console
 
     console = stderr_console()
-    console.print(funnel(outcome.summary))
+    console.print(funnel_table(outcome.summary))
     for note in outcome.summary["notes"]:
         console.print(f"note: {note}", style="yellow", soft_wrap=True)
     if dry_run:

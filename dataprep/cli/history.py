@@ -6,107 +6,100 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from dataprep.cli.common import DEFAULT_STORE, Json, Store, Switch, app, open_named, print_json
+from dataprep.common.text import plural
 
 if TYPE_CHECKING:
-    from dataprep.store.history import Difference
+    from dataprep.store.diff import Difference
 
-_SHOWN = 5  # rows of a kind that `diff` shows to a person; --json has them all
+_ROWS_SHOWN = 5  # of each kind, by `diff`; --json has all
 
 
 @app.command(name="list")
 def list_builds(*, store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
-    """List builds and their versions: rows, size, template, gate, when, and which is latest."""
+    """List builds and their versions: rows, size, template, gate, creation time, and which version is latest."""
     from rich.table import Table
 
     from dataprep.common.terminal import stderr_console, stdout_console
     from dataprep.store.history import listing
 
-    found = listing(store)
+    versions = listing(store)
     if as_json:
-        print_json(found)
+        print_json(versions)
         return
-    if not found:
+    if not versions:
         stderr_console().print(f"There is no build in {store}: make one with dataprep build.", soft_wrap=True)
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("build", "rows", "size", "template", "gate", "made (UTC)", ""):
+    for column in ("build", "rows", "size", "template", "gate", "created (UTC)", ""):
         table.add_column(column, justify="right" if column in ("rows", "size") else "left")
-    for facts in found:
-        table.add_row(*_row(facts))
+    for version in versions:
+        table.add_row(*_list_row(version))
     stdout_console().print(table)
 
 
-def _row(facts: dict[str, Any]) -> list[str]:
-    named = f"{facts['name']}@{facts['version']}"
-    if "problem" in facts:
-        return [named, "", "", "", "", "", facts["problem"]]
-    rows = " + ".join(f"{count:,}" for count in facts["splits"].values())
-    made = facts["created"][:16].replace("T", " ")
-    latest = "latest" if facts["latest"] else ""
-    return [named, rows, size(facts["bytes"]), str(facts["template"]), facts["gate"], made, latest]
+def _list_row(version: dict[str, Any]) -> list[str]:
+    from dataprep.cli.views import size_text
 
-
-def size(count: int) -> str:
-    """Bytes as a person reads them."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000  # type: ignore[assignment]
-    return f"{count:.1f} GB"
+    name = f"{version['name']}@{version['version']}" if "version" in version else version["name"]
+    if "problem" in version:
+        return [name, "", "", "", "", "", version["problem"]]
+    rows = " + ".join(f"{count:,}" for count in version["splits"].values())
+    created = version["created"][:16].replace("T", " ")
+    latest = "latest" if version["latest"] else ""
+    return [name, rows, size_text(version["bytes"]), str(version["template"]), version["gate"], created, latest]
 
 
 @app.command
 def diff(before: str, after: str, *, store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
-    """Tell what changed between two versions: recipe, rows added, removed and changed and by which rule, languages.
+    """Compare two versions: recipe, rows added, removed and changed, each with the rule that caused it, and languages.
 
     Parameters
     ----------
     before
         A build: its path, its name, or name@version.
     after
-        Another one, of the same or of another name.
+        Another build, of the same or of another name.
     """
-    from dataprep.store.history import diff as compared
+    from dataprep.store.diff import diff as compare
 
-    old, new = (open_named(store, reference, check=True) for reference in (before, after))
-    found = compared(old, new)
+    old, new = (open_named(store, reference) for reference in (before, after))
+    difference = compare(old, new)
     if as_json:
-        ends = {end: f"{b.manifest.name}@{b.manifest.version}" for end, b in (("before", old), ("after", new))}
-        print_json(ends | found.as_json())
+        builds = {side: f"{b.manifest.name}@{b.manifest.version}" for side, b in (("before", old), ("after", new))}
+        print_json(builds | difference.to_json())
     else:
-        _tell_difference(found)
+        _print_difference(difference)
 
 
-def _tell_difference(found: Difference) -> None:
+def _print_difference(difference: Difference) -> None:
     from rich.table import Table
 
     from dataprep.common.terminal import stdout_console
-    from dataprep.store.history import by_rule
+    from dataprep.store.diff import rows_by_rule
 
     out = stdout_console()
-    for key, (old, new) in found.recipe.items():
-        out.print(f"{key}: {_told(old)} -> {_told(new)}", soft_wrap=True)
-    out.print(f"rows: {found.rows[0]:,} -> {found.rows[1]:,}", style="bold")
-    for sign, kind in (("+", "added"), ("-", "removed"), ("~", "changed")):
-        frame = getattr(found, kind)
-        rules = ", ".join(f"{rule} {count:,}" for rule, count in by_rule(frame).items())
+    for key, (old, new) in difference.recipe.items():
+        out.print(f"{key}: {_value(old)} -> {_value(new)}", soft_wrap=True)
+    out.print(f"rows: {difference.rows[0]:,} -> {difference.rows[1]:,}", style="bold")
+    for sign, (kind, frame) in zip("+-~", difference.frames().items(), strict=True):
+        rules = ", ".join(f"{rule} {count:,}" for rule, count in rows_by_rule(frame).items())
         out.print(f"{sign} {frame.height:,} {kind}" + (f": {rules}" if rules else ""), soft_wrap=True)
-        for row in frame.head(_SHOWN).to_dicts():
-            told = "  ".join(str(row[key]) for key in ("id", "lang", "rule", "detail") if row[key])
-            out.print(f"    {told}", soft_wrap=True)
-        if frame.height > _SHOWN:
-            out.print(f"    and {frame.height - _SHOWN:,} more: see --json")
-    moved = {lang: counts for lang, counts in found.languages.items() if counts[0] != counts[1]}
-    if moved:
+        for row in frame.head(_ROWS_SHOWN).to_dicts():
+            line = "  ".join(str(row[key]) for key in ("id", "lang", "rule", "detail") if row[key])
+            out.print(f"    {line}", soft_wrap=True)
+        if frame.height > _ROWS_SHOWN:
+            out.print(f"    and {frame.height - _ROWS_SHOWN:,} more: --json lists them")
+    changed = {lang: counts for lang, counts in difference.languages.items() if counts[0] != counts[1]}
+    if changed:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in ("language", "before", "after", "change"):
             table.add_column(column, justify="left" if column == "language" else "right")
-        for lang, (had, has) in moved.items():
-            table.add_row(lang, f"{had:,}", f"{has:,}", f"{has - had:+,}")
+        for lang, (old_count, new_count) in changed.items():
+            table.add_row(lang, f"{old_count:,}", f"{new_count:,}", f"{new_count - old_count:+,}")
         out.print(table)
 
 
-def _told(value: Any) -> str:
+def _value(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else "none" if value is None else str(value)
 
 
@@ -118,27 +111,29 @@ def gc(
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
-    """Remove old versions and the remains of interrupted builds; never what is latest or what a run was trained on.
+    """Remove old versions and leftovers of interrupted builds; the latest version and versions of runs stay.
 
     Parameters
     ----------
     keep
-        How many of the newest versions of each name stay.
+        Number of the newest versions of each name that stay.
     dry_run
-        Show what would go, and remove nothing.
+        Show what would be removed, and remove nothing.
     """
+    from dataprep.cli.views import size_text
     from dataprep.common.terminal import stderr_console, stdout_console
     from dataprep.store.history import gc as collect
 
-    gone = collect(store, keep, dry_run=dry_run)
-    total = sum(count for _, count in gone)
+    removed = collect(store, keep, dry_run=dry_run)
+    total = sum(count for _, count in removed)
     if as_json:
-        print_json({"removed": not dry_run, "bytes": total, "folders": [_folder(*one) for one in gone]})
+        print_json({"removed": not dry_run, "bytes": total, "folders": [_folder(*entry) for entry in removed]})
         return
-    for path, count in gone:
-        stdout_console().print(f"{path}  {size(count)}", soft_wrap=True)
-    what = "Would free" if dry_run else "Freed"
-    stderr_console().print(f"{what} {size(total)} in {len(gone)} folders." if gone else "There is nothing to remove.")
+    for path, count in removed:
+        stdout_console().print(f"{path}  {size_text(count)}", soft_wrap=True)
+    verb = "Would free" if dry_run else "Freed"
+    summary = f"{verb} {size_text(total)} in {plural(len(removed), 'folder')}."
+    stderr_console().print(summary if removed else "There is nothing to remove.")
 
 
 def _folder(path: Path, count: int) -> dict[str, Any]:

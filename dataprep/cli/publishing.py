@@ -1,4 +1,4 @@
-"""Builds for other programs and people: `export`, `publish`."""
+"""Hand a build to other programs and people: `export`, `publish`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from dataprep.cli.common import DEFAULT_STORE, BuildName, Json, Store, Switch, app, locate_build, open_named, print_json
-from dataprep.cli.history import size
 from dataprep.common.errors import PublishError
+from dataprep.common.text import plural
 
 if TYPE_CHECKING:
-    from dataprep.publish.publishing import Published
+    from dataprep.publish.contents import Published
 
-Layout = Literal["text", "messages", "sharegpt", "full"]  # as in dataprep.export, which is heavy to import
+Layout = Literal["text", "messages", "sharegpt", "full"]  # as in publish.layouts, which is slow to import
 
 
 @app.command
@@ -25,26 +25,27 @@ def export(
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
-    """Write a build's rows as Parquet or JSON lines, in the shape that another program reads.
+    """Write a build's rows as Parquet or JSON lines, in the layout that another program reads.
 
     Parameters
     ----------
     to
-        A folder that is not there yet, or is empty.
+        A new or empty folder.
     format
-        Kind of file.
+        File format.
     layout
-        text: the rendered conversation alone; messages: role and content; sharegpt: from and value; full: all columns.
+        text: the rendered conversation; messages: role and content; sharegpt: from and value; full: all columns.
     """
+    from dataprep.cli.views import size_text
     from dataprep.common.terminal import stdout_console
-    from dataprep.publish.export import export as run
+    from dataprep.publish.export import export as write_export
 
-    files = run(open_named(store, reference, check=True), to, layout, format)
+    files = write_export(open_named(store, reference), to, layout, format)
     if as_json:
         print_json({"path": str(to), "layout": layout, "format": format, "files": files})
         return
     for name, count in files.items():
-        stdout_console().print(f"{to / name}  {size(count)}", soft_wrap=True)
+        stdout_console().print(f"{to / name}  {size_text(count)}", soft_wrap=True)
 
 
 @app.command
@@ -58,53 +59,50 @@ def publish(
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
-    """Publish a build, after verifying it: rows as Parquet, card, manifest and fates, in one commit and under a tag.
+    """Verify and publish a build: rows as Parquet, card, manifest and fates, in one commit with a tag.
 
     Parameters
     ----------
     to
         A data set on the Hugging Face Hub (org/name), or a folder, written as ./name, ../name, /name or ~/name.
     layout
-        text: the rendered conversation alone; messages: role and content; sharegpt: from and value; full: all columns.
+        text: the rendered conversation; messages: role and content; sharegpt: from and value; full: all columns.
     private
-        A data set that is made for it is seen by its owners only; one that is public already is refused.
+        Create a private data set; a data set that is public already is refused.
     dry_run
-        List what would be sent, with sizes, and send nothing; what a publication would be refused for is told.
+        List what would be sent, with sizes, or why it would be refused; write and send nothing.
     """
-    from dataprep.publish import publishing
+    from dataprep.contract import open_build
+    from dataprep.publish.contents import is_folder
+    from dataprep.publish.publishing import publish as publish_build
     from dataprep.store.verification import verify_build
 
-    if private and publishing.is_folder(to):
+    if private and is_folder(to):
         raise PublishError(f"--private is for a data set on the Hub, and {to} is a folder.")
-    folder = locate_build(store, reference)  # once: `latest` may move
-    verify_build(folder)
-    opened = open_named(store, str(folder))
-    if dry_run:
-        done = publishing.preview(opened, to, layout, private=private)
-    elif publishing.is_folder(to):
-        done = publishing.to_folder(opened, to, layout)
-    else:
-        done = publishing.to_hub(opened, to, layout, private=private)
+    folder = locate_build(store, reference)  # resolved once: `latest` may move
+    verify_build(folder, record=not dry_run)
+    published = publish_build(open_build(folder, check=False), to, layout, private=private, dry_run=dry_run)
     if as_json:
-        print_json({**vars(done), "dry_run": dry_run, "bytes": sum(done.files.values())})
+        print_json({**vars(published), "dry_run": dry_run, "bytes": sum(published.files.values())})
     else:
-        _tell(done, dry_run)
+        _print_published(published, dry_run)
 
 
-def _tell(done: Published, dry_run: bool) -> None:
+def _print_published(published: Published, dry_run: bool) -> None:
+    from dataprep.cli.views import size_text
     from dataprep.common.terminal import stderr_console, stdout_console
 
-    out, told = stdout_console(), stderr_console()
-    if done.there_already:
-        told.print(f"{done.tag} is in {done.place} already: nothing was done.", soft_wrap=True)
+    out, err = stdout_console(), stderr_console()
+    if published.there_already:
+        err.print(f"{published.tag} is in {published.place} already: nothing was done.", soft_wrap=True)
         return
-    for name, count in done.files.items():
-        out.print(f"{name}  {size(count)}", soft_wrap=True)
-    for name in done.removed:
+    for name, count in published.files.items():
+        out.print(f"{name}  {size_text(count)}", soft_wrap=True)
+    for name in published.removed:
         out.print(f"{name}  {'would be removed' if dry_run else 'removed'}", soft_wrap=True)
-    total = f"{len(done.files)} files, {size(sum(done.files.values()))}"
+    total = f"{plural(len(published.files), 'file')}, {size_text(sum(published.files.values()))}"
     if dry_run:
-        unasked = f" What {done.place} has is not known: {done.unasked}." if done.unasked else ""
-        told.print(f"A dry run: {total} would go to {done.place}; nothing was sent.{unasked}", soft_wrap=True)
+        unasked = f" What {published.place} has is not known: {published.unasked}." if published.unasked else ""
+        err.print(f"Dry run: {total} would go to {published.place}; nothing was sent.{unasked}", soft_wrap=True)
     else:
-        told.print(f"Published {done.tag} to {done.place}: {total}.", soft_wrap=True)
+        err.print(f"Published {published.tag} to {published.place}: {total}.", soft_wrap=True)

@@ -1,7 +1,7 @@
-"""Between NumPy and Arrow by way of Polars, without a copy of what is not text; and columns with some values replaced.
+"""Convert between NumPy and Arrow by way of Polars, without copying numbers; and replace some values of a column.
 
-pyarrow's own `array`, `scalar` and `to_numpy` load pandas at their first call, only to know whether they deal with
-something of its kind: a fifth of a second, for nothing. The ways of guanaco text and of flat messages do without them.
+pyarrow's own `array`, `scalar` and `to_numpy` import pandas at their first call, to recognise its types; that takes a
+fifth of a second. Reading guanaco text and flat messages does without them.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ import pyarrow as pa
 
 
 def numbers(values: npt.NDArray[Any]) -> pa.Array:
-    """A NumPy array of numbers or booleans as an Arrow array."""
+    """Convert a NumPy array of numbers or booleans to an Arrow array."""
     return pl.Series(values).to_arrow()
 
 
 def strings(values: Sequence[str] | pl.Series) -> pa.StringArray:
-    """Texts as an Arrow array of `string`."""
+    """Convert texts to an Arrow array of `string`."""
     return pl.Series(values, dtype=pl.String).to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.string())
 
 
-def numpied(array: pa.Array) -> npt.NDArray[Any]:
-    """An Arrow array of numbers or booleans as a NumPy array; read-only where no copy is needed; of numbers null is NaN."""
+def to_numpy(array: pa.Array) -> npt.NDArray[Any]:
+    """Convert an Arrow array of numbers or booleans to NumPy: read-only where no copy is needed, null numbers as NaN."""
     return pl.Series(array).to_numpy()
 
 
-def replaced(column: pl.Series, at: npt.NDArray[np.integer], values: pl.Series) -> pl.Series:
-    """`column` with `values` at the places `at`: of texts and lists only the views are copied."""
+def replace_at(column: pl.Series, positions: npt.NDArray[np.integer], values: pl.Series) -> pl.Series:
+    """Return `column` with `values` at `positions`; of texts and lists only the views are copied."""
     order = np.arange(len(column))
-    order[at] = len(column) + np.arange(len(at))
+    order[positions] = len(column) + np.arange(len(positions))
     return pl.concat([column, values.alias(column.name)]).gather(order)
 
 

@@ -1,4 +1,4 @@
-"""What comes with dataprep: the sample and the templates, beside the package in a checkout, inside it in a wheel."""
+"""The bundled sample and templates: beside the package in a checkout, inside it in a wheel; and default names."""
 
 from __future__ import annotations
 
@@ -16,37 +16,35 @@ SAMPLE_NAME = "sample"
 
 
 def sample_file() -> Path:
-    """The synthetic sample: trees in OASST's nested format."""
-    return _first(_PACKAGE.parent / "data" / "sample", _PACKAGE / "sample") / "oasst_sample.trees.jsonl.gz"
+    """Return the file of the synthetic sample: trees in OASST's nested format."""
+    return _existing(_PACKAGE.parent / "data" / "sample", _PACKAGE / "sample") / "oasst_sample.trees.jsonl.gz"
 
 
 def templates_folder() -> Path:
-    """The folder of bundled .jinja templates."""
-    return _first(_PACKAGE.parent / "templates", _PACKAGE / "templates")
+    """Return the folder of the bundled .jinja templates."""
+    return _existing(_PACKAGE.parent / "templates", _PACKAGE / "templates")
 
 
-def _first(*folders: Path) -> Path:
-    """The checkout's folder where there is a checkout, else the wheel's."""
-    in_checkout = (_PACKAGE.parent / "pyproject.toml").is_file()
-    return folders[0] if in_checkout else folders[1]
+def _existing(in_checkout: Path, in_wheel: Path) -> Path:
+    return in_checkout if (_PACKAGE.parent / "pyproject.toml").is_file() else in_wheel
 
 
 def default_name(sources: tuple[str, ...]) -> str:
-    """A build's name by default: that of the first source, without its extensions; `sample` for the bundled one.
+    """Return the default name of a build: that of its first source without extensions, or `sample` without a source.
 
-    A build's name is the one in its manifest, and a glob's that of the folder in which it looks.
+    For a source that is a build, that build's name; for a glob, the folder that it searches.
     """
     if not sources:
         return SAMPLE_NAME
-    stem = re.sub(r"(\.(jsonl|ndjson|json|parquet|arrow|gz))+$", "", _last_part(sources[0]))
+    stem = re.sub(r"(\.(jsonl|ndjson|json|parquet|arrow|gz))+$", "", _stem_source(sources[0]))
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:80]
     if stem.isascii():
         return name or "build"
-    # what is left of other scripts may be the same for different names
+    # Without its letters of other scripts, one name may be left for several sources: a digest tells them apart.
     return f"{name or 'build'}-{hashlib.blake2b(stem.encode(errors='replace'), digest_size=4).hexdigest()}"
 
 
-def _last_part(source: str) -> str:
+def _stem_source(source: str) -> str:
     path = Path(source).expanduser()
     with suppress(OSError, ValueError, LookupError, TypeError):
         return str(json.loads((path / "manifest.json").read_bytes())["name"])
@@ -54,4 +52,4 @@ def _last_part(source: str) -> str:
         path = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
     if path.exists():
         return path.resolve().name if path.name in ("", "..") else path.name
-    return re.split("[@:]", path.name)[0]  # a revision and a split of the Hub's
+    return re.split("[@:]", path.name)[0]  # without the revision and split of a Hub id

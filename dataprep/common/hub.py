@@ -1,4 +1,4 @@
-"""What reading from the Hub and writing to it share: bad moments are waited for, and a refusal keeps its reason.
+"""What reading from and writing to the Hugging Face Hub share: retries, error messages, and the token.
 
 `huggingface_hub` is imported only when one of these functions is called.
 """
@@ -10,41 +10,41 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from dataprep.common.errors import DataprepError
+from dataprep.common.text import excerpt
 
-WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each further try
-LONGEST_WAIT = 60.0  # seconds that a Hub may ask us to wait
-BUSY = (429, 500, 502, 503, 504)
-_LONGEST_REASON = 300  # characters
+WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each further attempt
+MAX_WAIT = 60.0  # seconds, however long the Hub asks us to wait
+BUSY = (429, 500, 502, 503, 504)  # HTTP statuses that a later attempt may not get
 
-Found = TypeVar("Found")
+T = TypeVar("T")
 
 
-def retried(call: Callable[[], Found]) -> Found:
-    """What `call` gives, tried again after a while where the Hub is busy or the line was cut; five times at most."""
+def retried(call: Callable[[], T]) -> T:
+    """Return the result of `call`, retried up to four times while the Hub is busy or the connection breaks."""
     for wait in WAITS:
         try:
             return call()
         except Exception as fault:
-            asked = _asked_to_wait(fault)
-            if asked is None:
+            requested = _requested_wait(fault)
+            if requested is None:
                 raise
-            time.sleep(min(max(wait, asked), LONGEST_WAIT))
+            time.sleep(min(max(wait, requested), MAX_WAIT))
     return call()
 
 
-def _asked_to_wait(fault: BaseException) -> float | None:
-    """Seconds that the Hub wants us to wait; None where another try would not help."""
+def _requested_wait(fault: BaseException) -> float | None:
+    """Return the seconds that the Hub asks us to wait; None where another attempt would not help."""
     from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
 
     fault = cause(fault)
     if isinstance(fault, HfHubHTTPError):
-        asked = fault.response.headers.get("Retry-After", "")
-        return None if fault.response.status_code not in BUSY else float(asked) if asked.isdigit() else 0.0
-    return 0.0 if isinstance(fault, HTTPError) else None  # the line, not the Hub
+        header = fault.response.headers.get("Retry-After", "")
+        return None if fault.response.status_code not in BUSY else float(header) if header.isdigit() else 0.0
+    return 0.0 if isinstance(fault, HTTPError) else None  # the connection, not the Hub
 
 
 def cause(fault: BaseException) -> BaseException:
-    """What is behind a fault of the client: it wraps those of an upload's threads, and of a file that it looks for."""
+    """Return the exception behind one of the client: it wraps those of upload threads and of downloads."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     behind = fault.__cause__ if isinstance(fault, RuntimeError | LocalEntryNotFoundError) else None
@@ -52,28 +52,27 @@ def cause(fault: BaseException) -> BaseException:
 
 
 def reason(fault: BaseException) -> str:
-    """What the client or the Hub says of a fault, on one line and without a full stop; empty where it says nothing.
+    """Return the message of the client or the Hub on one line, without a full stop; empty where there is none.
 
-    Of an answer of the Hub only its message is told: the client adds addresses, and the answer may be a page.
+    Of the Hub's response only its message is used: the client adds addresses, and the body may be a whole page.
     """
     from huggingface_hub.errors import HfHubHTTPError
 
-    told = fault.server_message or "" if isinstance(fault, HfHubHTTPError) else str(fault) or type(fault).__name__
-    line = " ".join(told.split())
-    return (line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}…").rstrip(".")
+    message = fault.server_message or "" if isinstance(fault, HfHubHTTPError) else str(fault) or type(fault).__name__
+    return excerpt(message).rstrip(".")
 
 
 def token(error: type[DataprepError]) -> str | None:
-    """The token that the client would send, from where it finds it; None where there is none.
+    """Return the token that the client would send; None where there is none.
 
     Raises:
-        error: it cannot be sent; a client would tell of its characters, or repeat it.
+        error: the token cannot be sent. (The client's own error would repeat it.)
     """
     import huggingface_hub
 
-    found = huggingface_hub.get_token()
-    if found and not (found.isascii() and found.isprintable()):
+    value = huggingface_hub.get_token()
+    if value and not (value.isascii() and value.isprintable()):
         raise error(
-            "The token of the Hub holds characters that no token has: copy it anew to HF_TOKEN or `hf auth login`."
+            "The token of the Hub has characters that no token has: copy it again to HF_TOKEN or `hf auth login`."
         )
-    return found
+    return value

@@ -1,7 +1,7 @@
-"""What personal data and secrets look like, for counting them (facts) and for hiding them (reports).
+"""Patterns of personal data and secrets, for counting them (quality facts) and for masking them (reports).
 
-Patterns are those of Rust's regular expressions. Letters of addresses are those of Latin, Greek and Cyrillic:
-Chinese and Japanese are written without spaces, and the sentence around an address would be taken for its name.
+The patterns are regular expressions of Rust's regex crate, as Polars uses. Letters of e-mail addresses are Latin, Greek
+or Cyrillic: Chinese and Japanese have no spaces, so the sentence around an address would be taken for part of it.
 """
 
 from __future__ import annotations
@@ -29,40 +29,41 @@ KEY = (
     r"|\beyJ[A-Za-z0-9_-]{10,2000}\.eyJ[A-Za-z0-9_-]{10,4000}(?:\.[A-Za-z0-9_-]{10,2000})?"
     r"|\bBearer [A-Za-z0-9_.~+/-]{24,2000}"
     r"|\b(?:[Ss]ecret_?[Aa]ccess_?[Kk]ey|aws_secret_access_key|AWS_SECRET_ACCESS_KEY)[\"' :=]{1,6}[A-Za-z0-9/+]{40}\b"
-    rf"|-----BEGIN {_PRIVATE}(?:(?s:.*?)-----END {_PRIVATE}|(?s:.*)$)"  # without an end: all that follows
+    rf"|-----BEGIN {_PRIVATE}(?:(?s:.*?)-----END {_PRIVATE}|(?s:.*)$)"  # without an END line: the rest of the text
 )
 URL = r"https?://[^\s]"
 
-_HIDDEN = {"key": KEY, "e-mail": EMAIL, "card": CARD, "phone": PHONE}  # in this order: a key's body may look like any
+# In this order: the body of a key may look like any of the others.
+_MASKED_KINDS = {"key": KEY, "e-mail": EMAIL, "card": CARD, "phone": PHONE}
 
 
 def masked(texts: Sequence[str]) -> list[str]:
-    """`texts` with e-mail addresses, keys, card and phone numbers replaced by `[e-mail hidden]` and the like.
+    """Return `texts` with keys, e-mail addresses, card and phone numbers replaced, such as by `[e-mail hidden]`.
 
-    All at once: Rust's expressions read a hundred times as fast as Python's, but each call has its price.
+    All texts go into one call: Rust's expressions are a hundred times as fast as Python's, but each call has overhead.
     """
-    hidden = pl.col("text")
-    for name, pattern in _HIDDEN.items():
-        hidden = hidden.str.replace_all(ascii_borders(pattern), f"[{name} hidden]")
-    return pl.DataFrame({"text": texts}, {"text": pl.String}).select(hidden).to_series().to_list()
+    masked_text = pl.col("text")
+    for kind, pattern in _MASKED_KINDS.items():
+        masked_text = masked_text.str.replace_all(ascii_word_boundaries(pattern), f"[{kind} hidden]")
+    return pl.DataFrame({"text": texts}, {"text": pl.String}).select(masked_text).to_series().to_list()
 
 
-def ascii_borders(pattern: str) -> str:
-    """`pattern` with ASCII borders of words: with Unicode's, Rust leaves its fast automaton at the first other letter."""
+def ascii_word_boundaries(pattern: str) -> str:
+    """Return `pattern` with ASCII word boundaries: with Unicode's, Rust leaves its fast automaton at any other letter."""
     return pattern.replace(r"\b", r"(?-u:\b)")
 
 
 def holds_card(content: pl.Expr) -> pl.Expr:
-    """Whether a text holds a number with the shape and the check digit (Luhn) of a credit card."""
+    """Return whether a text has a number with the shape and the check digit (Luhn) of a credit card."""
     return content.str.extract_all(CARD).list.eval(_luhn(pl.element())).list.any()
 
 
 def _luhn(number: pl.Expr) -> pl.Expr:
-    # ISO/IEC 7812-1: from the right, every second digit doubled, digits of the products summed, divisible by ten
+    # ISO/IEC 7812-1: from the right, double every second digit and add up all digits; the sum is divisible by ten.
     digits = number.str.replace_all("[ -]", "")
-    values = [digits.str.slice(-place - 1, 1) for place in range(19)]
+    values = [digits.str.slice(-position - 1, 1) for position in range(19)]
     total = pl.lit(0)
-    for place, value in enumerate(values):
-        digit = pl.when(digits.str.len_bytes() > place).then(value.cast(pl.Int32, strict=False)).otherwise(0)
-        total = total + (digit if place % 2 == 0 else digit * 2 - 9 * (digit > 4))
+    for position, value in enumerate(values):
+        digit = pl.when(digits.str.len_bytes() > position).then(value.cast(pl.Int32, strict=False)).otherwise(0)
+        total = total + (digit if position % 2 == 0 else digit * 2 - 9 * (digit > 4))
     return (total % 10 == 0) & digits.str.len_bytes().is_between(13, 19)

@@ -1,4 +1,4 @@
-"""How long each stage takes, and how far it has come."""
+"""Measure how long each stage of a build takes, and report how far it has come."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-# Called as show(stage, done, total) when a stage begins (done 0), moves, and ends (done == total).
+# Called as show(stage, done, total) when a stage begins (done == 0), advances, and ends (done == total).
 # `total` is in the stage's own unit: bytes when reading, conversations when rendering, else 1.
 Show = Callable[[str, int, int], None]
-Advance = Callable[[int], None]
+Advance = Callable[[int], None]  # called with the units done so far
 
 
 class Progress:
-    """Times the stages of a build and tells `show` about them. `seconds` holds the finished ones, in order."""
+    """Times the stages of a build and reports them to `show`; `seconds` has the finished stages, in order."""
 
     def __init__(self, show: Show = lambda stage, done, total: None) -> None:
         self.seconds: dict[str, float] = {}
@@ -21,9 +21,9 @@ class Progress:
 
     @contextmanager
     def stage(self, name: str, total: int = 1) -> Iterator[Advance]:
-        """Time what happens inside; call the yielded function with the units done so far."""
-        began = time.perf_counter()
+        """Time the block; it may call the yielded function with the units done so far."""
+        start = time.perf_counter()
         self._show(name, 0, total)
         yield lambda done: self._show(name, min(done, total - 1), total)
-        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - began, 4)
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 4)
         self._show(name, total, total)

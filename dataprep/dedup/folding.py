@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dataprep.common.arrow import replaced
+from dataprep.common.arrow import replace_at
 
 CodePoints = npt.NDArray[np.uint32]
 
@@ -56,7 +56,7 @@ def apply_where(text: pl.Series, condition: pl.Expr, change: pl.Expr) -> pl.Seri
     if rows.is_empty():
         return frame.to_series()
     changed = frame[rows].lazy().select(change).collect(engine="streaming").to_series()
-    return replaced(frame.to_series(), rows.to_numpy(), changed)
+    return replace_at(frame.to_series(), rows.to_numpy(), changed)
 
 
 def non_ascii_characters(text: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int32]]:

@@ -1,34 +1,42 @@
-"""A data set on the Hub, written to: one commit on top of the one that was looked at, then a tag."""
+"""Publish a data set to the Hugging Face Hub: one commit on top of the current one, then a tag.
+
+So the data set is either as it was or complete. `huggingface_hub` finds the token and the Hub by its own rules
+(HF_TOKEN, `hf auth login`, HF_ENDPOINT), and is imported only when the Hub is used.
+"""
 
 from __future__ import annotations
 
 import logging
 import re
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from dataprep.common.errors import BuildError, PublishError
+from dataprep.common.errors import BuildError, PublishError, StoreError
+from dataprep.common.files import write_failure
 from dataprep.common.hub import BUSY, WAITS, cause, reason, retried, token
 from dataprep.contract import MANIFEST, Build, Manifest, read_manifest
-from dataprep.publish.export import DATA, Layout
-from dataprep.publish.folder import CARD, Published, refuse_failed_gate, sizes, staged, tag_of
+from dataprep.publish.contents import CARD, Published, file_sizes, refuse_failed_gate, tag_of, write_files
+from dataprep.publish.data_files import DATA
+from dataprep.publish.layouts import Layout
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub.hf_api import DatasetInfo
 
-_ROWS = re.compile(rf"{DATA}/[^/]+-\d{{5}}-of-\d{{5}}\.parquet")  # as `export` names them
-_LOGIN = "set HF_TOKEN to a token that may write, or run `hf auth login`"
+_DATA_FILE = re.compile(rf"{DATA}/[^/]+-\d{{5}}-of-\d{{5}}\.parquet")  # as `data_files` names them
+_LOGIN = "set HF_TOKEN to a token with write access, or run `hf auth login`"
 
 
 def check_repository(name: str) -> str:
-    """`name`, if the Hub would take it for a data set.
+    """Return `name` if it is a valid name for a data set on the Hub.
 
     Raises:
-        PublishError: it would not.
+        PublishError: it is not.
     """
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
@@ -39,79 +47,81 @@ def check_repository(name: str) -> str:
             raise HFValidationError("it names no user or organization")
     except HFValidationError as fault:
         raise PublishError(
-            f"'{name}' is no name that the Hub takes ({str(fault).rstrip('.')}): write org/name, or ./name for a folder."
+            f"'{name}' is no valid name on the Hub ({str(fault).rstrip('.')}): write org/name, or ./name for a folder."
         ) from None
     return name
 
 
-def to_hub(build: Build, name: str, layout: Layout, *, private: bool = False) -> Published:
-    """Publish to the data set `name` on the Hub: one commit, then a tag; does nothing where the tag is already.
+def to_hub(build: Build, name: str, layout: Layout, *, private: bool = False, dry_run: bool = False) -> Published:
+    """Publish to the data set `name` on the Hub: one commit, then a tag; does nothing if the tag exists.
+
+    Args:
+        build: the build.
+        name: org/name.
+        layout: the layout of the rows.
+        private: create a private data set, and refuse a public one.
+        dry_run: write nothing, and return what would be sent. Without a token, or with the Hub out of reach, `unasked`
+            of the result says why the Hub was not asked what it has.
 
     Raises:
-        PublishError: the Hub, or the way to it, does not let us; the data set is as it was, or lacks only the tag.
-        GateError: the build's gate failed.
-    """
-    refuse_failed_gate(build)
-    check_repository(name)
-    with _telling(name):
-        return _Hub(name).publish(build, layout, private)
-
-
-def hub_preview(build: Build, name: str, layout: Layout, *, private: bool = False) -> Published:
-    """What `to_hub` would do; the Hub is asked what it has, if there is a token and a way to it.
-
-    Raises:
-        PublishError, GateError: as `to_hub`.
+        PublishError: the Hub refuses or cannot be reached; the data set is as it was, or lacks only the tag.
+        GateError: the build failed its gate.
     """
     from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
 
     refuse_failed_gate(build)
     check_repository(name)
+    if not dry_run:
+        with _as_publish_errors(name):
+            return _Repository(name).publish(build, layout, private)
     unasked = "there is no token"
     if token(PublishError):
-        with _telling(name):
+        with _as_publish_errors(name):
             try:
-                return _Hub(name).publish(build, layout, private, dry_run=True)
+                return _Repository(name).preview(build, layout, private)
             except (HTTPError, ConnectionError) as fault:
                 if isinstance(fault, HfHubHTTPError) and fault.response.status_code not in BUSY:
                     raise
-                unasked = _why(fault)
-    with staged(build, name, layout) as folder:
-        return Published(name, tag_of(build, layout), sizes(folder), unasked=unasked)
+                unasked = _explanation(fault)
+    return Published(name, tag_of(build, layout), file_sizes(build, name, layout), unasked=unasked)
 
 
-class _Hub:
-    """A data set on the Hub, written to."""
+class _Repository:
+    """A data set on the Hub."""
 
     def __init__(self, name: str) -> None:
         import huggingface_hub
 
         if token(PublishError) is None:
             raise PublishError(f"Publishing to {name} needs a token of the Hub, and there is none: {_LOGIN}.")
-        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would tell of each try, with addresses
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would report each retry, with addresses
         if not sys.stderr.isatty():
             huggingface_hub.utils.disable_progress_bars()  # type: ignore[attr-defined]
         self._name = name
         self._api: HfApi = huggingface_hub.HfApi()
 
-    def publish(self, build: Build, layout: Layout, private: bool, dry_run: bool = False) -> Published:
-        if dry_run:
-            retried(self._api.whoami)  # a token that is refused would be so only when something is written
+    def publish(self, build: Build, layout: Layout, private: bool) -> Published:
         tag, head = tag_of(build, layout), self._head(private)
         if head and tag in self._tags():
             return Published(self._name, tag, there_already=True)
-        with staged(build, self._name, layout) as folder:
-            files = sizes(folder)
-            stale = self._stale(head, files) if head else ()
-            if dry_run:
-                return Published(self._name, tag, files, removed=stale)
-            head = head or self._made(private)
-            commit = self._commit(folder, files, stale, head.sha, f"{build.manifest.name} {tag}")
+        with _staged(build, self._name, layout) as (folder, sizes):
+            stale = self._stale(head, sizes) if head else ()
+            head = head or self._create(private)
+            commit = self._commit(folder, sizes, stale, str(head.sha), f"{build.manifest.name} {tag}")
         self._tag(tag, commit)
-        return Published(self._name, tag, files, commit=commit, removed=stale)
+        return Published(self._name, tag, sizes, commit=commit, removed=stale)
 
-    def _head(self, private: bool) -> Any:
-        """What the Hub says of the data set; None where it is not there."""
+    def preview(self, build: Build, layout: Layout, private: bool) -> Published:
+        """Return what `publish` would do, and write nothing."""
+        retried(self._api.whoami)  # an invalid token would only be refused when something is written
+        tag, head = tag_of(build, layout), self._head(private)
+        if head and tag in self._tags():
+            return Published(self._name, tag, there_already=True)
+        sizes = file_sizes(build, self._name, layout)
+        return Published(self._name, tag, sizes, removed=self._stale(head, sizes) if head else ())
+
+    def _head(self, private: bool) -> DatasetInfo | None:
+        """Return what the Hub knows of the data set; None where it does not exist."""
         from huggingface_hub.errors import RepositoryNotFoundError
 
         try:
@@ -120,79 +130,81 @@ class _Hub:
             return None
         if private and not info.private:
             raise PublishError(
-                f"{self._name} is public and --private was asked for: nothing was sent; make it private on the Hub first."
+                f"{self._name} is public and --private was given: nothing was sent; make it private on the Hub first."
             )
         return info
 
-    def _made(self, private: bool) -> Any:
-        """What the Hub says of the data set, once it has been made."""
+    def _create(self, private: bool) -> DatasetInfo:
         retried(lambda: self._api.create_repo(self._name, repo_type="dataset", private=private, exist_ok=True))
-        return self._head(private)
+        info = self._head(private)
+        if info is None:
+            raise PublishError(f"{self._name} was created on the Hub and cannot be found there: publish again.")
+        return info
 
     def _tags(self) -> set[str]:
         refs = retried(lambda: self._api.list_repo_refs(self._name, repo_type="dataset"))
         return {ref.name for ref in refs.tags}
 
-    def _stale(self, head: Any, files: Mapping[str, int]) -> tuple[str, ...]:
-        """What the version before has and this one has not: rows, and what its manifest names.
+    def _stale(self, head: DatasetInfo, sizes: Mapping[str, int]) -> tuple[str, ...]:
+        """Return the files that only the previous version has: data files, and files that its manifest names.
 
         Raises:
-            PublishError: what is there was not published by dataprep.
+            PublishError: the repository has files that dataprep did not publish.
         """
-        there = {entry.rfilename for entry in head.siblings or []}
-        before = self._manifest(head.sha) if MANIFEST in there else None
-        if before is None:
-            self._refuse_others(there, files, head.sha)
+        existing = {entry.rfilename for entry in head.siblings or []}
+        previous = self._manifest(str(head.sha)) if MANIFEST in existing else None
+        if previous is None:
+            self._refuse_foreign(existing, sizes, str(head.sha))
             return ()
-        return tuple(sorted(name for name in there - files.keys() if name in before.files or _ROWS.fullmatch(name)))
+        outdated = existing - sizes.keys()
+        return tuple(sorted(name for name in outdated if name in previous.files or _DATA_FILE.fullmatch(name)))
 
     def _manifest(self, commit: str) -> Manifest | None:
-        """The manifest of the version in the repository; None where it is none of ours."""
+        """Return the manifest of the version in the repository; None where it is not a build's."""
         try:
-            return read_manifest(self._file(MANIFEST, commit).parent)
+            return read_manifest(self._download(MANIFEST, commit).parent)
         except BuildError:
             return None
 
-    def _refuse_others(self, there: Set[str], files: Mapping[str, int], commit: str) -> None:
-        """Refuse to write over what others put there; a card without a text, as the Hub makes it, is nobody's."""
-        rows = (f"{DATA}/", "fates/")
-        others = sorted(name for name in there if name.startswith(rows) or (name in files and name != CARD))
-        if not others and CARD in there:
-            text = self._file(CARD, commit).read_text(encoding="utf-8", errors="replace")
-            others = [CARD] if re.sub(r"\A\s*---\n.*?^---$", "", text, flags=re.DOTALL | re.MULTILINE).strip() else []
-        if others:
+    def _refuse_foreign(self, existing: Set[str], sizes: Mapping[str, int], commit: str) -> None:
+        """Refuse to overwrite what others put there; a card without text, as the Hub creates it, may be replaced."""
+        folders = (f"{DATA}/", "fates/")
+        foreign = sorted(name for name in existing if name.startswith(folders) or (name in sizes and name != CARD))
+        if not foreign and CARD in existing:
+            text = self._download(CARD, commit).read_text(encoding="utf-8", errors="replace")
+            foreign = [CARD] if re.sub(r"\A\s*---\n.*?^---$", "", text, flags=re.DOTALL | re.MULTILINE).strip() else []
+        if foreign:
             raise PublishError(
-                f"{self._name} holds what dataprep did not publish ({others[0]}): nothing was sent; "
-                "choose another name, or remove it there first."
+                f"{self._name} has files that dataprep did not publish ({foreign[0]}): nothing was sent; "
+                "choose another name, or remove them there first."
             )
 
-    def _file(self, name: str, commit: str) -> Path:
+    def _download(self, name: str, commit: str) -> Path:
         download = self._api.hf_hub_download
         return Path(retried(lambda: download(self._name, name, repo_type="dataset", revision=commit)))
 
-    def _commit(self, folder: Path, files: Mapping[str, int], stale: tuple[str, ...], parent: str, title: str) -> str:
-        """One commit on top of `parent`; its id.
+    def _commit(self, folder: Path, sizes: Mapping[str, int], stale: tuple[str, ...], parent: str, title: str) -> str:
+        """Commit on top of `parent`, and return the commit's id.
 
-        A commit whose answer was lost may have been made: each carries a mark by which it is known again.
+        A commit whose response was lost may exist: each carries a random mark, by which it is recognised.
         """
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
         mark = f"upload {uuid4().hex[:12]}"
-        adds = [CommitOperationAdd(name, str(folder / name)) for name in files]
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
-            *adds,
+            *(CommitOperationAdd(name, str(folder / name)) for name in sizes),
             *(CommitOperationDelete(name) for name in stale),
         ]
-        tries = 0
+        attempts = 0
 
         def attempt() -> str:
-            nonlocal tries
-            tries += 1
-            if tries > 1:
+            nonlocal attempts
+            attempts += 1
+            if attempts > 1:
                 last = self._api.list_repo_commits(self._name, repo_type="dataset")[0]
                 if mark in f"{last.title}\n{last.message}":
                     return str(last.commit_id)
-            made = self._api.create_commit(
+            info = self._api.create_commit(
                 self._name,
                 operations,
                 commit_message=title,
@@ -200,7 +212,7 @@ class _Hub:
                 repo_type="dataset",
                 parent_commit=parent,
             )
-            return str(made.oid)
+            return str(info.oid)
 
         return retried(attempt)
 
@@ -218,33 +230,50 @@ class _Hub:
 
 
 @contextmanager
-def _telling(name: str) -> Iterator[None]:
-    """Turn what the client raises into one sentence; what the Hub answered is not repeated, and no token is."""
+def _staged(build: Build, name: str, layout: Layout) -> Iterator[tuple[Path, dict[str, int]]]:
+    """Yield a temporary folder with all published files, and the bytes of each."""
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+
+    try:
+        with tempfile.TemporaryDirectory(prefix="dataprep-") as folder:
+            yield Path(folder), write_files(build, Path(folder), name, layout)
+    except OSError as fault:
+        if isinstance(fault, HTTPError):
+            raise
+        raise StoreError(
+            f"The files could not be written below {tempfile.gettempdir()} ({write_failure(fault)}): nothing was sent; "
+            "free some space there or set TMPDIR."
+        ) from None
+
+
+@contextmanager
+def _as_publish_errors(name: str) -> Iterator[None]:
+    """Turn the client's exceptions into one sentence, which repeats neither the Hub's page nor a token."""
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
     try:
         yield
     except (HTTPError, OSError, ValueError, RuntimeError) as fault:
-        raise PublishError(f"Publishing to {name} failed: {_why(fault)}.") from None
+        raise PublishError(f"Publishing to {name} failed: {_explanation(fault)}.") from None
 
 
-def _why(fault: BaseException) -> str:
+def _explanation(fault: BaseException) -> str:
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
 
     fault = cause(fault)
     if isinstance(fault, HfHubHTTPError):
-        status, said = fault.response.status_code, reason(fault)
+        status, message = fault.response.status_code, reason(fault)
         if status == 401:
             return f"the Hub refused the token; {_LOGIN}"
         if status in (403, 404):
-            told = f" (it says: {said})" if said else ""
-            return f"the token may not write there, or there is no such user or organization{told}; {_LOGIN}"
+            quoted = f" (the Hub's message: {message})" if message else ""
+            return f"the token has no write access, or there is no such user or organization{quoted}; {_LOGIN}"
         if status in (409, 412):
-            return "somebody else changed the data set meanwhile, and it is as they left it; publish again"
+            return "another commit changed the data set meanwhile, and nothing was written; publish again"
         if status in BUSY:
-            return f"the Hub answered with status {status} {len(WAITS) + 1} times, and the data set is as it was; try later"
-        return f"the Hub refused it with status {status} ({said or 'it says no more'}), and the data set is as it was"
+            return f"the Hub answered with status {status} {len(WAITS) + 1} times, and nothing was written; try later"
+        return f"the Hub refused it with status {status} ({message or 'without a message'}), and nothing was written"
     if isinstance(fault, HTTPError | ConnectionError):
-        return f"{constants.ENDPOINT} cannot be reached, or the line was cut; the data set is as it was; try again"
+        return f"{constants.ENDPOINT} cannot be reached, or the connection broke; nothing was written; try again"
     return reason(fault)

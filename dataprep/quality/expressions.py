@@ -112,7 +112,7 @@ def _aggregations(forbidden: Sequence[str]) -> dict[str, pl.Expr]:
 
 
 def _matches(content: pl.Expr, pattern: str) -> pl.Expr:
-    return content.str.contains(personal_data.ascii_borders(pattern))
+    return content.str.contains(personal_data.ascii_word_boundaries(pattern))
 
 
 def _holds_any(content: pl.Expr, literals: Sequence[str], ignore_case: bool = False) -> pl.Expr:

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from dataprep.common.arrow import numbers, numpied
+from dataprep.common.arrow import numbers, to_numpy
 from dataprep.rendering.layout import LEFT, RIGHT, ContentKind, Slot
 from dataprep.rendering.plan import Plan
 from dataprep.rendering.spans import Span
@@ -95,7 +95,7 @@ def flatten(messages: pl.Series) -> tuple[np.ndarray, pl.Series, pl.Series]:
     if messages.null_count():
         messages = messages.fill_null([])
     lists = messages.rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
-    offsets = numpied(lists.offsets)
+    offsets = to_numpy(lists.offsets)
     flat = lists.values.slice(offsets[0], offsets[-1] - offsets[0])
     roles, contents = (pl.Series(field, dtype=pl.String) for field in flat.flatten())
     return offsets - offsets[0], roles, contents
@@ -108,12 +108,12 @@ def shapes_of(messages: FlatMessages) -> tuple[np.ndarray, list[Shape]]:
     kinds = (messages.stripped_bytes == 0).astype(np.uint32) + (messages.bytes == 0)  # NORMAL, BLANK, EMPTY
     if messages.missing is not None:
         kinds[messages.missing] = ContentKind.MISSING
-    codes = (numpied(coded.indices).astype(np.uint32) * len(ContentKind) + kinds).astype("<u4")
+    codes = (to_numpy(coded.indices).astype(np.uint32) * len(ContentKind) + kinds).astype("<u4")
     # The codes of one conversation, read as one binary value: the dictionary of these values is the list of shapes.
     borders = pa.py_buffer((messages.offsets * 4).astype(np.int64))
     keys = pa.Array.from_buffers(pa.large_binary(), len(messages.offsets) - 1, [None, borders, pa.py_buffer(codes)])
     shapes = keys.dictionary_encode()
-    return numpied(shapes.indices), [_decode_shape(key, roles) for key in shapes.dictionary.to_pylist()]
+    return to_numpy(shapes.indices), [_decode_shape(key, roles) for key in shapes.dictionary.to_pylist()]
 
 
 def _decode_shape(key: bytes, roles: Sequence[str]) -> Shape:

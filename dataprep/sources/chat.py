@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataprep.common.arrow import numpied
+from dataprep.common.arrow import to_numpy
 from dataprep.sources.rows import ParsedRows, reject
 from dataprep.sources.turns import RECORD_FIELDS, Turns, standard_roles, to_conversations
 
@@ -50,7 +50,7 @@ def _convert(rows: ParsedRows, column: str) -> tuple[pl.DataFrame, pl.DataFrame]
     turn = lists.flatten()
     contents = pc.coalesce(pc.struct_field(turn, "content"), pc.struct_field(turn, "value"), "")
     roles = standard_roles(_role(turn))
-    offsets = numpied(lists.offsets)
+    offsets = to_numpy(lists.offsets)
     return to_conversations(rows, Turns(roles, contents, offsets - offsets[0])), rows.rejects
 
 
@@ -58,7 +58,7 @@ def _reject_turns_without_role(rows: ParsedRows, column: str) -> ParsedRows:
     lists = rows.batch.column(column)
     without_role = _role(lists.flatten()).is_null()
     is_bad = np.zeros(len(lists), np.bool_)
-    is_bad[numpied(pc.list_parent_indices(lists).filter(without_role))] = True
+    is_bad[to_numpy(pc.list_parent_indices(lists).filter(without_role))] = True
     return reject(rows, is_bad, "wrong_schema", "has a turn without a role")
 
 

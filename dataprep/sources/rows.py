@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataprep.common.arrow import numbers, numpied
+from dataprep.common.arrow import numbers, to_numpy
 from dataprep.sources.coercion import CoercionError, coerce
 
 Lines = npt.NDArray[np.int64]
@@ -77,7 +77,7 @@ def reject_incomplete(rows: ParsedRows, schema: pa.Schema) -> ParsedRows:
     """Reject the rows that are null in a column which `schema` declares as not nullable."""
     for field in schema:
         if not field.nullable:
-            is_missing = numpied(rows.batch.column(field.name).is_null())
+            is_missing = to_numpy(rows.batch.column(field.name).is_null())
             rows = reject(rows, is_missing, "wrong_schema", f"has no '{field.name}'")
     return rows
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from dataprep.common.arrow import numbers, numpied, replaced, strings
+from dataprep.common.arrow import numbers, replace_at, strings, to_numpy
 from dataprep.sources.rows import ParsedRows
 from dataprep.tables import ASSISTANT, REPAIRS, SYSTEM, USER
 
@@ -94,7 +94,7 @@ def digests(turns: Turns) -> list[str]:
     )
     ends, text = string_buffers(turns.contents)
     shape = np.empty((len(turns.contents), 2), np.dtype("<u8"))
-    shape[:, 0] = role_hashes[numpied(names.indices)] if len(role_hashes) else 0
+    shape[:, 0] = role_hashes[to_numpy(names.indices)] if len(role_hashes) else 0
     shape[:, 1] = np.diff(ends)
     contents, shapes = memoryview(text.data), memoryview(shape.tobytes())
     first_turn, first_byte = turns.offsets.tolist(), ends[turns.offsets].tolist()
@@ -132,7 +132,7 @@ def make_ids_unique(frame: pl.DataFrame) -> pl.DataFrame:
         # `repairs` only if needed: gathering lists is slow
         changed = ["id", "tree_id", *(["repairs"] if renamed["own_id"].any() else [])]
         frame = frame.with_columns(
-            replaced(frame[name], renamed["position"].to_numpy(), renamed[name]) for name in changed
+            replace_at(frame[name], renamed["position"].to_numpy(), renamed[name]) for name in changed
         )
     return frame.drop("own_id")
 
@@ -161,6 +161,6 @@ def _frame_digests(frame: pl.DataFrame) -> list[str]:
     for part in frame["messages"].to_frame().iter_slices(4096):  # 32-bit offsets end at 2 GiB
         column = part.to_series().to_arrow().cast(kind)
         turn = column.values
-        turns = Turns(pc.struct_field(turn, "role"), pc.struct_field(turn, "content"), numpied(column.offsets))
+        turns = Turns(pc.struct_field(turn, "role"), pc.struct_field(turn, "content"), to_numpy(column.offsets))
         result += digests(turns)
     return result

@@ -6,13 +6,13 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import polars as pl
 import pyarrow as pa
 
 from dataprep.common.progress import Advance
-from dataprep.contract import SHARD_SCHEMA
+from dataprep.contract import SHARD_SCHEMA, SplitEntry
 from dataprep.store.shards import ShardWriter, plain_array, write_dataset_dict
 
 Observer = Callable[[pa.RecordBatch, str], None]  # called with each batch of SHARD_SCHEMA and the name of its split
@@ -39,7 +39,7 @@ def write_splits(
     version: str,
     advance: Advance,
     observers: Sequence[Observer],
-) -> dict[str, Any]:
+) -> dict[str, SplitEntry]:
     """Render and write all splits; each observer receives every batch as it is written.
 
     Args:
@@ -54,7 +54,8 @@ def write_splits(
     Returns:
         `splits` of the manifest.
     """
-    entries, written = {}, 0
+    entries: dict[str, SplitEntry] = {}
+    written = 0
     for split, frame in splits.items():
         writer = ShardWriter(folder, split, shard_bytes)
         # closed explicitly: after an interrupt, the thread would otherwise run until the interpreter exits

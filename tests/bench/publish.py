@@ -1,12 +1,12 @@
-"""How fast a build is exported, compared and opened, beside its peers in the same run.
+"""Measure how fast a build is exported, compared and opened, against peers measured in the same run.
 
     python tests/bench/publish.py [--conversations 200000] [--rounds 3]
 
-On two builds of the seeded corpus it prints, as medians of processes or calls in turn:
+On two builds of the seeded corpus it prints medians over alternating processes or calls:
 
 * export as Parquet (sorted by id, text layout and messages layout) against pyarrow writing the same table;
 * diff of the two versions against building one of them, both as commands;
-* opening a build: the first time (checksums read) in GB/s, and after that in ms.
+* opening a build: the first time (everything verified) in GB/s, and later in ms.
 """
 
 from __future__ import annotations
@@ -33,58 +33,60 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--conversations", type=int, default=200_000)
     options.add_argument("--rounds", type=int, default=3)
-    chosen = options.parse_args()
-    corpus = cached_corpus(chosen.conversations)
+    arguments = options.parse_args()
+    corpus = cached_corpus(arguments.conversations)
     print(
-        f"corpus: {chosen.conversations:,} conversations, {corpus.stat().st_size / 1e6:.0f} MB; {os.cpu_count()} cores"
+        f"corpus: {arguments.conversations:,} conversations, {corpus.stat().st_size / 1e6:.0f} MB; {os.cpu_count()} cores"
     )
     with tempfile.TemporaryDirectory(prefix="bench-publish-") as folder:
         store = Path(folder) / "store"
         old, new = build(corpus, store), build(corpus, store, "--min-turns", "2")
-        bench_open(Path(old["path"]), chosen.rounds)
-        bench_export(Path(old["path"]), Path(folder), chosen.rounds)
-        bench_diff(corpus, store, old, new, chosen.rounds)
+        bench_open(Path(old["path"]), arguments.rounds)
+        bench_export(Path(old["path"]), Path(folder), arguments.rounds)
+        bench_diff(corpus, store, old, new, arguments.rounds)
 
 
-def command(*words: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "dataprep", *words], cwd=ROOT, capture_output=True, text=True)
+def dataprep(*arguments: str) -> str:
+    done = subprocess.run([sys.executable, "-m", "dataprep", *arguments], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr)
     return done.stdout
 
 
-# The plainest build: what a diff is measured against has no gate and no search for near-duplicates.
-PLAIN = ("--gate", "off", "--near-dup", "off", "--name", "g", "--json")
+# The fastest build, as the peer of a diff: without the gate and near-duplicate detection.
+FASTEST = ("--gate", "off", "--near-dup", "off", "--name", "g", "--json")
 
 
 def build(corpus: Path, store: Path, *more: str) -> dict[str, str]:
-    made: dict[str, str] = json.loads(command("build", "--source", str(corpus), "--store", str(store), *PLAIN, *more))
-    return made
+    summary: dict[str, str] = json.loads(
+        dataprep("build", "--source", str(corpus), "--store", str(store), *FASTEST, *more)
+    )
+    return summary
 
 
 def seconds(call: Callable[[], object]) -> float:
-    began = time.perf_counter()
+    start = time.perf_counter()
     call()
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def bench_open(path: Path, rounds: int) -> None:
-    from dataprep.contract import open_build, remembered, sha256_of
+    from dataprep.contract import open_build, sha256_of, verified_file
 
-    time.sleep(3)  # what was only just written is not remembered
+    time.sleep(3)  # a verification right after the writing is not recorded
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     first, again, peer = [], [], []
     for _ in range(rounds):
         peer.append(seconds(lambda: [sha256_of(file) for file in path.rglob("*") if file.is_file()]))
-        remembered(path).unlink(missing_ok=True)
+        verified_file(path).unlink(missing_ok=True)
         first.append(seconds(lambda: open_build(path)))
         again.append(seconds(lambda: open_build(path)))
     rate, plain = (size / 1e9 / statistics.median(took) for took in (first, peer))
     print(
-        f"open, first: {rate:.2f} GB/s over {size / 1e6:.0f} MB (wanted at least 1); "
+        f"open, first time: {rate:.2f} GB/s over {size / 1e6:.0f} MB (target: at least 1); "
         f"hashlib file by file {plain:.2f} GB/s; ratio {rate / plain:.2f}"
     )
-    print(f"open, after that: {statistics.median(again) * 1000:.1f} ms (wanted under 50)")
+    print(f"open, later: {statistics.median(again) * 1000:.1f} ms (target: under 50)")
 
 
 def bench_export(path: Path, folder: Path, rounds: int) -> None:
@@ -92,7 +94,9 @@ def bench_export(path: Path, folder: Path, rounds: int) -> None:
     import pyarrow.parquet as pq
 
     from dataprep.contract import open_build
-    from dataprep.publish.export import PARQUET, SCHEMAS, export
+    from dataprep.publish.data_files import PARQUET_OPTIONS
+    from dataprep.publish.export import export
+    from dataprep.publish.layouts import SCHEMAS
 
     opened = open_build(path)
     for layout in ("text", "messages"):
@@ -100,21 +104,23 @@ def bench_export(path: Path, folder: Path, rounds: int) -> None:
         took: dict[str, list[float]] = {"ours": [], "pyarrow": []}
         for _ in range(rounds):
             took["pyarrow"].append(
-                seconds(lambda table=table: pq.write_table(table, folder / "peer.parquet", **PARQUET))
+                seconds(lambda table=table: pq.write_table(table, folder / "peer.parquet", **PARQUET_OPTIONS))
             )
             took["ours"].append(seconds(lambda layout=layout: export(opened, folder / "out", layout)))
             shutil.rmtree(folder / "out")
         ours, peer = (statistics.median(took[name]) for name in ("ours", "pyarrow"))
-        print(f"export {layout}: {ours:.2f} s, pyarrow {peer:.2f} s; ratio {ours / peer:.2f} (wanted at most 2)")
+        print(f"export {layout}: {ours:.2f} s, pyarrow {peer:.2f} s; ratio {ours / peer:.2f} (target: at most 2)")
 
 
 def bench_diff(corpus: Path, store: Path, old: dict[str, str], new: dict[str, str], rounds: int) -> None:
     builds, diffs = [], []
     for _ in range(rounds):
         builds.append(seconds(lambda: build(corpus, store, "--force")))
-        diffs.append(seconds(lambda: command("diff", old["path"], new["path"])))
-    took, made = statistics.median(diffs), statistics.median(builds)
-    print(f"diff: {took:.2f} s, a build {made:.2f} s; ratio {took / made:.2f} (wanted at most 0.25)")
+        diffs.append(seconds(lambda: dataprep("diff", old["path"], new["path"])))
+    diff_seconds, build_seconds = statistics.median(diffs), statistics.median(builds)
+    print(
+        f"diff: {diff_seconds:.2f} s, a build {build_seconds:.2f} s; ratio {diff_seconds / build_seconds:.2f} (target: at most 0.25)"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What reaches a terminal: no markup and no escapes of strangers, and one bar a stage."""
+"""Consoles print untrusted strings literally, and each stage has one progress bar."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from dataprep.common import terminal
 from dataprep.common.progress import Progress
 from dataprep.common.terminal import ProgressDisplay, stderr_console, stdout_console
 
-NASTY = "a \x1b[31m[/nothing] [bold]b :smile: \u202e \x9b2J"
-SHOWN = "a <U+001B>[31m[/nothing] [bold]b :smile: <U+202E> <U+009B>2J"
+UNTRUSTED = "a \x1b[31m[/nothing] [bold]b :smile: \u202e \x9b2J"
+PRINTED = "a <U+001B>[31m[/nothing] [bold]b :smile: <U+202E> <U+009B>2J"
 
 
 @pytest.mark.parametrize("console", [stderr_console, stdout_console])
-def test_strings_are_text_wherever_they_are_printed(console: Any) -> None:
+def test_strings_are_printed_without_escapes_or_markup(console: Any) -> None:
     safe = console()
     safe._width = 200
-    table = Table(title=NASTY, box=None)
-    table.add_column(NASTY)
-    table.add_row(NASTY)
+    table = Table(title=UNTRUSTED, box=None)
+    table.add_column(UNTRUSTED)
+    table.add_row(UNTRUSTED)
     with safe.capture() as printed:
-        safe.print(f"note: {NASTY}", style="yellow", soft_wrap=True)
+        safe.print(f"note: {UNTRUSTED}", style="yellow", soft_wrap=True)
         safe.print(table)
-    assert printed.get().count(SHOWN) == 4
+    assert printed.get().count(PRINTED) == 4
     assert not {"\x1b", "\x9b", "\u202e"} & set(printed.get())
 
 
-def test_each_stage_has_one_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_stage_has_one_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     console = terminal._SafeConsole(file=io.StringIO(), force_terminal=True)
     with ProgressDisplay(console) as display:
         progress = Progress(display.show)

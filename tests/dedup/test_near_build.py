@@ -10,13 +10,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from dataprep.cli.views import side_by_side
 from dataprep.common.errors import InputError, RecipeError
-from dataprep.common.terminal import side_by_side
 from dataprep.common.text import plural
 from dataprep.contract import open_build, read_manifest
 from dataprep.dedup.jaccard import pair_similarities
 from dataprep.dedup.leaks import find_leaks, similar_groups
-from dataprep.store.shards import read_fates
+from dataprep.store.fates import read_fates
 from tests.support.builds import built_path, guanaco_file, guanaco_text, make_build
 from tests.support.commands import dataprep
 
@@ -69,7 +69,7 @@ def test_near_duplicates_are_dropped_with_survivor_and_exact_similarity(tmp_path
     assert fates.height == 4
     assert all(0.9 < similarity < 1 for similarity in fates["similarity"])
     assert set(fates["survivor"]) <= set(read_fates(built_path(outcome)).filter(fate="kept")["id"])
-    report = read_manifest(built_path(outcome)).facts["near_dup"]
+    report = read_manifest(built_path(outcome)).complete()["near_dup"]
     assert (report["threshold"], report["dropped"]) == (0.8, 4)
     assert report["error_budget"]["recall"]
     assert report["algorithm"]

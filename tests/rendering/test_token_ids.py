@@ -17,7 +17,7 @@ from dataprep.contract import open_build
 from dataprep.recipe import Recipe
 from dataprep.rendering import Renderer, load_template
 from dataprep.rendering.rows import render_row
-from dataprep.store.shards import read_fates
+from dataprep.store.fates import read_fates
 from tests.support.chats import Chat, chat, render_rows
 
 pytestmark = pytest.mark.real

@@ -11,7 +11,7 @@ import pytest
 from dataprep.build import Outcome
 from dataprep.contract import open_build
 from dataprep.report import CollectedRows, build_report
-from dataprep.store.shards import read_duplicates, read_fates
+from dataprep.store.fates import read_duplicates, read_fates
 from tests.support.builds import make_build
 from tests.support.commands import dataprep, dataprep_error
 from tests.support.pages import SECRET, chat_line
@@ -37,7 +37,7 @@ def test_personal_data_is_hidden_unless_it_is_requested(attacked: Outcome) -> No
     quality = json.loads((opened.path / "quality.json").read_text())
     fates, pairs = read_fates(opened.path), read_duplicates(opened.path)
     collected = CollectedRows.of_splits(opened.splits, 42, fates)
-    assert SECRET in build_report(opened.manifest.facts, collected, fates, pairs, quality, show_personal_data=True)
+    assert SECRET in build_report(opened.manifest.data, collected, fates, pairs, quality, show_personal_data=True)
 
 
 def test_the_report_shows_the_numbers_of_the_manifest(attacked: Outcome) -> None:
@@ -151,7 +151,7 @@ def test_the_gate_lists_failed_inapplicable_and_passed_expectations_in_this_orde
         check | {"name": "three", "says": "This abstains.", "passed": True, "abstaining": 9},
     ]
     quality = {"gate": "passed", "suite": "s.toml", "rows": 9, "checks": checks}
-    text = build_report(opened.manifest.facts, CollectedRows.of_splits(opened.splits, 42, fates), fates, None, quality)
+    text = build_report(opened.manifest.data, CollectedRows.of_splits(opened.splits, 42, fates), fates, None, quality)
     assert "1 passed, 1 failed, 1 did not apply" in text
     assert text.index("This fails.") < text.index("This abstains.") < text.index("This holds.")
     assert ">not applicable</span><div>This abstains." in text and ">warning</span>" in text

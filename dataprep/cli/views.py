@@ -1,0 +1,171 @@
+"""What the commands show in a terminal: the funnel, a conversation, a fate, duplicates side by side."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import SequenceMatcher
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from dataprep.common.text import plural, visible
+
+TRAINED = "green"
+CONTEXT = "bright_black"  # rendered and not trained; also details
+CONTROL = "bold black on yellow"
+MAX_WORDS_FOR_FREQUENT_ANCHORS = 2_000
+
+
+def size_text(count: float) -> str:
+    """Return a number of bytes as people read it: `512 B`, `1.4 MB`."""
+    if count < 1000:
+        return f"{count:.0f} B"
+    for unit in ("kB", "MB"):
+        count /= 1000
+        if count < 1000:
+            return f"{count:.1f} {unit}"
+    return f"{count / 1000:.1f} GB"
+
+
+def funnel_table(summary: Mapping[str, Any]) -> Table:
+    """Return how many records each rule of each stage dropped, and how many were kept."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    table.add_column("records", justify="right")
+    table.add_column("why", style=CONTEXT, overflow="fold")
+    kinds = ", ".join(plural(count, kind) for kind, count in summary["kinds"].items())
+    table.add_row("read", f"{summary['funnel'][0]['in']:,}", kinds)
+    for stage in summary["funnel"]:
+        for rule, count in stage["rules"].items():
+            table.add_row(f"  {stage['stage']}", f"-{count:,}", rule)
+    splits = ", ".join(f"{name} {split['rows']:,}" for name, split in summary["splits"].items())
+    table.add_row("kept", f"{summary['rows']:,}", splits, style="bold")
+    for rule, count in summary["repairs"].items():
+        table.add_row("  repaired", f"{count:,}", rule)
+    return table
+
+
+def conversation(text: str, spans: Sequence[Mapping[str, int]], controls: Sequence[Mapping[str, int]]) -> Text:
+    """Return a rendered conversation: trained parts green, context grey, the template's control tokens highlighted."""
+    edges = sorted({0, len(text), *(edge for part in (*spans, *controls) for edge in (part["start"], part["end"]))})
+    shown = Text()
+    for start, end in zip(edges, edges[1:], strict=False):
+        style = TRAINED if _inside(start, spans) else CONTEXT
+        if _inside(start, controls):
+            style = f"{CONTROL} underline" if _inside(start, spans) else CONTROL
+        shown.append(visible(text[start:end]), style)
+    return shown
+
+
+def _inside(position: int, parts: Sequence[Mapping[str, int]]) -> bool:
+    return any(part["start"] <= position < part["end"] for part in parts)
+
+
+def plain_conversation(text: str, spans: Sequence[Mapping[str, int]]) -> str:
+    """Return a rendered conversation without colour: trained parts stand between ⟦ and ⟧."""
+    pieces, position = [], 0
+    for span in spans:
+        pieces += [visible(text[position : span["start"]]), "⟦", visible(text[span["start"] : span["end"]]), "⟧"]
+        position = span["end"]
+    return "".join([*pieces, visible(text[position:])])
+
+
+def fate(record: Mapping[str, Any]) -> Text:
+    """Return an entry of `store.fates.explain` as a few lines: where the record is from, what happened, and why."""
+    shown = Text()
+    origin = (
+        str(record["source"] or "") if record["line"] is None else f"{record['source'] or '?'}, line {record['line']}"
+    )
+    tree = f", tree {record['tree_id']}" if record["tree_id"] else ""
+    shown.append(visible(f"{record['kind']} {record['id'] or ''}"), "bold")
+    shown.append(visible(f"  ({origin}{tree})\n"), CONTEXT)
+    if record["passed"]:
+        shown.append(f"  passed    {', '.join(record['passed'])}\n", CONTEXT)
+    for repair in record["repairs"] or []:
+        shown.append(visible(f"  repaired  {repair['rule']}: "))
+        shown.append(visible(f"{repair['detail'] or ''}\n"), CONTEXT)
+    kept = record["fate"] == "kept"
+    shown.append(visible(f"  {record['fate']}".replace("_", " ")), TRAINED if kept else "yellow")
+    if kept:
+        shown.append(visible(f"  in {record['rule']}: it passed every stage\n"))
+    else:
+        detail = f": {record['detail']}" if record["detail"] else ""
+        shown.append(visible(f"  at stage {record['stage']} by rule {record['rule']}{detail}\n"))
+    if record["survivor"] and record["rule"] != "on_path":
+        similarity = f" (similarity {record['similarity']:.3f})" if record["similarity"] is not None else ""
+        shown.append(visible(f"  duplicate of {record['survivor']}{similarity}\n"))
+    return shown
+
+
+def survivor_chain(chain: Sequence[Mapping[str, Any]]) -> Text:
+    """Return the fates of a duplicate's survivor, of that one's survivor, and so on, one line each."""
+    shown = Text()
+    for record in chain:
+        place = (
+            f"in {record['rule']}"
+            if record["fate"] == "kept"
+            else f"at stage {record['stage']} by rule {record['rule']}"
+        )
+        survivor = f", duplicate of {record['survivor']}" if record["survivor"] else ""
+        shown.append(visible(f"  {record['id']}: {record['fate'].replace('_', ' ')} {place}{survivor}\n"))
+    return shown
+
+
+def side_by_side(
+    left: Sequence[Mapping[str, str]], right: Sequence[Mapping[str, str]], dropped: str, kept: str, plain: bool
+) -> Table:
+    """Return two conversations beside each other; the words that both have, in order, are green (`plain`: in ⟦⟧).
+
+    Args:
+        left: messages of the dropped conversation.
+        right: messages of its survivor.
+        dropped: id of the dropped conversation.
+        kept: id of its survivor.
+        plain: without colours.
+    """
+    # Each word with the white space after it; only the words are compared.
+    pieces = [
+        re.findall(r"\S+\s*", "\n\n".join(f"{m['role']}: {m['content']}" for m in side)) for side in (left, right)
+    ]
+    shown = (Text(), Text())
+    words = [[piece.rstrip() for piece in side] for side in pieces]
+    for is_shared, *ranges in _shared_ranges(words[0], words[1]):
+        for text, side, (start, end) in zip(shown, pieces, ranges, strict=True):
+            part = "".join(side[start:end])
+            body, space = visible(part.rstrip()), visible(part[len(part.rstrip()) :])
+            marked = f"⟦{body}⟧{space}" if plain and is_shared and body else body + space
+            text.append(marked, TRAINED if is_shared else "bold yellow")
+    table = Table(padding=(0, 1))
+    table.add_column(f"dropped: {dropped}", ratio=1, overflow="fold")
+    table.add_column(f"kept: {kept}", ratio=1, overflow="fold")
+    table.add_row(*shown)
+    return table
+
+
+def _shared_ranges(
+    left: Sequence[str], right: Sequence[str]
+) -> Iterator[tuple[bool, tuple[int, int], tuple[int, int]]]:
+    """Yield whether the words are equal, and their range in `left` and in `right`, for each part of two lists of words."""
+    shorter = min(len(left), len(right))
+    start = next((i for i in range(shorter) if left[i] != right[i]), shorter)
+    rest = shorter - start
+    tail = next((i for i in range(rest) if left[-1 - i] != right[-1 - i]), rest)
+    a, b = left[start : len(left) - tail], right[start : len(right) - tail]
+    yield True, (0, start), (0, start)
+    # In long texts frequent words are no anchors, or the cost would grow with the square of the length.
+    autojunk = max(len(a), len(b)) > MAX_WORDS_FOR_FREQUENT_ANCHORS
+    for kind, i, j, k, m in SequenceMatcher(None, a, b, autojunk=autojunk).get_opcodes():
+        yield kind == "equal", (start + i, start + j), (start + k, start + m)
+    yield True, (len(left) - tail, len(left)), (len(right) - tail, len(right))
+
+
+def cluster_lines(cluster: Mapping[str, Any]) -> Text:
+    """Return a cluster of near-duplicates: the survivor, why it was chosen, and the members with their similarity."""
+    shown = Text()
+    shown.append(visible(f"{cluster['survivor']}  {cluster['opening']}".replace("\n", " ").strip() + "\n"), "bold")
+    shown.append(visible(f"  {cluster['why']}\n"), CONTEXT)
+    for member in cluster["members"]:
+        shown.append(visible(f"  {member['similarity']:.3f}  {member['id']}\n"))
+    return shown

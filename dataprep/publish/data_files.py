@@ -1,0 +1,93 @@
+"""The data files of an export: Parquet or JSON lines, bounded in bytes.
+
+Parquet pages are cut where the content says so (content-defined chunking): from one version to the next most bytes stay
+the same, and a store that knows them (the Hub's) needs only the others.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from dataprep.contract import Build
+from dataprep.publish.layouts import SCHEMAS, Layout, filled_splits, sorted_rows
+from dataprep.store.shards import plain_array
+
+Format = Literal["parquet", "jsonl"]
+
+DATA = "data"  # the folder of the files
+FILE_BYTES = 500_000_000  # of Arrow data in one file, as in `datasets`
+ROW_GROUP_BYTES = 64_000_000  # of Arrow data that a reader must hold at once
+
+# Options of pyarrow's Parquet writer, here and in the benchmark.
+PARQUET_OPTIONS: dict[str, Any] = {"compression": "zstd", "use_content_defined_chunking": True}
+
+
+def data_files(
+    build: Build, layout: Layout, form: Format = "parquet", file_bytes: int = FILE_BYTES
+) -> Iterator[tuple[str, bytes]]:
+    """Yield path and content of each data file: `data/<split>-00000-of-00001.<form>` and so on.
+
+    A file is made in memory as a whole: pyarrow aborts the process if the disk fills up while it cuts chunks by content.
+    """
+    for split, table in filled_splits(build).items():
+        rows = sorted_rows(table, layout)
+        lengths = row_bytes(rows.to_struct())
+        parts = parts_of(lengths, file_bytes)
+        for number, part in enumerate(parts):
+            name = f"{DATA}/{split}-{number:05d}-of-{len(parts):05d}.{form}"
+            if form == "jsonl":
+                yield name, _json_lines(rows[part])
+            else:
+                yield name, _parquet(rows[part], lengths[part], SCHEMAS[layout])
+
+
+def _json_lines(rows: pl.DataFrame) -> bytes:
+    content = io.BytesIO()
+    rows.write_ndjson(content)
+    return content.getvalue()
+
+
+def _parquet(rows: pl.DataFrame, lengths: NDArray[np.int64], schema: pa.Schema) -> bytes:
+    table = pa.Table.from_arrays([plain_array(rows[field.name], field.type) for field in schema], schema=schema)
+    content = pa.BufferOutputStream()
+    with pq.ParquetWriter(content, schema, **PARQUET_OPTIONS) as writer:
+        for group in parts_of(lengths, ROW_GROUP_BYTES):
+            writer.write_table(table[group])
+    return bytes(content.getvalue())
+
+
+def row_bytes(column: pl.Series) -> NDArray[np.int64]:
+    """Return about how many bytes of Arrow data each row of a column has."""
+    if isinstance(column.dtype, pl.List):
+        values = row_bytes(column.explode(empty_as_null=False, keep_nulls=False))
+        totals = np.concatenate([[0], np.cumsum(values)])
+        counts = column.list.len().fill_null(0).to_numpy().astype(np.int64)
+        ends = np.cumsum(counts)
+        inside: NDArray[np.int64] = totals[ends] - totals[ends - counts]
+        return inside + 4
+    if isinstance(column.dtype, pl.Struct):
+        return sum(
+            (row_bytes(column.struct.field(field.name)) for field in column.dtype.fields),
+            np.zeros(len(column), np.int64),
+        )
+    if column.dtype == pl.String:
+        return column.str.len_bytes().fill_null(0).to_numpy().astype(np.int64) + 4
+    return np.full(len(column), 4)
+
+
+def parts_of(lengths: NDArray[np.int64], max_bytes: int) -> list[slice]:
+    """Cut rows of the given `lengths` into parts of at most `max_bytes`; a longer row is a part of its own."""
+    ends = np.cumsum(lengths)
+    cuts = [0]
+    while cuts[-1] < len(lengths):
+        before = ends[cuts[-1] - 1] if cuts[-1] else 0
+        cuts.append(max(cuts[-1] + 1, int(np.searchsorted(ends, before + max_bytes, side="right"))))
+    return [slice(start, end) for start, end in zip(cuts, cuts[1:], strict=False)]

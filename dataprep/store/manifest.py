@@ -1,0 +1,30 @@
+"""Write manifest.json, the last file of a build."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dataprep.common.checksums import entry_of
+from dataprep.common.files import sync
+from dataprep.contract import MANIFEST
+
+
+def write_manifest(folder: Path, parts: Mapping[str, Any]) -> None:
+    """Write the manifest of the build in `folder`: its `parts`, `splits` among them, and an entry for each other file."""
+    shards = {shard["file"] for split in parts["splits"].values() for shard in split["shards"]}
+    others = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    files = {}
+    for file in others:
+        if file not in shards:
+            sync(folder / file)
+            files[file] = entry_of(folder / file)
+    write_json(folder / MANIFEST, {**parts, "files": files})
+    sync(folder / MANIFEST)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file as people read it: indented, Unicode unescaped, one newline at the end."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
