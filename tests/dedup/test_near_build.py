@@ -185,7 +185,7 @@ def test_why_follows_the_chain_of_survivors_to_its_end(tmp_path: Path) -> None:
     assert [step["rule"] for step in fate["survivors"]][:1] == ["near_duplicate"]
     assert fate["survivors"][-1]["fate"] in ("not_sampled", "kept") and fate["survivors"][-1]["survivor"] is None
     shown = dataprep("why", built_path(outcome), lost).stdout
-    assert all(step["id"] in shown for step in fate["survivors"]) and "by rule near_duplicate, in its place" in shown
+    assert all(step["id"] in shown for step in fate["survivors"]) and "by rule near_duplicate, duplicate of" in shown
     near = json.loads(dataprep("why", built_path(outcome), fate["survivors"][0]["id"], "--json").stdout)["fates"][0]
     assert near["messages"] != near["survivor_messages"] and near["messages"][0]["content"] == "A  question"
 
