@@ -167,6 +167,57 @@ def merge(
         )
 
 
+@app.command
+def export(
+    run: Run,
+    *,
+    to: Annotated[Path, Parameter(help="Folder to write; must be empty or not exist.")],
+    format: Annotated[
+        Literal["gguf", "gguf-lora", "ollama"],
+        Parameter(
+            help="gguf: the merged model; gguf-lora: the adapter alone; ollama: the merged model and a Modelfile."
+        ),
+    ] = "gguf",
+    type: Annotated[Literal["f16", "bf16", "q8_0"], Parameter(help="Type of the weights.")] = "f16",
+    check: Annotated[
+        bool | None,
+        Parameter(help="Compare ids and answers with transformers; default: if llama-cpp-python is installed."),
+    ] = None,
+) -> None:
+    """Write a run as files for llama.cpp or Ollama; needs the extra gguf."""
+    from training.after.export import export as export_run
+
+    result = export_run(run, to, format, type, check)
+    for file in result.files:
+        _print(str(file))
+    for line in [*(result.comparison.sentences() if result.comparison else []), *result.notes]:
+        _print(line)
+
+
+@app.command
+def chat(
+    *,
+    run: Annotated[Path | None, Parameter(help="Folder of a finished run.")] = None,
+    gguf: Annotated[
+        Path | None, Parameter(help="A GGUF file with a chat template; needs the extra gguf-check.")
+    ] = None,
+    system: Annotated[str | None, Parameter(help="System text.")] = None,
+    max_new_tokens: Annotated[int, Parameter(help="Maximum tokens of an answer.")] = 512,
+    temperature: Annotated[float, Parameter(help="Sampling temperature; 0 chooses the most likely tokens.")] = 0.0,
+    seed: Annotated[int, Parameter(help="Seed of the sampling.")] = 0,
+) -> None:
+    """Chat in the terminal with a run's model or with a GGUF file."""
+    from training.after import chat as chatting
+
+    respond = chatting.responder(run, gguf, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    chatting.chat(respond, input, _write, system)
+
+
+def _write(text: str) -> None:
+    """Show a piece of an answer at once."""
+    print(text, end="", flush=True)
+
+
 def main() -> None:
     """Run a command. Exit codes: 0 done, 1 bad input, 2 wrong usage, 4 damaged build, 130 interrupted, 143 SIGTERM."""
     _quiet_libraries()

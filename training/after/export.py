@@ -1,0 +1,199 @@
+"""`training export`: a finished run as files for llama.cpp and Ollama."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from training.after import gguf_check
+from training.after.finished_run import FinishedRun, open_finished_run, open_run_build
+from training.after.generate import first_question
+from training.after.gguf import GgufType, convert_adapter, convert_model, require_converter
+from training.after.gguf_check import AGREEING, PROMPTS, Comparison, Prompt, can_check
+from training.after.merge import merge
+from training.after.ollama import go_template, modelfile
+from training.after.prompts import prompt_ids, render
+from training.errors import ModelError, OptionError, RunError
+from training.run_folder import PARTIAL, commit_folder, write_errors
+
+Format = Literal["gguf", "gguf-lora", "ollama"]
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """The exported files, the result of the check (None: it was not made), and advice for the user."""
+
+    files: list[Path]
+    comparison: Comparison | None
+    notes: list[str]
+
+
+def export(path: Path, to: Path, format: Format, kind: GgufType, check: bool | None) -> ExportResult:
+    """Write the run in `path` to the folder `to`.
+
+    Args:
+        path: folder of a finished run.
+        to: a new or empty folder.
+        format: `gguf`: the adapter merged into its base, for llama.cpp; `gguf-lora`: the adapter alone, for a base that is
+            a GGUF file already; `ollama`: the merged model with a Modelfile.
+        kind: type of the weights.
+        check: compare with transformers; None: if llama-cpp-python is installed.
+
+    Raises:
+        OptionError: the converter is missing, or the options contradict each other.
+        RunError: `to` is not empty or cannot be written, or the run is not finished.
+        ModelError: llama.cpp cannot represent the model, or the check found other ids or answers that do not stop.
+    """
+    require_converter()
+    if format == "gguf-lora" and kind == "q8_0":
+        raise OptionError("--format gguf-lora takes --type f16 or bf16: llama.cpp does not quantise adapters.")
+    if format == "gguf-lora" and check:
+        raise OptionError("--check compares a merged model: pass --format gguf or ollama.")
+    run = open_finished_run(path)
+    checked = format != "gguf-lora" and (can_check() if check is None else check)
+    prompts = _prompts(run) if checked else []
+    with _new_folder(to) as folder:
+        if format == "gguf-lora":
+            file = folder / f"adapter-{kind}.gguf"
+            convert_adapter(_base_folder(run), run.folder.adapter, file, kind, _adapter_metadata(run))
+            return ExportResult([to / file.name], None, [_use_adapter(to / file.name)])
+        file = folder / f"model-{kind}.gguf"
+        merged = folder / "merged"
+        merge(path, merged, check=False)
+        convert_model(merged, file, kind, _metadata(run))
+        comparison = gguf_check.compare(merged, file, prompts, _end_ids(run)) if prompts else None
+        if comparison is not None:
+            _refuse_differences(comparison)
+        shutil.rmtree(merged)
+        notes = [_use_model(to / file.name, kind)]
+        if format == "ollama":
+            notes = _write_modelfile(run, folder, file.name, to)
+    if comparison is not None and comparison.equal_answers < AGREEING * comparison.prompts:
+        notes.append(
+            "Fewer than 95 % of the answers are equal: the first difference above shows whether it is rounding."
+        )
+    return ExportResult([to / child.name for child in sorted(to.iterdir())], comparison, notes)
+
+
+@contextmanager
+def _new_folder(to: Path) -> Iterator[Path]:
+    """A folder beside `to` that becomes `to` when everything in it is written, and disappears otherwise."""
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise RunError(f"{to} is not an empty folder: choose another --to.")
+    partial = to.with_name(to.name + PARTIAL)
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with write_errors(str(to), partial, "export again"):
+            partial.mkdir(parents=True)
+            yield partial
+            if to.exists():
+                to.rmdir()
+            commit_folder(partial, to)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _prompts(run: FinishedRun) -> list[Prompt]:
+    """The first questions of some rows of the run's build, rendered, with the ids that the run trains for them."""
+    build = open_run_build(run)
+    template = (build.path / "template.jinja").read_text("utf-8")
+    special = build.manifest.template
+    rows = build.splits["train"].slice(0, PROMPTS)["messages"].to_pylist()
+    questions = [first_question(row) for row in rows]
+    return [
+        Prompt(render(template, question, special, answer=True), prompt_ids(template, question, special, run.tokenizer))
+        for question in questions
+    ]
+
+
+def _end_ids(run: FinishedRun) -> list[int]:
+    return [run.tokenizer.id_of(run.record["template"]["end_token"])]
+
+
+def _refuse_differences(comparison: Comparison) -> None:
+    """Refuse a file with other ids or with answers that do not stop.
+
+    Raises:
+        ModelError: says which, with the counts.
+    """
+    lines = comparison.sentences()
+    if comparison.equal_ids < comparison.prompts:
+        raise ModelError(
+            f"llama.cpp reads the prompts as other ids than the run trained: {lines[0]} Nothing was exported."
+        )
+    if comparison.stopping_too < comparison.stopping:
+        raise ModelError(f"Answers that stop in transformers go on in llama.cpp: {lines[2]} Nothing was exported.")
+
+
+def _metadata(run: FinishedRun) -> dict[str, Any]:
+    """`general.*` entries of a GGUF header: the build, template, base and adapter by name and version, without local paths."""
+    data, base = run.record["provenance"], _public_name(run)
+    adapter = _adapter_version(run)
+    return {
+        "general.name": f"{data['build']} on {base}",
+        "general.version": adapter,
+        "general.finetune": data["build"],
+        "general.description": (
+            f"LoRA adapter {adapter} merged into {base} ({run.config.quantization}), trained on the build "
+            f"{data['build']}@{data['version']} in the chat format of the template {data['template']}"
+        ),
+        "general.datasets": [{"name": data["build"], "version": data["version"]}],
+        "general.base_models": [{"name": base}],
+    }
+
+
+def _adapter_metadata(run: FinishedRun) -> dict[str, str]:
+    return {key: value for key, value in _metadata(run).items() if isinstance(value, str)}
+
+
+def _public_name(run: FinishedRun) -> str:
+    """The base model's name on the Hub, or the name of its folder."""
+    return Path(run.config.model).name if Path(run.config.model).is_dir() else run.config.model
+
+
+def _adapter_version(run: FinishedRun) -> str:
+    """The first 12 hexadecimal digits of the SHA-256 of the adapter's weights."""
+    with (run.folder.adapter / "adapter_model.safetensors").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+
+
+def _base_folder(run: FinishedRun) -> Path:
+    from training.model.files import locate
+
+    config = locate(run.base_model, "config.json", run.config.revision)
+    if config is None:
+        raise ModelError(f"{run.base_model} has no config.json: restore the base model of the run.")
+    return config.parent
+
+
+def _write_modelfile(run: FinishedRun, folder: Path, gguf: str, to: Path) -> list[str]:
+    """Write the Modelfile; returns advice."""
+    template = (run.folder.adapter / "chat_template.jinja").read_text("utf-8")
+    translated = go_template(template)
+    system = open_run_build(run).manifest.recipe.get("system")
+    text = modelfile(gguf, translated, [run.record["template"]["end_token"]], system)
+    (folder / "Modelfile").write_text(text, encoding="utf-8")
+    notes = [f"Next: ollama create NAME -f {to / 'Modelfile'}"]
+    if translated is None:
+        notes.append(
+            "The Modelfile has no TEMPLATE, because the build's template is not one of the bundled ones and Ollama cannot "
+            "run Jinja. "
+            "Ollama will look for a known template that resembles the one in the GGUF file, and send prompts without any "
+            "chat format if it finds none: write a TEMPLATE yourself, or serve the GGUF file with llama-server --jinja."
+        )
+    return notes
+
+
+def _use_model(file: Path, kind: GgufType) -> str:
+    quantised = file.with_name("model-Q4_K_M.gguf")
+    note = f"Next: llama-server --jinja --model {file}"
+    return note if kind == "q8_0" else f"{note}; to quantise it: llama-quantize {file} {quantised} Q4_K_M"
+
+
+def _use_adapter(file: Path) -> str:
+    return f"Next: llama-server --jinja --model BASE.gguf --lora {file}"
