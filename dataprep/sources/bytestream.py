@@ -1,44 +1,69 @@
-"""Read the bytes of a file in blocks, decompressing gzip, and stop cleanly where the data breaks off."""
+"""Read the bytes of a file in blocks, decompressing it, and stop cleanly where the data breaks off."""
 
 from __future__ import annotations
 
+import bz2
+import lzma
+import stat
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import pyarrow as pa
 
 from dataprep.common.errors import EmptyFile, InputError
 
 BLOCK = 4 << 20  # bytes: small enough to stay in cache between passes, large enough to hide the cost of Python
 
-_GZIP_MAGIC = b"\x1f\x8b"
+# Extension, name and first bytes of each kind of compression.
+_COMPRESSIONS = {
+    ".gz": ("gzip", b"\x1f\x8b"),
+    ".bz2": ("bzip2", b"BZh"),
+    ".xz": ("xz", b"\xfd7zXZ\x00"),
+    ".zst": ("Zstandard", b"\x28\xb5\x2f\xfd"),
+}
+COMPRESSED = tuple(_COMPRESSIONS)
+_ARCHIVES = {b"PK\x03\x04": "a zip archive", b"7z\xbc\xaf\x27\x1c": "a 7z archive", b"Rar!": "a RAR archive"}
+_XZ_MEMORY = 256 << 20  # bytes; a header may ask for 4 GiB, and the strongest usual setting (-9) for 65 MiB
 _GZIP_WINDOW = 31  # zlib's window size for a gzip member whose checksum is verified
+# What zlib says if a member's data is whole but its checksum or its length differs.
+_CHECKSUM_FAULTS = ("incorrect data check", "incorrect length check")
 
 
 class ByteStream:
-    """Reads a file in blocks of about `BLOCK` bytes.
+    """Reads a file in blocks of at most about `BLOCK` bytes, decompressed if its name ends in one of `COMPRESSED`.
 
     `done` counts the bytes read from the file itself. `fault` is empty, or says why the stream ended early: a truncated
-    or damaged gzip file yields all bytes before the damage, so that the complete records in it are still read.
+    or damaged file yields all bytes before the damage, so that the complete records in it are still read. `is_whole`
+    says whether the bytes before the fault end where the compressed data ends: only its checksum is wrong.
 
     Raises:
         EmptyFile: the file has no bytes.
-        InputError: the file is missing or unreadable, or is named `.gz` but is not a gzip file.
+        InputError: the file is missing or unreadable, is a pipe or a device, or is not compressed as its name says.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.done, self.fault = path, 0, ""
+        self.path, self.done, self.fault, self.is_whole = path, 0, "", False
         try:
+            if not stat.S_ISREG(path.stat().st_mode):  # opening a named pipe would wait for a writer
+                raise InputError(f"{path} is a pipe, a device or a folder: save the data to a regular file first.")
             self._file: BinaryIO = path.open("rb")
-            magic = self._file.read(2)
+            start = self._file.read(8)
             self._file.seek(0)
         except OSError as fault:
             raise InputError(f"{path} cannot be read: {fault.strerror}.") from None
-        if not magic:
+        if not start:
             raise EmptyFile(f"{path} is empty: it holds no records.")
-        is_gzip = path.suffix == ".gz"
-        if is_gzip and magic != _GZIP_MAGIC:
-            raise InputError(f"{path} is named .gz but is not a gzip file: compress it again, or remove the .gz.")
-        self._member = zlib.decompressobj(_GZIP_WINDOW) if is_gzip else None
+        _check_compression(path, start)
+        self._read = {
+            ".gz": lambda: self._read_members(lambda: zlib.decompressobj(_GZIP_WINDOW)),
+            ".bz2": lambda: self._read_members(bz2.BZ2Decompressor),
+            ".xz": lambda: self._read_members(lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY)),
+            ".zst": self._read_zstandard,
+        }.get(path.suffix, lambda: self._read_file(BLOCK))
+        self._decoder: Any = None
+        self._input = b""  # compressed bytes that the decoder has not taken yet
 
     def __enter__(self) -> ByteStream:
         return self
@@ -47,23 +72,8 @@ class ByteStream:
         self._file.close()
 
     def read(self) -> bytes:
-        """Return the next block of about `BLOCK` bytes; empty at the end of the data."""
-        if self._member is None:
-            return self._read_file(BLOCK)
-        parts, size = [], 0
-        while size < BLOCK and not self.fault:
-            data = self._read_file(BLOCK // 32)  # small, because a highly compressed file expands a thousandfold
-            if not data:
-                if not self._member.eof:
-                    self.fault = f"the gzip stream ends early, after {self.done:,} bytes"
-                break
-            parts.append(self._decompress(data))
-            size += len(parts[-1])
-        return b"".join(parts)
-
-    def read_rest(self) -> bytes:
-        """Return all remaining bytes."""
-        return b"".join(iter(self.read, b""))
+        """Return the next block; empty at the end of the data."""
+        return b"" if self.fault else self._read()
 
     def _read_file(self, size: int) -> bytes:
         try:
@@ -73,19 +83,80 @@ class ByteStream:
         self.done += len(data)
         return data
 
-    def _decompress(self, data: bytes) -> bytes:
-        """Decompress `data`, which may span several concatenated gzip members."""
-        parts = []
-        try:
-            while data:
-                assert self._member is not None
-                if self._member.eof:
-                    data = data.lstrip(b"\0")  # padding that some tools write after the last member
-                    if not data:
-                        break
-                    self._member = zlib.decompressobj(_GZIP_WINDOW)
-                parts.append(self._member.decompress(data))
-                data = self._member.unused_data
-        except zlib.error as fault:
-            self.fault = f"the gzip stream is damaged ({fault}) within {self.done:,} bytes"
+    def _read_members(self, new_decoder: Callable[[], Any]) -> bytes:
+        """Decompress a block of a file of concatenated members (gzip, bzip2) or streams (xz)."""
+        parts: list[bytes] = []
+        size = 0
+        while size < BLOCK and not self.fault:
+            if not self._input and (self._decoder is None or getattr(self._decoder, "needs_input", True)):
+                self._input = self._read_file(BLOCK // 32)
+                if not self._input:
+                    if self._decoder is not None and not self._decoder.eof:
+                        parts.append(self._decoder.decompress(b""))  # zlib can hold back a few bytes of its last output
+                        self.fault = f"the {_name(self.path)} stream ends early, after {self.done:,} bytes"
+                    break
+            if self._decoder is None or self._decoder.eof:
+                self._input = self._input.lstrip(b"\0")  # padding that some tools write after the last member
+                if not self._input:
+                    continue
+                self._decoder = new_decoder()
+            parts.append(self._decompress(BLOCK - size))
+            size += len(parts[-1])
         return b"".join(parts)
+
+    def _decompress(self, limit: int) -> bytes:
+        """Decompress at most `limit` bytes of the input; at a fault, all bytes before it."""
+        before = self._decoder.copy() if hasattr(self._decoder, "copy") else None
+        try:
+            data: bytes = self._decoder.decompress(self._input, limit)
+        except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError) as fault:
+            reason = str(fault)
+            self.is_whole = any(text in reason for text in _CHECKSUM_FAULTS)
+            self.fault = f"the {_name(self.path)} stream is damaged ({reason}) within its first {self.done:,} bytes"
+            return _bytes_before_fault(before, self._input) if before else b""
+        self._input = self._decoder.unused_data if self._decoder.eof else getattr(self._decoder, "unconsumed_tail", b"")
+        return data
+
+    def _read_zstandard(self) -> bytes:
+        if self._decoder is None:
+            self._decoder = pa.CompressedInputStream(pa.PythonFile(self._file, "r"), "zstd")
+        parts: list[bytes] = []
+        size = 0
+        try:
+            while size < BLOCK and (data := self._decoder.read(BLOCK // 32)):
+                parts.append(data)
+                size += len(data)
+        except (OSError, pa.ArrowException) as fault:
+            self.fault = f"the Zstandard stream is damaged ({fault}) within its first {self._file.tell():,} bytes"
+        self.done = self._file.tell()
+        return b"".join(parts)
+
+
+def _bytes_before_fault(decoder: Any, data: bytes) -> bytes:
+    """Feed `data` to a zlib decoder byte by byte: a call that fails returns nothing of what it decompressed."""
+    parts: list[bytes] = []
+    try:
+        for at in range(len(data)):
+            parts.append(decoder.decompress(data[at : at + 1]))
+    except zlib.error:
+        pass
+    return b"".join(parts)
+
+
+def _name(path: Path) -> str:
+    return _COMPRESSIONS[path.suffix][0]
+
+
+def _check_compression(path: Path, start: bytes) -> None:
+    """Raise InputError if the first bytes of a file are not what its name says."""
+    named = _COMPRESSIONS.get(path.suffix)
+    if named and not start.startswith(named[1]):
+        raise InputError(
+            f"{path} is named {path.suffix} but is not {named[0]} data: compress it again, or rename it if it is plain."
+        )
+    for magic, archive in _ARCHIVES.items():
+        if start.startswith(magic):
+            raise InputError(f"{path} is {archive}: unpack it, and name the files in it.")
+    for extension, (name, magic) in _COMPRESSIONS.items():
+        if not named and start.startswith(magic):
+            raise InputError(f"{path} is compressed with {name}: rename it to {path.name}{extension}.")

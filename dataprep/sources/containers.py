@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,12 +17,19 @@ import pyarrow.parquet as pq
 
 from dataprep.common.errors import InputError
 from dataprep.sources import jsonlines
-from dataprep.sources.bytestream import BLOCK, ByteStream
+from dataprep.sources.bytestream import BLOCK, COMPRESSED, ByteStream
 from dataprep.sources.jsonlines import Block, count_lines, decode_record
 
 JSON_EXTENSIONS = (".jsonl", ".ndjson", ".json")
-EXTENSIONS = (*JSON_EXTENSIONS, *(f"{name}.gz" for name in JSON_EXTENSIONS), ".parquet", ".arrow")
+EXTENSIONS = (
+    *JSON_EXTENSIONS,
+    *(f"{name}{compression}" for name in JSON_EXTENSIONS for compression in COMPRESSED),
+    ".parquet",
+    ".arrow",
+)
 
+MAX_RECORD_BYTES = 64_000_000  # default of the longest record of a JSON file
+_WHOLE_ARRAY = 256 << 20  # bytes of a JSON array that are decoded at once; longer arrays are decoded piece by piece
 PARQUET_ROWS = 4096  # rows of a batch: 32 MB with texts of 8 KB
 _BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
@@ -35,17 +42,19 @@ class Batch(NamedTuple):
     line: int
     done: int
     fault: str = ""  # why the file breaks off after these rows; empty if it does not
+    rule: str = "truncated"
 
 
 Unit = Block | Batch
 
 
-def iter_units(path: Path, columns: frozenset[str] | None) -> Iterator[Unit]:
+def iter_units(path: Path, columns: frozenset[str] | None, max_record_bytes: int = MAX_RECORD_BYTES) -> Iterator[Unit]:
     """Yield the records of the file at `path` in order.
 
     Args:
         path: a file with one of `EXTENSIONS`.
         columns: the columns to read from a columnar file; all of them if None, or if the file has none of these.
+        max_record_bytes: longest record of a JSON file, at least `BLOCK`; a longer record becomes a fault.
 
     Raises:
         InputError: the file is missing, empty, or not what its extension says.
@@ -54,7 +63,7 @@ def iter_units(path: Path, columns: frozenset[str] | None) -> Iterator[Unit]:
         return _parquet_units(path, columns)
     if path.name.endswith(".arrow"):
         return _arrow_units(path, columns)
-    return _json_units(path)
+    return _json_units(path, max_record_bytes)
 
 
 def count_records(unit: Unit) -> int:
@@ -110,7 +119,7 @@ def _batches(batches: Iterator[pa.RecordBatch], bytes_per_row: float | None) -> 
         line += len(batch)
 
 
-def _json_units(path: Path) -> Iterator[Unit]:
+def _json_units(path: Path, max_record_bytes: int) -> Iterator[Unit]:
     with ByteStream(path) as stream:
         start = stream.read()
         if start.startswith(_UTF16_BOMS):
@@ -119,97 +128,178 @@ def _json_units(path: Path) -> Iterator[Unit]:
         text = start.lstrip()
         first_line, newline, rest = text.partition(b"\n")
         first_line_is_json = decode_record(first_line)[1] not in ("bad_json", "too_deep")
-        is_json_file = path.name.removesuffix(".gz").endswith(".json")
+        is_json_file = path.name.removesuffix(path.suffix if path.suffix in COMPRESSED else "").endswith(".json")
         if text.startswith(b"[") and not (first_line_is_json and rest.strip()):
-            yield from _array_units(start, stream)
+            yield from _array_units(start, stream, max_record_bytes)
         elif text.startswith(b"{") and newline and not first_line_is_json and is_json_file:
-            yield from _document_units(start, stream)
+            yield from _document_units(start, stream, max_record_bytes)
         else:
-            yield from _line_units(start, stream)
+            yield from _line_units(start, stream, max_record_bytes)
 
 
-def _line_units(start: bytes, stream: ByteStream) -> Iterator[Unit]:
+def _line_units(start: bytes, stream: ByteStream, max_record_bytes: int) -> Iterator[Unit]:
     """Yield blocks of whole lines, each cut at the last line end that has been read."""
     line, data = 1, start
     parts: list[bytes] = []
+    size, oversize = 0, 0  # bytes in `parts`; bytes of a line that is too long and was not kept
     while data:
         cut = data.rfind(b"\n") + 1
+        if cut and oversize:
+            end = data.index(b"\n") + 1
+            yield _oversize(line, oversize + end, stream, max_record_bytes)
+            line, data, oversize = line + 1, data[end:], 0
+            continue
         if cut:
             block = b"".join([*parts, memoryview(data)[:cut]])
             yield Block(block, line, stream.done)
             line += count_lines(block)
-            parts = []
+            parts, size = [], 0
         parts.append(data[cut:])
+        size += len(data) - cut
+        if size > max_record_bytes or oversize:
+            parts, size, oversize = [], 0, oversize + size
         data = stream.read()
     rest = b"".join(parts)
-    if stream.fault:
-        yield Block(b"", line, stream.done, f"{stream.fault}: line {line} and everything after it are lost")
-    elif rest:
+    if oversize:
+        yield _oversize(line, oversize, stream, max_record_bytes)
+        line += 1
+    elif rest and (stream.is_whole or not stream.fault):
         yield Block(rest, line, stream.done)
+        line += 1
+    if stream.fault:
+        lost = (
+            "the lines before may be wrong, and any after them are"
+            if stream.is_whole
+            else f"line {line} and everything after it are"
+        )
+        yield Block(b"", line, stream.done, f"{stream.fault}: {lost} lost")
 
 
-def _array_units(start: bytes, stream: ByteStream) -> Iterator[Unit]:
-    """Yield the elements of a JSON array as lines; the whole array is held in memory."""
-    data = start + stream.read_rest()
-    try:
-        elements = msgspec.json.decode(data, type=list[msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
-        values, end = _json_values(data, data.index(b"[") + 1)
-        reason = stream.fault or str(fault)
-        number = len(values) + 1
-        lost = f"record {number}, at byte {end + 1:,}, and everything after it are lost ({len(data) - end:,} bytes)"
-        yield from _value_units(values, stream.done)
+def _oversize(line: int, size: int, stream: ByteStream, max_record_bytes: int) -> Block:
+    """An empty block whose fault is a record of `size` bytes."""
+    detail = f"has {size:,} bytes, more than --max-record-bytes {max_record_bytes}"
+    return Block(b"", line, stream.done, detail, "too_long")
+
+
+def _array_units(start: bytes, stream: ByteStream, max_record_bytes: int) -> Iterator[Unit]:
+    """Yield the elements of a JSON array as lines."""
+    data = bytearray(start)
+    while len(data) < _WHOLE_ARRAY and (more := stream.read()):
+        data += more
+    if len(data) < _WHOLE_ARRAY:
+        try:
+            elements = msgspec.json.decode(data, type=list[msgspec.Raw])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass  # the elements before the fault are read below
+        else:
+            yield from _value_units(elements, stream, max_record_bytes)
+            return
+    begin = data.index(b"[") + 1
+    values = _JsonValues(data, begin, stream, max_record_bytes)
+    yield from _value_units(values, stream, max_record_bytes)
+    if values.rest().strip() != b"]":
+        number, end = values.count + 1, values.end + 1
+        reason = values.reason or stream.fault or "the array is not closed or is followed by other text"
+        lost = f"record {number}, at byte {end:,}, and everything after it are lost"
         yield Block(b"", number, stream.done, f"{reason}: {lost}")
-        return
-    del data
-    yield from _value_units(elements, stream.done)
 
 
-def _document_units(start: bytes, stream: ByteStream) -> Iterator[Unit]:
+def _document_units(start: bytes, stream: ByteStream, max_record_bytes: int) -> Iterator[Unit]:
     """Yield concatenated objects that each span several lines; if there are none, yield the data as plain lines."""
-    data = start + stream.read_rest()
-    values, end = _json_values(data, 0)
-    if not values:
-        yield Block(data, 1, stream.done)
-        return
-    yield from _value_units(values, stream.done)
-    if data[end:].strip():
-        reason = stream.fault or f"invalid JSON at byte {end + 1:,}"
-        number = len(values) + 1
-        lost = f"record {number} and everything after it are lost ({len(data) - end:,} bytes)"
+    values = _JsonValues(bytearray(start), 0, stream, max_record_bytes)
+    yield from _value_units(values, stream, max_record_bytes)
+    if not values.count:
+        yield from _line_units(values.rest(), stream, max_record_bytes)
+    elif values.rest().strip():
+        reason = values.reason or stream.fault or f"invalid JSON at byte {values.end + 1:,}"
+        number = values.count + 1
+        lost = f"record {number} and everything after it are lost"
         yield Block(b"", number, stream.done, f"{reason}: {lost}")
 
 
-def _value_units(values: list[msgspec.Raw] | list[bytes], done: int) -> Iterator[Unit]:
+def _value_units(values: Iterable[msgspec.Raw | bytes], stream: ByteStream, max_record_bytes: int) -> Iterator[Unit]:
     """Yield JSON values as blocks with one value a line; a newline inside a JSON value is always white space."""
     block: list[bytes] = []
-    size, line = 0, 1
+    size, line = 0, 1  # bytes in `block`, and the number of its first value
     for value in values:
         text = bytes(value).replace(b"\n", b" ")
+        if len(text) > max_record_bytes:
+            if block:
+                yield Block(b"\n".join(block), line, stream.done)
+            yield _oversize(line + len(block), len(text), stream, max_record_bytes)
+            line, size, block = line + len(block) + 1, 0, []
+            continue
         block.append(text)
         size += len(text)
         if size >= BLOCK:
-            yield Block(b"\n".join(block), line, done)
+            yield Block(b"\n".join(block), line, stream.done)
             line, size, block = line + len(block), 0, []
     if block:
-        yield Block(b"\n".join(block), line, done)
+        yield Block(b"\n".join(block), line, stream.done)
 
 
-def _json_values(data: bytes, start: int) -> tuple[list[bytes], int]:
-    """Return the JSON values from byte `start` on, separated by commas or white space, and the end of the last one."""
-    # surrogateescape restores invalid UTF-8 unchanged, and the line reader rejects that record by name later
-    text = data[start:].decode(errors="surrogateescape")
-    decoder, gap = json.JSONDecoder(), re.compile(r"[\s,]*")
-    values, end = [], 0
-    while True:
-        begin = gap.match(text, end).end()  # type: ignore[union-attr]
-        try:
-            _, stop = decoder.raw_decode(text, begin)
-        except (ValueError, RecursionError):
-            break
-        values.append(text[begin:stop].encode(errors="surrogateescape"))
-        end = stop
-    return values, start + len(text[:end].encode(errors="surrogateescape"))
+class _JsonValues:
+    """Iterates over JSON values that commas or white space separate, without holding all of them in memory.
+
+    It stops before the first bytes that are no value, at the end of the data, or at a value of more than `limit` bytes;
+    `reason` then says why, if it is known. `count` is the number of values so far, and `end` the bytes before the rest.
+    """
+
+    _SEPARATORS = re.compile(r"[\s,]*")
+    _VALUE_STARTS = frozenset(["", *'{["-0123456789tfnNI'])  # of JSON, and of NaN and Infinity
+
+    def __init__(self, data: bytearray, begin: int, stream: ByteStream, limit: int) -> None:
+        self.count, self.end, self.reason = 0, begin, ""
+        self._data, self._stream, self._limit = data, stream, limit
+        self._taken = begin  # bytes of `_data` that were yielded or skipped
+        self._is_complete = False  # whether the stream has no more data
+
+    def __iter__(self) -> Iterator[bytes]:
+        decoder = json.JSONDecoder()
+        window = BLOCK
+        while True:
+            self._fill(window)
+            # surrogateescape restores invalid UTF-8 unchanged, and the line reader rejects that record by name later
+            text = self._data[self._taken : self._taken + window].decode(errors="surrogateescape")
+            is_last = self._is_complete and self._taken + window >= len(self._data)
+            at = 0
+            while True:
+                begin = self._SEPARATORS.match(text, at).end()  # type: ignore[union-attr]
+                try:
+                    _, stop = decoder.raw_decode(text, begin)
+                except (ValueError, RecursionError):
+                    break
+                if stop == len(text) and not is_last:
+                    break  # a number may continue after the window
+                self.count += 1
+                yield text[begin:stop].encode(errors="surrogateescape")
+                at = stop
+            taken = len(text[:at].encode(errors="surrogateescape"))
+            self._taken += taken
+            self.end += taken
+            if taken:
+                window = BLOCK
+            elif is_last or text[begin : begin + 1] not in self._VALUE_STARTS:
+                return
+            elif window > self._limit:
+                self.reason = f"the record has more than --max-record-bytes {self._limit}, or is no JSON"
+                return
+            else:
+                window *= 2
+
+    def rest(self) -> bytes:
+        """Return the bytes after the last value that have been read from the stream."""
+        return bytes(self._data[self._taken :])
+
+    def _fill(self, size: int) -> None:
+        """Read until `size` bytes are available after those that were taken, or the stream ends."""
+        if self._taken > _WHOLE_ARRAY:
+            del self._data[: self._taken]
+            self._taken = 0
+        while len(self._data) - self._taken < size and not self._is_complete:
+            more = self._stream.read()
+            self._is_complete = not more
+            self._data += more
 
 
 def _first_line(fault: Exception) -> str:

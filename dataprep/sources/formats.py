@@ -82,7 +82,7 @@ def parse_unit(unit: Unit, format: Format, read_as: pa.Schema) -> ParsedRows:
         rows = None if format.recursive else _parse_batch(unit.data, unit.line, format.schema)
         rows = rows or format.parse(to_json_lines(unit.data, unit.line), format.schema, format.schema)
     if unit.fault:
-        rows = rows._replace(rejects=pl.concat([rows.rejects, rejects([(unit.line, "truncated", unit.fault)])]))
+        rows = rows._replace(rejects=pl.concat([rows.rejects, rejects([(unit.line, unit.rule, unit.fault)])]))
     return rows
 
 

@@ -41,7 +41,8 @@ class Block(NamedTuple):
     data: bytes
     line: int
     done: int
-    fault: str = ""  # why the file breaks off after these lines, losing its last one; empty if it does not
+    fault: str = ""  # why one record is lost after these lines, at line `line` if there are none; empty if none is
+    rule: str = "truncated"  # the rule that drops this record
 
 
 def parse(block: Block, schema: pa.Schema, read_as: pa.Schema) -> ParsedRows:

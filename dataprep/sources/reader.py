@@ -18,7 +18,7 @@ import pyarrow as pa
 from dataprep.common.errors import EmptyFile, InputError
 from dataprep.common.progress import Advance
 from dataprep.sources import oasst
-from dataprep.sources.containers import Unit, count_records, iter_units
+from dataprep.sources.containers import MAX_RECORD_BYTES, Unit, count_records, iter_units
 from dataprep.sources.files import SourceFile
 from dataprep.sources.formats import AUTO, COLUMNS, Format, format_named, parse_unit, recognise
 from dataprep.sources.rows import UncoercibleCounts, fit_to_samples, rejects
@@ -66,7 +66,11 @@ class _UnitResult:
 
 
 def read(
-    files: Sequence[SourceFile], format: str = AUTO, limit: int | None = None, advance: Advance = lambda done: None
+    files: Sequence[SourceFile],
+    format: str = AUTO,
+    limit: int | None = None,
+    advance: Advance = lambda done: None,
+    max_record_bytes: int = MAX_RECORD_BYTES,
 ) -> Reading:
     """Read `files` in order.
 
@@ -75,6 +79,7 @@ def read(
         format: a name of a format, or `auto` to recognise each file's format.
         limit: the most records to read, of all files together.
         advance: called with the number of bytes read so far.
+        max_record_bytes: longest record of a JSON file; a longer record is rejected.
 
     Raises:
         InputError: a file is missing, is not what its name says, or has no known format; or no file has a record.
@@ -87,7 +92,8 @@ def read(
         if remaining is not None and remaining <= 0:
             break
         try:
-            result = _read_file(file, number, stated_format, remaining, partial(_advance_within, advance, bytes_before))
+            advance_within = partial(_advance_within, advance, bytes_before)
+            result = _read_file(file, number, stated_format, remaining, advance_within, max_record_bytes)
         except EmptyFile as fault:
             empty_files.append(fault)
             result = _empty_result(file)
@@ -128,9 +134,9 @@ def _combine(results: list[_FileResult]) -> Reading:
 
 
 def _read_file(
-    file: SourceFile, number: int, format: Format | None, limit: int | None, advance: Advance
+    file: SourceFile, number: int, format: Format | None, limit: int | None, advance: Advance, max_record_bytes: int
 ) -> _FileResult:
-    stream, samples = with_samples(limited(iter_units(file.path, COLUMNS), limit), file)
+    stream, samples = with_samples(limited(iter_units(file.path, COLUMNS, max_record_bytes), limit), file)
     format = format or recognise(samples)
     if format is None:
         raise unknown_format(file)

@@ -13,6 +13,7 @@ from dataprep.sources.formats import NAMES, to_json_lines
 from dataprep.sources.jsonlines import decode_record, iter_lines, line_bounds
 
 SAMPLES = 100  # records from which a format is recognised
+_LOOK_AHEAD = 64 << 20  # bytes that are read in search of a record that can be read
 
 Record = Mapping[str, Any]
 
@@ -45,13 +46,17 @@ def with_samples(stream: Iterator[Unit], file: SourceFile) -> tuple[Iterator[Uni
         InputError: none of its records can be read.
     """
     units: list[Unit] = []
-    first_fault = ""
+    first_fault, size = "", 0
     for unit in stream:
-        units.append(unit)
         samples, faults = _samples(unit)
+        if samples or faults:  # a unit of blank lines holds nothing that the format would have to read
+            units.append(unit)
+            size += unit.data.nbytes if isinstance(unit, Batch) else len(unit.data)
         if samples:
             return chain(units, stream), samples
         first_fault = first_fault or next(iter(faults), "")
+        if size > _LOOK_AHEAD:
+            break
     if not first_fault:
         raise EmptyFile(f"{file.path} is empty: it holds no records.")
     raise InputError(f"{file.path} holds no record that can be read: {first_fault}.")

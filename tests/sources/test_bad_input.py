@@ -168,7 +168,7 @@ def test_json_files_may_hold_lines_documents_or_an_array(tmp_path: Path) -> None
         ("e.json", b"[]", "is empty"),
         ("e.jsonl.gz", b"", "is empty"),
         ("e.jsonl.gz", gzip.compress(b""), "is empty"),
-        ("e.jsonl.gz", GOOD, "not a gzip file"),
+        ("e.jsonl.gz", GOOD, "not gzip data"),
         ("e.jsonl.gz", b"\x1f\x8bnot compressed data", "damaged"),
         ("e.jsonl.gz", gzip.compress(GOOD)[:20], "ends early"),
         ("e.jsonl", b"nothing\nat all\n", "no record that can be read: line 1"),
