@@ -128,7 +128,7 @@ def _select(
     check_system_text(recipe, renderer.template)
     ledger = Ledger()
     with progress.stage("read", _bytes_of(files)) as advance:
-        reading = read(files, recipe.format, recipe.limit, advance)
+        reading = read(files, recipe.format, recipe.limit, advance, recipe.record_bytes)
         counted = [(file.name, file.records) for file in reading.files]
         check_lines(counted, [reading.conversations, reading.messages], reading.fates)
         rejected = rejection_notes(reading.fates, sum(records for _, records in counted), recipe.max_bad)

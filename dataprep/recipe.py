@@ -38,6 +38,8 @@ class Recipe:
     """Read at most this many records."""
     max_bad: float = 0.05
     """Maximum share (0 to 1) of records that cannot be read or fit no schema before the build is refused."""
+    max_record_bytes: str = "64MB"
+    """Maximum size of one record of a JSON file, at least 4 MiB; longer records are dropped."""
 
     paths: Literal["reviewed", "guanaco", "all"] = "reviewed"
     """Which threads of a tree are taken: the best reviewed one, the one openassistant-guanaco took, or all."""
@@ -130,6 +132,11 @@ class Recipe:
         return parse_split(self.split)
 
     @cached_property
+    def record_bytes(self) -> int:
+        """`max_record_bytes` as a number."""
+        return parse_size(self.max_record_bytes)
+
+    @cached_property
     def shard_bytes(self) -> int:
         """`shard_size` in bytes."""
         return parse_size(self.shard_size)
@@ -141,6 +148,7 @@ PATHS = frozenset({"source", "template", "decontaminate", "expectations", "token
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _LARGEST = 2**63 - 1  # larger numbers do not fit the columns that they are compared with
 _MAX_TEXT = 100_000  # characters
+_SMALLEST_RECORD_LIMIT = 2**22  # bytes: the size of the blocks in which files are read
 
 
 def parse_size(text: str) -> int:
@@ -219,6 +227,8 @@ def _check(recipe: Recipe) -> None:
             raise RecipeError(f"{flag(low)} {minimum} is above {flag(high)} {maximum}: nothing could be kept.")
     parse_similarity(recipe.near_dup)
     parse_size(recipe.shard_size)
+    if recipe.record_bytes < _SMALLEST_RECORD_LIMIT:
+        raise RecipeError(f"--max-record-bytes is {recipe.max_record_bytes}; the minimum is 4MiB.")
     rows = parse_split(recipe.split).rows
     if rows is not None and recipe.sample is not None and rows >= recipe.sample:
         raise RecipeError(f"--split {recipe.split} leaves nothing to train on of --sample {recipe.sample}.")

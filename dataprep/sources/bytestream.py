@@ -88,15 +88,18 @@ class ByteStream:
         parts: list[bytes] = []
         size = 0
         while size < BLOCK and not self.fault:
-            if not self._input and (self._decoder is None or getattr(self._decoder, "needs_input", True)):
+            between_members = self._decoder is None or self._decoder.eof
+            # bzip2 and xz decoders hold input back when their output is limited
+            if not self._input and (between_members or getattr(self._decoder, "needs_input", True)):
                 self._input = self._read_file(BLOCK // 32)
                 if not self._input:
-                    if self._decoder is not None and not self._decoder.eof:
-                        parts.append(self._decoder.decompress(b""))  # zlib can hold back a few bytes of its last output
+                    if not between_members:
+                        parts.append(self._decoder.decompress(b""))  # zlib can hold back its last bytes of output
                         self.fault = f"the {_name(self.path)} stream ends early, after {self.done:,} bytes"
                     break
-            if self._decoder is None or self._decoder.eof:
-                self._input = self._input.lstrip(b"\0")  # padding that some tools write after the last member
+            if between_members:
+                if self._decoder is not None:
+                    self._input = self._input.lstrip(b"\0")  # padding that some tools write after the last member
                 if not self._input:
                     continue
                 self._decoder = new_decoder()

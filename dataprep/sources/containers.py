@@ -144,14 +144,16 @@ def _line_units(start: bytes, stream: ByteStream, max_record_bytes: int) -> Iter
     size, oversize = 0, 0  # bytes in `parts`; bytes of a line that is too long and was not kept
     while data:
         cut = data.rfind(b"\n") + 1
-        if cut and oversize:
+        if cut and (oversize or size):
             end = data.index(b"\n") + 1
-            yield _oversize(line, oversize + end, stream, max_record_bytes)
-            line, data, oversize = line + 1, data[end:], 0
-            continue
+            if oversize + size + end > max_record_bytes:
+                yield _oversize(line, oversize + size + end, stream, max_record_bytes)
+                line, data, oversize, parts, size = line + 1, data[end:], 0, [], 0
+                continue
         if cut:
             block = b"".join([*parts, memoryview(data)[:cut]])
-            yield Block(block, line, stream.done)
+            if not block.isspace():
+                yield Block(block, line, stream.done)
             line += count_lines(block)
             parts, size = [], 0
         parts.append(data[cut:])
@@ -163,7 +165,7 @@ def _line_units(start: bytes, stream: ByteStream, max_record_bytes: int) -> Iter
     if oversize:
         yield _oversize(line, oversize, stream, max_record_bytes)
         line += 1
-    elif rest and (stream.is_whole or not stream.fault):
+    elif rest.strip() and (stream.is_whole or not stream.fault):
         yield Block(rest, line, stream.done)
         line += 1
     if stream.fault:
@@ -262,7 +264,7 @@ class _JsonValues:
             # surrogateescape restores invalid UTF-8 unchanged, and the line reader rejects that record by name later
             text = self._data[self._taken : self._taken + window].decode(errors="surrogateescape")
             is_last = self._is_complete and self._taken + window >= len(self._data)
-            at = 0
+            at = 0  # end of the last value and of the separators after it
             while True:
                 begin = self._SEPARATORS.match(text, at).end()  # type: ignore[union-attr]
                 try:
@@ -274,6 +276,7 @@ class _JsonValues:
                 self.count += 1
                 yield text[begin:stop].encode(errors="surrogateescape")
                 at = stop
+            at = begin
             taken = len(text[:at].encode(errors="surrogateescape"))
             self._taken += taken
             self.end += taken

@@ -144,6 +144,8 @@ def _expand(source: str) -> Iterator[SourceFile]:
 
 
 def _source_file(path: Path, name: str) -> SourceFile:
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is a pipe, a device or a folder: save the data to a regular file first.")
     if not name.endswith(EXTENSIONS):
         raise InputError(f"{path} cannot be read, because its extension is not known: {_READABLE}.")
     return SourceFile(_as_text(name), path, path.stat().st_size)
