@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # --prefer-binary and the constraints keep an install to what was tested
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: build test lint options clean
+.PHONY: build test lint docs clean
 
 build: $(VENV)/.core
 	$(BIN)/dataprep build --template llama2 --sample 1000
@@ -20,8 +20,9 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-options: $(VENV)/.core
+docs: $(VENV)/.core
 	$(BIN)/python -m tests.support.options_table
+	$(BIN)/python -m tests.support.source_tree
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("dataprep needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'

@@ -20,7 +20,7 @@ from tests.support.paths import ROOT
 
 def test_the_table_of_options_is_up_to_date() -> None:
     text = OPTIONS.read_text()
-    assert text == with_table(text), "run `make options`"
+    assert text == with_table(text), "run `make docs`"
 
 
 README = ROOT / "README.md"

@@ -1,4 +1,4 @@
-"""The table of options in docs/options.md, generated from `Recipe`: `make options` writes it, and a test compares it with the code."""
+"""The table of options in docs/options.md, generated from `Recipe`: `make docs` writes it, and a test compares it with the code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from dataprep.recipe import Recipe, flag
 
 OPTIONS = Path(__file__).parents[2] / "docs" / "options.md"
-BEGIN, END = "<!-- options: made by `make options` -->", "<!-- end of options -->"
+BEGIN, END = "<!-- options: made by `make docs` -->", "<!-- end of options -->"
 
 
 def options_table() -> str:
