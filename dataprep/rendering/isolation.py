@@ -1,0 +1,297 @@
+"""Runs foreign templates in worker processes with limits on CPU time and memory.
+
+A chat template is a program, and templates are passed between people. Jinja's immutable sandbox, inside of the worker,
+keeps a template from Python's internals; it cannot bound time and memory, because a template needs neither a loop nor a
+call to exhaust them. The operating system can: `resource` bounds the process, and a process that dies is one sentence.
+
+Functions marked with `isolated` take a template as their first argument. For a bundled template they run in this process.
+Workers serve any template, one call at a time, and are started when they are needed, at most one for each CPU.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import importlib
+import math
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO, TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+from dataprep.common.bundled import templates_folder
+from dataprep.common.errors import TemplateError
+
+if TYPE_CHECKING:
+    from dataprep.rendering.template import Template
+
+CPU_SECONDS = 5  # of one call
+MEMORY_BYTES = 1 << 30  # above what the worker takes before its first call
+MAX_STOPS = 3  # after which a template is not run again
+MAX_RESULT_BYTES = 256 << 20  # of one call
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class TemplateStopped(TemplateError):
+    """A template exceeded a limit, or its process died."""
+
+
+_in_worker = False
+
+
+def isolated(function: Callable[Concatenate[Template, P], R]) -> Callable[Concatenate[Template, P], R]:
+    """Mark a function of a module that runs its first argument, a template: it runs in a worker unless that is bundled.
+
+    Arguments and results must be picklable, and the function must be found under its name in its module.
+    """
+
+    @functools.wraps(function)
+    def run(template: Template, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        if _in_worker or is_bundled(template.source):
+            return function(template, *args, **kwargs)
+        result: R = _call(function, template, args, kwargs)
+        return result
+
+    return run
+
+
+def map_isolated(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """Apply `function`, which calls an isolated function, to all items, on as many workers as there are CPUs."""
+    if len(items) < 2 or _in_worker:
+        return list(map(function, items))
+    with ThreadPoolExecutor(_max_workers()) as pool:
+        return list(pool.map(function, items))
+
+
+@functools.cache
+def _bundled_sources() -> frozenset[str]:
+    return frozenset(path.read_text(encoding="utf-8") for path in templates_folder().glob("*.jinja"))
+
+
+def is_bundled(source: str) -> bool:
+    """Whether a template's text is that of a template which comes with dataprep."""
+    return source in _bundled_sources()
+
+
+_stops: Counter[str] = Counter()  # by the template's source
+_lock = threading.Lock()
+
+
+def _call(function: Callable[..., Any], template: Template, args: Any, kwargs: Any) -> Any:
+    """Call `function` in a worker.
+
+    Raises:
+        TemplateStopped: it exceeded a limit, now or in earlier calls.
+        Exception: whatever the function raised.
+    """
+    if _stops[template.source] >= MAX_STOPS:
+        raise TemplateStopped(
+            f"The template {template.name} is not run any more: it exceeded the limits on time and memory {MAX_STOPS} times."
+        )
+    request = pickle.dumps(
+        (function.__module__, function.__qualname__, template, args, kwargs), pickle.HIGHEST_PROTOCOL
+    )
+    with _pool.worker() as worker:
+        reason, answer = worker.call(request)
+    if reason:
+        with _lock:
+            _stops[template.source] += 1
+        raise TemplateStopped(f"The template {template.name} was stopped: {reason}.")
+    succeeded, value = pickle.loads(answer)
+    if not succeeded:
+        raise value
+    return value
+
+
+class _Worker:
+    """One worker process."""
+
+    def __init__(self) -> None:
+        code = f"import sys; sys.path[:] = {sys.path!r}; from dataprep.rendering.isolation import serve; serve()"
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+
+    def call(self, request: bytes) -> tuple[str, bytes]:
+        """Return the reason why the worker had to be stopped (empty if it answered) and its answer."""
+        assert self._process.stdin and self._process.stdout
+        try:
+            _write(self._process.stdin, request)
+            kind = self._process.stdout.read(1)
+            answer = _read(self._process.stdout) if kind == b"a" else b""
+        except (OSError, EOFError):
+            kind, answer = b"", b""
+        if kind == b"a":
+            return "", answer
+        self.stop()
+        if kind == b"m":
+            return f"it needs more than {MEMORY_BYTES >> 30} GiB of memory", b""
+        if kind == b"l":
+            return f"its result is larger than {MAX_RESULT_BYTES >> 20} MiB", b""
+        return _reason_of_death(self._process.returncode), b""
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def _reason_of_death(return_code: int) -> str:
+    if return_code == -signal.SIGXCPU:
+        return f"it takes more than {CPU_SECONDS} seconds of CPU time"
+    return f"its process ended with {f'signal {-return_code}' if return_code < 0 else f'exit code {return_code}'}"
+
+
+class _Lease:
+    """Takes a worker from the pool for one call."""
+
+    def __init__(self, pool: _Pool) -> None:
+        self._pool = pool
+
+    def __enter__(self) -> _Worker:
+        self._pool.slots.acquire()
+        with _lock:
+            worker = self._pool.idle.pop() if self._pool.idle else None
+        try:
+            self._worker = worker if worker and worker.is_running else _Worker()
+        except BaseException:
+            self._pool.slots.release()
+            raise
+        return self._worker
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:  # interrupted in the middle of a call: its answer must not be read as the next one's
+            self._worker.stop()
+        if self._worker.is_running:
+            with _lock:
+                self._pool.idle.append(self._worker)
+        self._pool.slots.release()
+
+
+class _Pool:
+    """The workers that wait for a call, and the number of those that may run."""
+
+    def __init__(self) -> None:
+        self.idle: list[_Worker] = []
+        self.slots = threading.BoundedSemaphore(_max_workers())
+
+    def worker(self) -> _Lease:
+        return _Lease(self)
+
+    def stop(self) -> None:
+        with _lock:
+            workers, self.idle = self.idle, []
+        for worker in workers:
+            worker.stop()
+
+
+def _max_workers() -> int:
+    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+_pool = _Pool()
+atexit.register(_pool.stop)
+
+
+def _write(stream: IO[bytes], message: bytes) -> None:
+    stream.write(len(message).to_bytes(8, "big"))
+    stream.write(message)
+    stream.flush()
+
+
+def _read(stream: IO[bytes]) -> bytes:
+    """Read one message.
+
+    Raises:
+        EOFError: the stream ended.
+    """
+    length = stream.read(8)
+    message = stream.read(int.from_bytes(length, "big"))
+    if len(length) < 8 or len(message) < int.from_bytes(length, "big"):
+        raise EOFError
+    return message
+
+
+def serve() -> None:
+    """Answer calls from stdin on stdout until stdin ends; the main function of a worker.
+
+    A call is (module, name of a function, template, arguments, keywords). The answer begins with `a` (a pickle of
+    whether the call succeeded, and its result or exception), or is one letter: `m` if memory ran out, `l` if the result
+    is too large.
+    """
+    global _in_worker
+    _in_worker = True
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent ends its workers itself
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    with open(os.devnull, "r+b") as nothing:
+        os.dup2(nothing.fileno(), 0)
+        os.dup2(nothing.fileno(), 1)
+    import dataprep.rendering  # noqa: F401 (before memory is measured)
+
+    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_FSIZE, 0)  # a template has no files to write
+    _limit(resource.RLIMIT_AS, _address_space() + MEMORY_BYTES)
+    while True:
+        try:
+            module, name, template, args, kwargs = pickle.loads(_read(requests))
+        except EOFError:
+            return
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        _limit(resource.RLIMIT_CPU, math.ceil(used.ru_utime + used.ru_stime) + CPU_SECONDS)
+        try:
+            value = (True, getattr(importlib.import_module(module), name)(template, *args, **kwargs))
+        except MemoryError:
+            value = None
+        except Exception as error:
+            value = (False, _picklable(error))
+        _answer(answers, value)
+
+
+def _picklable(error: Exception) -> Exception:
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # such as one whose constructor takes other arguments
+        return RuntimeError(f"{type(error).__name__}: {error}"[:1000])
+    return error
+
+
+def _answer(answers: IO[bytes], value: tuple[bool, Any] | None) -> None:
+    try:
+        answer = pickle.dumps(value, pickle.HIGHEST_PROTOCOL) if value else None
+    except MemoryError:
+        answer = None
+    if answer is None or len(answer) > MAX_RESULT_BYTES:
+        answers.write(b"m" if answer is None else b"l")
+        answers.flush()
+    else:
+        answers.write(b"a")
+        _write(answers, answer)
+
+
+def _limit(kind: int, amount: int) -> None:
+    """Lower the soft limit, and the hard one where the soft one need not be raised again."""
+    _, hard = resource.getrlimit(kind)
+    soft = amount if hard == resource.RLIM_INFINITY else min(amount, hard)
+    resource.setrlimit(kind, (soft, hard if kind == resource.RLIMIT_CPU else soft))
+
+
+def _address_space() -> int:
+    """Bytes of this process's address space; 0 where the system does not tell, and does not enforce a limit either."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 1 << 50
