@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from dataprep.common.bundled import templates_folder
 from dataprep.common.errors import TemplateError
-from dataprep.common.text import nearest
+from dataprep.common.text import excerpt, nearest
 from dataprep.rendering.probe import with_end_token
 from dataprep.rendering.template import Template, compile_template
 
@@ -20,6 +22,11 @@ TEMPLATE_FILE = "chat_template.jinja"
 
 _HEADER = re.compile(r"\A\s*\{#[-+]?(.*?)[-+]?#\}", re.DOTALL)
 _TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+# Bounds on what is read; real templates have up to 30 kB, tokenizers up to 40 MB, 6,000 special tokens and 60 characters.
+MAX_TEMPLATE_BYTES = 1 << 20
+MAX_JSON_BYTES = 256 << 20
+MAX_TOKENS = 50_000
+MAX_TOKEN_LENGTH = 500  # characters
 _STRING_KEYS = ("source", "bos_token", "eos_token", "end_token")
 _LIST_KEYS = ("special_tokens", "forbidden")
 
@@ -43,6 +50,10 @@ def load_template(name_or_path: str | Path) -> Template:
         if not path.is_file():
             raise TemplateError(f"{path.parent} contains no {CONFIG} and no {TEMPLATE_FILE}: give a .jinja file.")
     template = _from_config(path) if path.suffix == ".json" else _from_jinja(path)
+    if len(template.source) > MAX_TEMPLATE_BYTES or not _is_unicode(template.source):
+        raise TemplateError(
+            f"{path} has a chat template of over {MAX_TEMPLATE_BYTES >> 20} MiB, or one that is not Unicode."
+        )
     compile_template(template.source, template.format_source if path.suffix == ".json" else str(path))
     return with_end_token(template)
 
@@ -58,9 +69,18 @@ def _locate(name: str) -> Path:
     raise TemplateError(f"Unknown template '{name}'. {nearest(name, list_templates())}")
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, max_bytes: int = MAX_TEMPLATE_BYTES) -> str:
+    """Read a text file of at most `max_bytes`.
+
+    Raises:
+        TemplateError: it cannot be read, is larger, or is not UTF-8.
+    """
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(max_bytes + 1)
+        if len(content) > max_bytes:
+            raise TemplateError(f"{path} is larger than {max_bytes >> 20} MiB: that is not a chat template's file.")
+        return content.decode()
     except OSError as error:
         raise TemplateError(f"{path} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError as error:
@@ -98,24 +118,28 @@ def _parse_header(path: Path, source: str) -> dict[str, Any] | None:
         return None
     try:
         header = tomllib.loads(comment[1])
-    except tomllib.TOMLDecodeError as error:
-        raise TemplateError(f"The header of {path} is not valid TOML: {error}.") from None
+    except ValueError as error:  # TOMLDecodeError, or a number of over 4,300 digits
+        raise TemplateError(f"The header of {path} is not valid TOML: {excerpt(str(error))}.") from None
+    except RecursionError:
+        raise TemplateError(f"The header of {path} is nested too deeply.") from None
     for name, value in header.items():
         if name not in _STRING_KEYS + _LIST_KEYS:
             suggestion = nearest(name, _STRING_KEYS + _LIST_KEYS)
-            raise TemplateError(f"The header of {path} has an unknown key '{name}'. {suggestion}")
+            raise TemplateError(f"The header of {path} has an unknown key '{excerpt(name, 80)}'. {suggestion}")
         is_list = isinstance(value, list) and all(isinstance(item, str) for item in value)
         if not (is_list if name in _LIST_KEYS else isinstance(value, str)):
             expected = "a list of strings" if name in _LIST_KEYS else "a string"
-            raise TemplateError(f"The header of {path} has {name} = {value!r}: it must be {expected}.")
+            raise TemplateError(f"The header of {path} has {name} = {_quoted(value)}: it must be {expected}.")
+    tokens = [header[name] for name in ("bos_token", "eos_token", "end_token") if name in header]
+    _check_tokens(path, [*tokens, *header.get("special_tokens", ()), *header.get("forbidden", ())])
     return header
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(_read(path))
+        value = json.loads(_read(path, MAX_JSON_BYTES))
     except ValueError as error:
-        raise TemplateError(f"{path} is not valid JSON: {error}.") from None
+        raise TemplateError(f"{path} is not valid JSON: {excerpt(str(error))}.") from None
     except RecursionError:
         raise TemplateError(f"{path} is not a tokenizer configuration: it is nested too deeply.") from None
     if not isinstance(value, dict):
@@ -134,7 +158,7 @@ def _from_config(path: Path) -> Template:
         sources = {str(entry["name"]): entry["template"] for entry in entries}
         if "default" not in sources:
             raise TemplateError(
-                f"{path} has several chat templates but none named 'default'. {nearest('default', sources)}"
+                f"{path} has several chat templates but none named 'default'. {nearest('default', _short_names(sources))}"
             )
         source = sources["default"]
     if not isinstance(source, str):
@@ -155,7 +179,9 @@ def _with_tokens(name: str, source: str, format_source: Path, config_path: Path)
     key = "extra_special_tokens" if config.get("extra_special_tokens") else "additional_special_tokens"
     extra = config.get(key) or []
     if not isinstance(extra, dict | list):
-        raise TemplateError(f"{config_path} has {key} = {extra!r}: it must be a list of tokens or an object of tokens.")
+        raise TemplateError(
+            f"{config_path} has {key} = {_quoted(extra)}: it must be a list of tokens or an object of tokens."
+        )
     named = {name: value for name, value in config.items() if name in _TOKEN_NAMES or _is_token_entry(name, value)}
     named |= extra if isinstance(extra, dict) else {}
     variables = {name: _token_text(config_path, name, value) for name, value in named.items() if value is not None}
@@ -167,6 +193,7 @@ def _with_tokens(name: str, source: str, format_source: Path, config_path: Path)
     special += extra if isinstance(extra, list) else []
     texts = [_token_text(config_path, "special token", token) for token in special]
     tokens = tuple(dict.fromkeys(token for token in (*texts, *variables.values()) if token))
+    _check_tokens(config_path, tokens)
     return Template(name, source, variables, tokens, format_source=str(format_source))
 
 
@@ -183,5 +210,39 @@ def _token_text(path: Path, name: str, value: Any) -> str:
     """
     text = value.get("content") if isinstance(value, dict) else value
     if not isinstance(text, str):
-        raise TemplateError(f"{path} has {name} = {value!r}: it must be a string or an object with a content.")
+        raise TemplateError(
+            f"{path} has {excerpt(name, 80)} = {_quoted(value)}: it must be a string or an object with a content."
+        )
     return text
+
+
+def _check_tokens(path: Path, tokens: Sequence[str]) -> None:
+    """Raises:
+    TemplateError: there are too many tokens, or one is too long or not valid Unicode.
+    """
+    if len(tokens) > MAX_TOKENS:
+        raise TemplateError(f"{path} has {len(tokens):,} special tokens, and may have {MAX_TOKENS:,}.")
+    for token in tokens:
+        if len(token) > MAX_TOKEN_LENGTH:
+            raise TemplateError(
+                f"{path} has a special token of {len(token):,} characters, {_quoted(token)}: {MAX_TOKEN_LENGTH} are allowed."
+            )
+        if not _is_unicode(token):
+            raise TemplateError(f"{path} has the special token {_quoted(token)}, which is not valid Unicode.")
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text has no lone surrogates, which JSON's escapes can write and UTF-8 cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _short_names(names: Iterable[str]) -> list[str]:
+    return [ascii(name)[1:-1] if not _is_unicode(name) else excerpt(name, 80) for name in islice(names, 20)]
+
+
+def _quoted(value: Any) -> str:
+    """A short text of a value of any size, for errors."""
+    try:
+        return ascii(value) if len(ascii(value)) <= 80 else f"{ascii(value)[:80]}…"
+    except (ValueError, RecursionError):  # a number of over 4,300 digits, a list inside of a thousand lists
+        return f"a {type(value).__name__}"

@@ -163,3 +163,56 @@ def test_a_configuration_that_is_no_json_object_is_refused(tmp_path: Path, text:
 def test_a_mistake_in_a_configuration_is_named(tmp_path: Path, entries: dict[str, Any], message: str) -> None:
     with pytest.raises(TemplateError, match=re.escape(message)):
         load_template(write_config(tmp_path, **{"chat_template": SOURCE, **entries}))
+
+
+@pytest.mark.parametrize(
+    ("entries", "sentence"),
+    [
+        ({"bos_token": "x" * 1_000_000}, "has a special token of 1,000,000 characters"),
+        ({"additional_special_tokens": ["x" * 1_000_000]}, "has a special token of 1,000,000 characters"),
+        ({"additional_special_tokens": [f"<{n}>" for n in range(60_000)]}, "special tokens, and may have 50,000"),
+        ({"eos_token": "\ud800"}, "which is not valid Unicode"),
+        ({"chat_template": "\udfff" + SOURCE}, "or one that is not Unicode"),
+        ({"chat_template": "x" * (2 << 20)}, "has a chat template of over 1 MiB"),
+        ({"bos_token": ["x" * 1_000_000]}, "must be a string or an object with a content"),
+        ({"x" * 100_000 + "_token": {"a": 1}}, "must be a string or an object with a content"),
+        ({"extra_special_tokens": "x" * 1_000_000}, "it must be a list of tokens or an object of tokens"),
+        ({"chat_template": [{"name": "x" * 100_000, "template": SOURCE}]}, "none named 'default'"),
+    ],
+    ids=range(10),
+)
+def test_oversized_and_malformed_entries_of_a_configuration_are_short_sentences(
+    tmp_path: Path, entries: dict[str, Any], sentence: str
+) -> None:
+    path = write_config(tmp_path, **({"chat_template": SOURCE} | entries))
+    with pytest.raises(TemplateError) as error:
+        load_template(path)
+    assert sentence in str(error.value)
+    str(error.value).encode()
+    assert len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("header", "sentence"),
+    [
+        (f'eos_token = "{"x" * 1_000}"', "has a special token of 1,000 characters"),
+        (f"special_tokens = {'[' * 3_000}{']' * 3_000}", "is nested too deeply"),
+        (f"special_tokens = {'9' * 5_000}", "is not valid TOML"),
+        (f'special_tokens = [1, "{"x" * 100_000}"]', "it must be a list of strings"),
+    ],
+    ids=range(4),
+)
+def test_oversized_and_malformed_headers_are_short_sentences(tmp_path: Path, header: str, sentence: str) -> None:
+    path = tmp_path / "t.jinja"
+    path.write_text(f"{{#-\n{header}\n-#}}{SOURCE}")
+    with pytest.raises(TemplateError) as error:
+        load_template(path)
+    assert sentence in str(error.value)
+    assert len(str(error.value)) < 600
+
+
+def test_a_file_that_is_larger_than_any_template_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.jinja"
+    path.write_text("x" * (2 << 20))
+    with pytest.raises(TemplateError, match="is larger than 1 MiB"):
+        load_template(path)
