@@ -119,7 +119,12 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files whose checksum is computed; files count as old enough however new they are."""
     files: list[Path] = []
     real: Callable[[Path], str] = checksums.sha256_of
-    monkeypatch.setattr(checksums, "sha256_of", lambda path: files.append(path) or real(path))
+
+    def sha256_of(path: Path) -> str:
+        files.append(path)
+        return real(path)
+
+    monkeypatch.setattr(checksums, "sha256_of", sha256_of)
     monkeypatch.setattr(contract, "_COARSEST_CLOCK", -(10**12))
     return files
 

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -96,17 +97,16 @@ def bench_export(path: Path, folder: Path, rounds: int) -> None:
     from dataprep.contract import open_build
     from dataprep.publish.data_files import PARQUET_OPTIONS
     from dataprep.publish.export import export
-    from dataprep.publish.layouts import SCHEMAS
+    from dataprep.publish.layouts import SCHEMAS, Layout
 
     opened = open_build(path)
-    for layout in ("text", "messages"):
+    layouts: tuple[Layout, ...] = ("text", "messages")
+    for layout in layouts:
         table = pa.Table.from_batches(opened.splits["train"].select(SCHEMAS[layout].names).to_batches())
         took: dict[str, list[float]] = {"ours": [], "pyarrow": []}
         for _ in range(rounds):
-            took["pyarrow"].append(
-                seconds(lambda table=table: pq.write_table(table, folder / "peer.parquet", **PARQUET_OPTIONS))
-            )
-            took["ours"].append(seconds(lambda layout=layout: export(opened, folder / "out", layout)))
+            took["pyarrow"].append(seconds(partial(pq.write_table, table, folder / "peer.parquet", **PARQUET_OPTIONS)))
+            took["ours"].append(seconds(partial(export, opened, folder / "out", layout)))
             shutil.rmtree(folder / "out")
         ours, peer = (statistics.median(took[name]) for name in ("ours", "pyarrow"))
         print(f"export {layout}: {ours:.2f} s, pyarrow {peer:.2f} s; ratio {ours / peer:.2f} (target: at most 2)")

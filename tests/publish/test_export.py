@@ -202,10 +202,10 @@ def test_leftovers_of_a_killed_export_are_removed_and_a_running_one_is_left_alon
         with pytest.raises(StoreError, match="Another process is writing"):
             export(built, out)
         assert (folder / "half").exists()
-        left = tmp_path / "left"
-        shutil.copytree(folder, left)
+        leftover = tmp_path / "leftover"
+        shutil.copytree(folder, leftover)
     shutil.rmtree(out)
-    left.rename(folder)
+    leftover.rename(folder)
     assert [path.name for path in out.parent.glob(".out-*")] == [folder.name]
     export(built, out)
     assert sorted(path.name for path in out.iterdir()) == ["data"] and not list(tmp_path.glob(".out-*"))

@@ -15,7 +15,7 @@ from datasets import load_dataset
 from dataprep.cli.publishing import publish as publish_command
 from dataprep.common.errors import StoreError
 from dataprep.contract import open_build
-from dataprep.publish import contents
+from dataprep.publish.data_files import data_files
 from dataprep.publish.layouts import Layout
 from dataprep.publish.publishing import publish
 from dataprep.store import history, verification
@@ -138,13 +138,12 @@ def test_a_version_that_is_removed_meanwhile_leaves_nothing_in_the_target(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_versions: tuple[Path, Path]
 ) -> None:
     first, _ = two_versions
-    data_files = contents.data_files
 
     def data_files_then_gc(*arguments: object) -> Iterator[tuple[str, bytes]]:
         yield from data_files(*arguments)  # type: ignore[arg-type]
         history.gc(tmp_path / "store", 0)
 
-    monkeypatch.setattr(contents, "data_files", data_files_then_gc)
+    monkeypatch.setattr("dataprep.publish.contents.data_files", data_files_then_gc)
     with pytest.raises(StoreError, match=f"{first}.* cannot be read any more .*was removed meanwhile"):
         publish(open_build(first), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()

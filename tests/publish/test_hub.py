@@ -44,21 +44,21 @@ def test_a_published_data_set_loads_with_the_rows_of_the_build(hub: Hub, tmp_pat
     assert repository.tags == {published_build.name: repository.refs["main"]}
     tree = repository.commits[repository.refs["main"]]
     assert {name: len(data) for name, data in tree.items() if name != ".gitattributes"} == sent["files"]
-    assert len(repository.commits) == 2  # one when it was made, one for all files
+    assert len(repository.commits) == 2  # the repository's creation, and one commit with all files
     for revision in (published_build.name, "main"):
         data = load_from_hub(hub, tmp_path, revision)
         assert {split: data[split]["text"] for split in data} == {
             s: column_of(published_build, s, "text") for s in ("train", "test")
         }
-    there = len(hub.requests)
+    requests_before = len(hub.requests)
     assert "already: nothing was done" in publish(hub, tmp_path, published_build)[1]
-    assert not [request for request in hub.requests[there:] if not request.startswith("GET")]
+    assert not [request for request in hub.requests[requests_before:] if not request.startswith("GET")]
 
 
 def test_each_layout_has_its_own_tag_and_can_be_built_from(hub: Hub, tmp_path: Path, published_build: Path) -> None:
     publish(hub, tmp_path, published_build)
-    told = publish(hub, tmp_path, published_build, "--layout", "messages")[1]
-    assert f"Published {published_build.name}-messages" in told
+    output = publish(hub, tmp_path, published_build, "--layout", "messages")[1]
+    assert f"Published {published_build.name}-messages" in output
     assert load_from_hub(hub, tmp_path, f"{published_build.name}-messages")["train"]["messages"] == column_of(
         published_build, "train", "messages"
     )
@@ -88,13 +88,13 @@ def test_documents_of_the_old_version_are_removed_and_files_of_others_stay(hub: 
         *GUANACO_TEXTS,
         guanaco_text("how do I bake a simple loaf of bread at home", "flour, water, salt and yeast " * 20),
     ]
-    near = [
+    with_near_duplicate = [
         *texts,
         guanaco_text("how do I bake a simple loaf of bread at home", "flour, water, salt and yeast " * 20 + "now"),
     ]
     with_pairs, without = (
-        make_build(tmp_path / str(n), source=(guanaco_file(tmp_path, some),), gate="off").path
-        for n, some in enumerate((near, texts))
+        make_build(tmp_path / str(n), source=(guanaco_file(tmp_path, variant),), gate="off").path
+        for n, variant in enumerate((with_near_duplicate, texts))
     )
     assert with_pairs and without and (with_pairs / "duplicates.parquet").exists()
     publish(hub, tmp_path, with_pairs)
@@ -150,18 +150,18 @@ def test_invalid_tokens_and_names_are_refused(hub: Hub, tmp_path: Path, publishe
     assert not hub.requests
     assert "refused the token" in publish_error(hub, tmp_path, published_build, HF_TOKEN="hf_of_somebody_else")
     for token in ("s\u00e9cret", "sec\x01ret"):
-        asked = len(hub.requests)
-        told = publish_error(hub, tmp_path, published_build, HF_TOKEN=token)
-        assert "has characters that no token has" in told and "ret" not in told.replace("retr", "")
-        assert len(hub.requests) == asked
+        requests_before = len(hub.requests)
+        output = publish_error(hub, tmp_path, published_build, HF_TOKEN=token)
+        assert "has characters that no token has" in output and "ret" not in output.replace("retr", "")
+        assert len(hub.requests) == requests_before
     (tmp_path / "none").write_text(hub.token)  # where `hf auth login` puts it
     published = run(
         hub, tmp_path, "publish", published_build, "--to", "org/x", HF_TOKEN="", HF_TOKEN_PATH=str(tmp_path / "none")
     )
     assert "Published" in published[1]
     del hub.repositories["org/x"]
-    told = run(hub, tmp_path, "publish", published_build, "--to", "strangers/x", code=1)[1]
-    assert "no write access" in told
+    output = run(hub, tmp_path, "publish", published_build, "--to", "strangers/x", code=1)[1]
+    assert "no write access" in output
     for name in ("guanaco", "org/a--b", "org/na me", "org/x.git", "a/b/c"):
         assert "is no valid name on the Hub" in run(hub, tmp_path, "publish", published_build, "--to", name, code=1)[1]
     assert not hub.repositories
@@ -189,7 +189,7 @@ def test_a_build_that_failed_its_gate_or_is_damaged_is_not_published(
     [
         Fault("POST .*/commit/", 500, times=1),
         Fault("POST .*/commit/", 0, times=1),
-        Fault("POST .*/commit/", 0, times=1, late=True),  # made, and the answer lost
+        Fault("POST .*/commit/", 0, times=1, late=True),  # carried out, and the response lost
         Fault("POST .*/commit/", 429, times=1, headers={"Retry-After": "1"}),
         Fault("PUT /lfs/", 503, times=1),
         Fault("PUT /lfs/", 0, times=1),
@@ -259,11 +259,13 @@ def test_an_unreachable_hub_is_one_sentence(hub: Hub, tmp_path: Path, published_
 
 
 def test_a_dry_run_reports_what_would_be_refused(hub: Hub, tmp_path: Path, published_build: Path) -> None:
-    nowhere = {"HF_TOKEN": "", "HF_TOKEN_PATH": str(tmp_path / "none")}
-    assert "is not known: there is no token" in publish(hub, tmp_path, published_build, "--dry-run", **nowhere)[1]
+    assert (
+        "is not known: there is no token"
+        in publish(hub, tmp_path, published_build, "--dry-run", HF_TOKEN="", HF_TOKEN_PATH=str(tmp_path / "none"))[1]
+    )
     assert not hub.requests
-    away = publish(hub, tmp_path, published_build, "--dry-run", HF_ENDPOINT="http://127.0.0.1:9")[1]
-    assert "README.md" not in away and "is not known: http://127.0.0.1:9 cannot be reached" in away
+    output = publish(hub, tmp_path, published_build, "--dry-run", HF_ENDPOINT="http://127.0.0.1:9")[1]
+    assert "README.md" not in output and "is not known: http://127.0.0.1:9 cannot be reached" in output
     assert "refused the token" in publish_error(
         hub, tmp_path, published_build, "--dry-run", HF_TOKEN="hf_of_somebody_else"
     )
@@ -272,8 +274,8 @@ def test_a_dry_run_reports_what_would_be_refused(hub: Hub, tmp_path: Path, publi
     assert "is public" in publish_error(hub, tmp_path, published_build, "--dry-run", "--private")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("mine")
-    there = ("publish", published_build, "--to", "./full", "--dry-run")
-    assert "is no empty folder" in run(hub, tmp_path, *there, code=1)[1]
+    command = ("publish", published_build, "--to", "./full", "--dry-run")
+    assert "is no empty folder" in run(hub, tmp_path, *command, code=1)[1]
     run(hub, tmp_path, "publish", published_build, "--to", "./out")
     assert (
         "already: nothing was done" in run(hub, tmp_path, "publish", published_build, "--to", "./out", "--dry-run")[1]
@@ -307,8 +309,8 @@ def test_concurrent_publications_succeed_or_ask_to_publish_again(
         start(hub, tmp_path, "publish", path, "--to", NAME) for path in (published_build, published_build, other)
     ]
     for process in running:
-        _, told = process.communicate(timeout=300)
-        assert (process.returncode, "publish again" in told) in ((0, False), (1, True)), told
+        _, output = process.communicate(timeout=300)
+        assert (process.returncode, "publish again" in output) in ((0, False), (1, True)), output
     hub.faults.clear()
     for path in (published_build, other):
         publish(hub, tmp_path, path)

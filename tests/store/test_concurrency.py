@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from dataprep.common.errors import BuildError
-from dataprep.contract import Manifest, read_manifest
+from dataprep.contract import Manifest, read_manifest, verify
 from dataprep.store import commit, history
 from dataprep.store.lookup import latest_version, versions
 from dataprep.store.verification import verify_build
@@ -132,13 +132,12 @@ def test_a_version_that_is_removed_after_its_verification_is_not_reused(
     store = tmp_path / "store"
     version = make_build(store, source=(source_file(tmp_path, 50),), gate="off", near_dup="off").version
     (store / "n" / "latest").unlink()
-    verify = commit.verify
 
     def verify_then_remove(manifest: Manifest) -> None:
         verify(manifest)
         history.gc(store, 0)
 
-    monkeypatch.setattr(commit, "verify", verify_then_remove)
+    monkeypatch.setattr("dataprep.store.commit.verify", verify_then_remove)
     assert commit.reuse_version(store, "n", version) is None
     assert latest_version(store, "n") is None
 
@@ -152,9 +151,9 @@ def test_a_version_that_is_removed_during_its_verification_is_not_called_damaged
     manifest = read_manifest(store / "n" / version)
     history.gc(store, 0)
     with pytest.raises(BuildError, match="was removed meanwhile") as error:
-        commit.verify(manifest)
+        verify(manifest)
     assert error.value.exit_code == 1
-    monkeypatch.setattr(commit, "read_manifest", lambda folder: manifest)
+    monkeypatch.setattr("dataprep.store.commit.read_manifest", lambda folder: manifest)
     make_build(store, source=(source_file(tmp_path, 50),), gate="off", near_dup="off", force=True)
 
     def remove_then_verify(manifest: Manifest) -> None:
@@ -162,5 +161,5 @@ def test_a_version_that_is_removed_during_its_verification_is_not_called_damaged
         history.gc(store, 0)
         raise BuildError("removed")
 
-    monkeypatch.setattr(commit, "verify", remove_then_verify)
+    monkeypatch.setattr("dataprep.store.commit.verify", remove_then_verify)
     assert commit.reuse_version(store, "n", version) is None

@@ -1,12 +1,12 @@
-"""A Hub on loopback, for the real `huggingface_hub` client: data sets and models in memory, commits, and the requests of a reader.
+"""A Hub on loopback for the real `huggingface_hub` client: repositories in memory, and the endpoints for reading.
 
     with Hub() as hub:
         commit = hub.commit("org/name", {"data/train.jsonl": b"…"})
-        env = hub.environment(tmp_path)   # for a subprocess: the client reads it when it is imported
+        env = hub.environment(tmp_path)   # for a subprocess: the client reads it at import
 
 Endpoints are those that huggingface_hub 1.x and 2.x and datasets 5 call: api/datasets/<repo>[/revision/<rev>],
 …/tree/<rev>[/<path>], …/paths-info/<rev>, …/refs, and datasets/<repo>/resolve/<rev>/<path> (HEAD and GET, ranges).
-The writing side and the faults are in hub_writing.py; `hub.faults` holds what goes wrong.
+hub_writing.py has the endpoints for writing, and the faults that a test puts into `hub.faults`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.support.hub_writing import Fault, answer_write, cut, struck
+from tests.support.hub_writing import Fault, answer_write, apply_fault, close_connection
 
 
 @dataclass
@@ -34,17 +34,17 @@ class Repository:
     refs: dict[str, str] = field(default_factory=dict)  # branches
     tags: dict[str, str] = field(default_factory=dict)
     messages: dict[str, tuple[str, str]] = field(default_factory=dict)  # title and description of each commit
-    gated: bool = False  # its files are for those who accepted its terms: nobody here
-    private: bool = False  # it is seen with a token only
+    gated: bool = False  # files need accepted terms, which no user here has
+    private: bool = False  # visible with a token only
 
     def resolved(self, revision: str) -> str | None:
-        """The commit that a branch, a tag or a commit names."""
+        """Return the commit of a branch, tag or commit id; None where there is none."""
         revision = self.refs.get(revision) or self.tags.get(revision, revision)
         return revision if revision in self.commits else None
 
 
 class Hub:
-    """The server, on a free port of 127.0.0.1, in a thread; `requests` lists what was asked, as `GET /path`."""
+    """The server, on a free port of 127.0.0.1, in a thread; `requests` lists the requests, as `GET /path`."""
 
     def __init__(self, token: str = "hf_loopback") -> None:
         self.token = token
@@ -74,11 +74,11 @@ class Hub:
 
     @property
     def storage(self) -> str:
-        """Where large files go: another host by name, as on the real Hub."""
+        """The storage of large files: another host by name, as on the real Hub."""
         return self.endpoint.replace("127.0.0.1", "localhost")
 
     def environment(self, home: Path, **more: str) -> dict[str, str]:
-        """Variables that send the client here, with its caches below `home`; none of them holds a real token."""
+        """Environment variables that make the client use this Hub, with its caches below `home` and no real token."""
         return {
             "HF_ENDPOINT": self.endpoint,
             "HF_HOME": str(home),
@@ -91,7 +91,7 @@ class Hub:
         }
 
     def commit(self, repo: str, files: Mapping[str, bytes], branch: str = "main") -> str:
-        """Add or replace `files` on a branch, in a repository that is made if it is not there; the commit's id."""
+        """Add or replace `files` on a branch, creating the repository if needed; return the commit's id."""
         repository = self.repositories.setdefault(repo, Repository())
         tree = {**repository.commits.get(repository.refs.get(branch, ""), {}), **files}
         return self.put(repository, tree, branch)
@@ -99,9 +99,9 @@ class Hub:
     def put(
         self, repository: Repository, tree: Mapping[str, bytes], branch: str, title: str = "", message: str = ""
     ) -> str:
-        """Commit a whole tree on a branch; the commit's id."""
-        facts = "".join(f"{name} {hashlib.sha1(data).hexdigest()}\n" for name, data in sorted(tree.items()))
-        about = f"{repository.refs.get(branch, '')}\n{title}\n{message}\n{facts}"
+        """Commit a whole tree on a branch; return the commit's id."""
+        listing = "".join(f"{name} {hashlib.sha1(data).hexdigest()}\n" for name, data in sorted(tree.items()))
+        about = f"{repository.refs.get(branch, '')}\n{title}\n{message}\n{listing}"
         commit = hashlib.sha1(about.encode()).hexdigest()
         repository.commits[commit] = dict(tree)
         repository.messages[commit] = (title, message)
@@ -111,7 +111,7 @@ class Hub:
 
 class _Handler(BaseHTTPRequestHandler):
     hub: Hub
-    muted = False  # the answer is lost on the way
+    response_lost = False  # the connection breaks before the response
     protocol_version = "HTTP/1.1"
 
     def do_HEAD(self) -> None:
@@ -133,11 +133,11 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         path, self.query = unquote(url.path), parse_qs(url.query)
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.muted = False
+        self.response_lost = False
         request = f"{self.command} {path}"
         self.hub.requests.append(request)
         for fault in self.hub.faults:
-            if fault.meets(request) and struck(self, fault):
+            if fault.applies_to(request) and apply_fault(self, fault):
                 return
         if answer_write(self, self.hub, path):
             return
@@ -150,11 +150,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer(404, {"error": f"no such page: {path}"})
 
     def _repository(self, repo: str) -> Repository | None:
-        """The repository, or None after an answer that says why not: as the Hub does, absent and hidden are the same."""
+        """Return the repository, or None after an error response; like the Hub, hide private ones as if they did not exist."""
         repository = self.hub.repositories.get(repo)
-        known = self.headers.get("Authorization") == f"Bearer {self.hub.token}"
-        if repository is None or (repository.private and not known):
-            self.answer(404 if known else 401, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
+        authorized = self.headers.get("Authorization") == f"Bearer {self.hub.token}"
+        if repository is None or (repository.private and not authorized):
+            self.answer(404 if authorized else 401, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
             return None
         return repository
 
@@ -167,8 +167,8 @@ class _Handler(BaseHTTPRequestHandler):
     def info(self, repository: Repository, repo: str, revision: str | None = None) -> None:
         if commit := self._commit(repository, revision or "main"):
             siblings = [{"rfilename": name} for name in sorted(repository.commits[commit])]
-            facts = {"_id": repo, "id": repo, "sha": commit, "private": repository.private, "gated": repository.gated}
-            self.answer(200, {**facts, "tags": [], "downloads": 0, "likes": 0, "siblings": siblings})
+            info = {"_id": repo, "id": repo, "sha": commit, "private": repository.private, "gated": repository.gated}
+            self.answer(200, {**info, "tags": [], "downloads": 0, "likes": 0, "siblings": siblings})
 
     def refs(self, repository: Repository, repo: str) -> None:
         branches = [{"name": n, "ref": f"refs/heads/{n}", "targetCommit": c} for n, c in repository.refs.items()]
@@ -179,13 +179,13 @@ class _Handler(BaseHTTPRequestHandler):
         if commit := self._commit(repository, revision):
             below = f"{path.strip('/')}/" if path and path.strip("/") else ""
             tree = repository.commits[commit]
-            found = {name: _file(name, data) for name, data in tree.items() if name.startswith(below)}
+            entries = {name: _file(name, data) for name, data in tree.items() if name.startswith(below)}
             if self.query.get("recursive", ["false"])[0].lower() not in ("true", "1"):
-                found = dict(_level(found, below))
-            if below and not found:
+                entries = dict(_level(entries, below))
+            if below and not entries:
                 self.answer(404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound"})
             else:
-                self.answer(200, [found[name] for name in sorted(found)])
+                self.answer(200, [entries[name] for name in sorted(entries)])
 
     def paths_info(self, repository: Repository, repo: str, revision: str) -> None:
         if commit := self._commit(repository, revision):
@@ -206,25 +206,25 @@ class _Handler(BaseHTTPRequestHandler):
                     404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}
                 )
                 return
-            facts = {"X-Repo-Commit": commit, "ETag": f'"{_blob(data)}"', "Accept-Ranges": "bytes"}
-            wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
-            if wanted:
-                start, end = int(wanted[1]), min(int(wanted[2] or len(data)), len(data) - 1)
-                facts["Content-Range"] = f"bytes {start}-{end}/{len(data)}"
-                self.send(206, data[start : end + 1], "application/octet-stream", facts)
+            headers = {"X-Repo-Commit": commit, "ETag": f'"{_blob(data)}"', "Accept-Ranges": "bytes"}
+            byte_range = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+            if byte_range:
+                start, end = int(byte_range[1]), min(int(byte_range[2] or len(data)), len(data) - 1)
+                headers["Content-Range"] = f"bytes {start}-{end}/{len(data)}"
+                self.send(206, data[start : end + 1], "application/octet-stream", headers)
             else:
-                self.send(200, data, "application/octet-stream", facts)
+                self.send(200, data, "application/octet-stream", headers)
 
     def answer(self, status: int, value: Any, headers: Mapping[str, str] | None = None) -> None:
-        """Send JSON; an error also in the header in which the client looks for its words."""
-        facts = dict(headers or {})
+        """Send JSON; an error message also in the header that the client reads."""
+        all_headers = dict(headers or {})
         if status >= 400:
-            facts["X-Error-Message"] = value["error"]
-        self.send(status, json.dumps(value).encode(), "application/json", facts)
+            all_headers["X-Error-Message"] = value["error"]
+        self.send(status, json.dumps(value).encode(), "application/json", all_headers)
 
     def send(self, status: int, data: bytes, kind: str, headers: Mapping[str, str]) -> None:
-        if self.muted:
-            cut(self)
+        if self.response_lost:
+            close_connection(self)
             return
         self.send_response(status)
         for name, value in {"Content-Type": kind, "Content-Length": str(len(data)), **headers}.items():
@@ -235,7 +235,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _blob(data: bytes) -> str:
-    """Git's id of a file: what the Hub gives as its ETag."""
+    """Return Git's id of a file, which the Hub uses as its ETag."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
@@ -243,10 +243,10 @@ def _file(name: str, data: bytes) -> dict[str, Any]:
     return {"type": "file", "path": name, "size": len(data), "oid": _blob(data)}
 
 
-def _level(found: Mapping[str, dict[str, Any]], below: str) -> list[tuple[str, dict[str, Any]]]:
-    """What lies directly in a folder: its files, and the folders in it."""
+def _level(entries: Mapping[str, dict[str, Any]], below: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return the files and folders directly in a folder."""
     level = []
-    for name, entry in found.items():
+    for name, entry in entries.items():
         folder, deeper, _ = name.removeprefix(below).partition("/")
         path = below + folder
         level.append(

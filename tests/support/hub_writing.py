@@ -1,4 +1,4 @@
-"""The writing side of the Hub on loopback: create, preupload, Git LFS, commit, tag; and the faults of a bad day.
+"""The endpoints for writing of the Hub on loopback (create, preupload, Git LFS, commit, tag), and faults.
 
 The requests are those of huggingface_hub with Xet turned off: POST api/repos/create, api/validate-yaml,
 api/datasets/<repo>/preupload/<rev>, datasets/<repo>.git/info/lfs/objects/batch, PUT lfs/<oid>, POST
@@ -24,9 +24,9 @@ LFS_ENDINGS = (".parquet", ".html")
 
 @dataclass
 class Fault:
-    """What goes wrong with requests (`METHOD /path`) that match `pattern`, `times` times after the first `skip`.
+    """A fault of requests (`METHOD /path`) that match `pattern`, `times` times after the first `skip`.
 
-    `status`: the answer; 0 cuts the line. `late`: only after the request has been carried out. `seconds`: to wait first.
+    `status`: of the response; 0 breaks the connection. `late`: after the request was carried out. `seconds`: delay before.
     """
 
     pattern: str
@@ -35,10 +35,10 @@ class Fault:
     skip: int = 0
     late: bool = False
     seconds: float = 0.0
-    errors: tuple[str, ...] = ()  # what the answer says, beside its own word
+    errors: tuple[str, ...] = ()  # further messages in the response
     headers: dict[str, str] = field(default_factory=dict)
 
-    def meets(self, request: str) -> bool:
+    def applies_to(self, request: str) -> bool:
         if not re.search(self.pattern, request) or self.times <= 0:
             return False
         if self.skip:
@@ -48,29 +48,29 @@ class Fault:
         return True
 
 
-def struck(handler: _Handler, fault: Fault) -> bool:
-    """Let a fault happen; whether the request is done with."""
+def apply_fault(handler: _Handler, fault: Fault) -> bool:
+    """Apply a fault; return whether the request needs no response any more."""
     time.sleep(fault.seconds)
     if fault.status is None:
         return False
     if fault.late:
-        handler.muted = True  # carried out, and its answer lost
+        handler.response_lost = True
         return False
     if fault.status:
         errors = {"errors": [{"message": message} for message in fault.errors]} if fault.errors else {}
         handler.answer(fault.status, {"error": f"fault {fault.status}", **errors}, fault.headers)
     else:
-        cut(handler)
+        close_connection(handler)
     return True
 
 
-def cut(handler: _Handler) -> None:
+def close_connection(handler: _Handler) -> None:
     handler.close_connection = True
     handler.connection.shutdown(socket.SHUT_RDWR)
 
 
-def may_write(handler: _Handler) -> bool:
-    """Whether the token may; an answer was sent if not."""
+def check_token(handler: _Handler) -> bool:
+    """Return whether the token may write; send an error response if not."""
     if handler.headers.get("Authorization") == f"Bearer {handler.hub.token}":
         return True
     handler.answer(401, {"error": "Invalid credentials in Authorization header"})
@@ -78,9 +78,9 @@ def may_write(handler: _Handler) -> bool:
 
 
 def create(handler: _Handler) -> None:
-    facts = json.loads(handler.body)
-    name = f"{facts.get('organization') or handler.hub.user}/{facts['name']}"
-    if facts.get("organization") not in (None, handler.hub.user, *handler.hub.organizations):
+    body = json.loads(handler.body)
+    name = f"{body.get('organization') or handler.hub.user}/{body['name']}"
+    if body.get("organization") not in (None, handler.hub.user, *handler.hub.organizations):
         handler.answer(403, {"error": "You don't have the rights to create a data set under this namespace"})
     elif name in handler.hub.repositories:
         handler.answer(
@@ -88,25 +88,25 @@ def create(handler: _Handler) -> None:
         )
     else:
         handler.hub.commit(name, {".gitattributes": b"*.parquet filter=lfs\n"})
-        handler.hub.repositories[name].private = facts.get("visibility") == "private"
+        handler.hub.repositories[name].private = body.get("visibility") == "private"
         handler.answer(200, {"url": f"{handler.hub.endpoint}/datasets/{name}", "name": name, "id": name})
 
 
 def validate_yaml(handler: _Handler) -> None:
-    import yaml
+    import yaml  # type: ignore[import-untyped]
 
     content = json.loads(handler.body)["content"]
-    found = re.match(r"---\n(.*?)\n---\n", content, re.DOTALL)
+    head = re.match(r"---\n(.*?)\n---\n", content, re.DOTALL)
     try:
-        sound = isinstance(yaml.safe_load(found[1]) if found else None, dict)
+        valid = isinstance(yaml.safe_load(head[1]) if head else None, dict)
     except yaml.YAMLError:
-        sound = False
-    fault = [] if sound else [{"message": "the metadata is no YAML mapping"}]
-    handler.answer(200 if sound else 400, {"errors": fault, "warnings": [], "error": "bad YAML"})
+        valid = False
+    errors = [] if valid else [{"message": "the metadata is no YAML mapping"}]
+    handler.answer(200 if valid else 400, {"errors": errors, "warnings": [], "error": "bad YAML"})
 
 
 def whoami(handler: _Handler) -> None:
-    if may_write(handler):
+    if check_token(handler):
         orgs = [{"name": name} for name in handler.hub.organizations]
         handler.answer(200, {"type": "user", "name": handler.hub.user, "orgs": orgs, "auth": {}})
 
@@ -117,8 +117,8 @@ def preupload(handler: _Handler, repository: Repository, repo: str, revision: st
     for file in json.loads(handler.body)["files"]:
         name = file["path"]
         lfs = name.endswith(LFS_ENDINGS)
-        there = tree.get(name)
-        oid = None if there is None else hashlib.sha256(there).hexdigest() if lfs else _blob(there)
+        content = tree.get(name)
+        oid = None if content is None else hashlib.sha256(content).hexdigest() if lfs else _blob(content)
         answers.append({"path": name, "uploadMode": "lfs" if lfs else "regular", "shouldIgnore": False, "oid": oid})
     handler.answer(200, {"files": answers})
 
@@ -129,16 +129,16 @@ def _blob(data: bytes) -> str:
 
 def lfs_batch(handler: _Handler, repository: Repository, repo: str) -> None:
     objects = []
-    for asked in json.loads(handler.body)["objects"]:
-        facts: dict[str, Any] = {"oid": asked["oid"], "size": asked["size"]}
-        if asked["oid"] not in handler.hub.objects:
-            facts["actions"] = {"upload": {"href": f"{handler.hub.storage}/lfs/{asked['oid']}"}}
-        objects.append(facts)
+    for requested in json.loads(handler.body)["objects"]:
+        entry: dict[str, Any] = {"oid": requested["oid"], "size": requested["size"]}
+        if requested["oid"] not in handler.hub.objects:
+            entry["actions"] = {"upload": {"href": f"{handler.hub.storage}/lfs/{requested['oid']}"}}
+        objects.append(entry)
     handler.answer(200, {"transfer": "basic", "objects": objects})
 
 
 def lfs_put(handler: _Handler, oid: str) -> None:
-    """The storage beside the Hub: it must never see the token."""
+    """Store a large file; the storage is another host, and must never receive the token."""
     if handler.headers.get("Authorization"):
         handler.hub.leaks.append(handler.path)
     if hashlib.sha256(handler.body).hexdigest() != oid:
@@ -149,7 +149,7 @@ def lfs_put(handler: _Handler, oid: str) -> None:
 
 
 def commit(handler: _Handler, repository: Repository, repo: str, revision: str) -> None:
-    """All or nothing, under a lock, and only on top of the parent that was named."""
+    """Commit all operations or none, under a lock, and only on top of the given parent."""
     entries = [json.loads(line) for line in handler.body.splitlines()]
     header = entries[0]["value"]
     with handler.hub.lock:
@@ -166,32 +166,32 @@ def commit(handler: _Handler, repository: Repository, repo: str, revision: str) 
                 tree[value["path"]] = handler.hub.objects[value["oid"]]
             elif entry["key"] == "deletedFile":
                 del tree[value["path"]]
-        made = handler.hub.put(repository, tree, "main", header["summary"], header["description"])
-    url = f"{handler.hub.endpoint}/datasets/{repo}/commit/{made}"
-    handler.answer(200, {"success": True, "commitOid": made, "commitUrl": url})
+        commit_id = handler.hub.put(repository, tree, "main", header["summary"], header["description"])
+    url = f"{handler.hub.endpoint}/datasets/{repo}/commit/{commit_id}"
+    handler.answer(200, {"success": True, "commitOid": commit_id, "commitUrl": url})
 
 
 def commits(handler: _Handler, repository: Repository, repo: str, revision: str) -> None:
-    facts = [
-        {"id": one, "title": title, "message": message, "authors": [], "date": "2026-01-01T00:00:00.000Z"}
-        for one, (title, message) in reversed(repository.messages.items())
+    entries = [
+        {"id": commit_id, "title": title, "message": message, "authors": [], "date": "2026-01-01T00:00:00.000Z"}
+        for commit_id, (title, message) in reversed(repository.messages.items())
     ]
-    handler.answer(200, facts)
+    handler.answer(200, entries)
 
 
 def tag(handler: _Handler, repository: Repository, repo: str, revision: str) -> None:
-    name, at = json.loads(handler.body)["tag"], repository.resolved(revision)
+    name, commit_id = json.loads(handler.body)["tag"], repository.resolved(revision)
     if name in repository.tags:
         handler.answer(409, {"error": f"Tag {name} already exists"})
-    elif at is None:
+    elif commit_id is None:
         handler.answer(404, {"error": "Revision not found"}, {"X-Error-Code": "RevisionNotFound"})
     else:
-        repository.tags[name] = at
+        repository.tags[name] = commit_id
         handler.answer(200, {})
 
 
 _REPO, _REV = r"(?P<repo>[^/]+/[^/]+)", r"(?P<revision>[^/]+)"
-# Pages of no repository, and of one: (method, path, answer).
+# (method, path, handler, whether it needs a token); first of no repository, then of one.
 PAGES = (
     ("POST", r"/api/repos/create", create, True),
     ("POST", r"/api/validate-yaml", validate_yaml, True),
@@ -208,15 +208,15 @@ WRITES = (
 
 
 def answer_write(handler: _Handler, hub: Hub, path: str) -> bool:
-    """Answer a request of the writing side; whether it was one."""
+    """Answer a request that writes; return whether it was one."""
     for method, pattern, page, needs_token in PAGES:
         if handler.command == method and (match := re.fullmatch(pattern, path)):
-            if not needs_token or may_write(handler):
+            if not needs_token or check_token(handler):
                 page(handler, **match.groupdict())
             return True
     for method, pattern, write in WRITES:
         if handler.command == method and (match := re.fullmatch(pattern, path)):
-            if may_write(handler):
+            if check_token(handler):
                 repository = handler._repository(match["repo"])
                 if repository is not None:
                     write(handler, repository, **match.groupdict())
