@@ -39,10 +39,11 @@ def convert(gguf: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
     loaded = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
-    fresh = LlamaForCausalLM(loaded.config)
+    config: Any = loaded.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    fresh: Any = LlamaForCausalLM(config)
     fresh.load_state_dict(loaded.state_dict())
-    if hasattr(fresh.config, "quantization_config"):
-        del fresh.config.quantization_config
     fresh.to(torch.bfloat16).save_pretrained(folder)
     AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name).save_pretrained(folder)
 
