@@ -5,6 +5,8 @@ Each command imports the modules that it needs, so that `--help` is instant.
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,7 +15,7 @@ from cyclopts import App, Parameter
 from cyclopts.config import Dict
 
 from dataprep.common.errors import UserError
-from dataprep.common.text import json_text, nearest, visible
+from dataprep.common.text import excerpt, json_text, nearest, visible
 from training.config import PRESETS, TINY, TINY_DEFAULTS, RunConfig, read_toml
 from training.errors import OptionError, Stopped
 
@@ -26,6 +28,8 @@ app = App(
     help_format="plaintext",
     version_flags=[],
 )
+
+DEBUG = "DATAPREP_DEBUG"  # environment variable: show the traceback of any error
 
 Options = Annotated[RunConfig, Parameter(name="*")]
 Run = Annotated[Path, Parameter(name="--run", help="Folder of a finished run.")]
@@ -153,7 +157,10 @@ def merge(
     run: Run,
     *,
     to: Annotated[Path, Parameter(help="Folder to write; must be empty or not exist.")],
-    check: Annotated[bool, Parameter(help="Compare the merged model's logits with the adapter's.")] = True,
+    check: Annotated[
+        bool,
+        Parameter(help="Compare the logits with the adapter's, and write nothing if they differ."),
+    ] = True,
 ) -> None:
     """Merge an adapter into its base model, as a folder that stock transformers opens."""
     from training.after.merge import merge as merge_adapter
@@ -220,15 +227,20 @@ def _write(text: str) -> None:
 
 def main() -> None:
     """Run a command. Exit codes: 0 done, 1 bad input, 2 wrong usage, 4 damaged build, 130 interrupted, 143 SIGTERM."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # for terminals whose encoding lacks a character
     _quiet_libraries()
     try:
-        app(exit_on_error=False, print_error=True)
+        app(exit_on_error=False, print_error=False)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
     except Exception as fault:
+        if os.environ.get(DEBUG):
+            raise
         sys.exit(_report(fault))
 
 
@@ -240,7 +252,6 @@ def _print(text: str) -> None:
 def _quiet_libraries() -> None:
     """Keep the libraries' progress bars and warnings out of the log, unless an environment variable asks for them."""
     import logging
-    import os
     import warnings
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -254,15 +265,29 @@ def _quiet_libraries() -> None:
 
 
 def _report(fault: Exception) -> int:
-    """Print the sentence of an error and return its exit code; raise any other exception again."""
+    """Print one sentence about an exception, and return the exit code."""
     from cyclopts import CycloptsError
 
     if isinstance(fault, CycloptsError):
-        return 2  # cyclopts has printed it
-    if not isinstance(fault, (UserError, Stopped)):
-        raise fault
-    print(visible(f"{'' if isinstance(fault, Stopped) else 'Error: '}{fault}"), file=sys.stderr)
-    return fault.exit_code
+        code, sentence = 2, f"Error: {fault}"
+    elif isinstance(fault, Stopped):
+        code, sentence = fault.exit_code, str(fault)
+    elif isinstance(fault, UserError):
+        code, sentence = fault.exit_code, f"Error: {fault}"
+    elif isinstance(fault, OSError) and fault.strerror:
+        code, sentence = 1, f"Error: {fault.filename or 'A file'}: {fault.strerror}."
+    else:
+        code, sentence = 1, f"Error: {_bug_sentence(fault)}"
+    print(visible(sentence), file=sys.stderr)
+    return code
+
+
+def _bug_sentence(fault: Exception) -> str:
+    command = excerpt(" ".join(["training", *sys.argv[1:]]), 200)
+    return (
+        f"Unexpected {type(fault).__name__} ({excerpt(str(fault), 200)}) in `{command}`: this is a bug. "
+        f"Run it again with {DEBUG}=1 and report the traceback."
+    )
 
 
 if __name__ == "__main__":

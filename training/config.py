@@ -13,12 +13,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from dataprep.common.text import nearest
+from dataprep.common.text import excerpt, nearest
 from training.errors import OptionError
 
 TINY = "tiny"  # --model tiny: a small random model, created for the run
 
 MAX_SEED = 2**32 - 1  # NumPy's limit
+MAX_RANK, MAX_MICRO_BATCH = 2**16, 2**16  # larger ones are typing errors that would exhaust the memory
 
 Preset = Literal["notebook", "t4", "l4", "a100", "h100"]
 
@@ -177,18 +178,22 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Read options from a TOML file; `-` and `_` in names are the same.
 
     Raises:
-        OptionError: the file is missing or not TOML, or a name is not an option.
+        OptionError: the file is missing or not TOML, a name is not an option, or a value has the wrong type.
     """
     try:
         content = tomllib.loads(path.read_text("utf-8"))
     except OSError as fault:
         raise OptionError(f"{path} cannot be read ({fault.strerror}).") from None
-    except ValueError as fault:
-        raise OptionError(f"{path} is not valid TOML ({fault}).") from None
+    except (ValueError, RecursionError) as fault:
+        raise OptionError(f"{path} is not valid TOML ({excerpt(str(fault))}).") from None
     options = {name.replace("-", "_"): value for name, value in content.items()}
     known = set(names()) - {"config"}
-    for name in options.keys() - known:
-        raise OptionError(f"Unknown option '{name}' in {path}. {nearest(name, known)}")
+    types = {field.name: field.type for field in fields(RunConfig)}
+    for name, value in options.items():
+        if name not in known:
+            raise OptionError(f"Unknown option '{excerpt(name, 60)}' in {path}. {nearest(name, known)}")
+        if not isinstance(value, str | int | float) or isinstance(value, bool) != (types[name] == "bool"):
+            raise OptionError(f"{name} in {path} has the wrong type ({type(value).__name__}): see training run --help.")
     return options
 
 
@@ -228,6 +233,9 @@ def check(config: RunConfig) -> RunConfig:
     values = asdict(config)
     for name, low in minimum.items():
         at_least(low, **{name: values[name]})
+    for name, high in {"lora_r": MAX_RANK, "micro_batch": MAX_MICRO_BATCH}.items():
+        if (values[name] or 0) > high:
+            raise OptionError(f"--{name.replace('_', '-')} is {values[name]}: give a number of at most {high}.")
     check_seed(config.seed)
     if config.lora_dropout >= 1 or config.warmup > 1:
         raise OptionError("--lora-dropout must be less than 1 and --warmup at most 1: both are shares.")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataprep.contract import Build
+from training.checksums import find_damage
 from training.config import OPERATIONAL, TINY, RunConfig, as_record, check
 from training.data.provenance import provenance
 from training.data.training_data import TrainingData, load_training_data, open_training_build
@@ -21,6 +22,7 @@ from training.model.runtime import Runtime, choose_runtime
 from training.model.sizes import check_model_fits, model_revision, read_model_config
 from training.model.tokenizer import ChatTokenizer, load_tokenizer
 from training.run_folder import RunFolder, prepare_folder, refuse_changes
+from training.run_lock import lock_run
 from training.run_record import RunRecord
 from training.versions import library_versions, version_notes
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
     from training.loop.trainer import QloraTrainer
+
+T = TypeVar("T")
 
 # Entries of run.json that a resumed run must agree with. (`choose_run_plan` compares its schedule and windows.)
 BOUND = ("provenance", "model", "options", "place")
@@ -51,7 +55,7 @@ class RunContext:
 
 
 def run(config: RunConfig) -> RunRecord:
-    """Train an adapter; returns the content of run.json.
+    """Train an adapter; returns the content of run.json. A finished run that is resumed is returned unchanged.
 
     Raises:
         TrainingError, BuildError: the run is impossible, or failed.
@@ -61,10 +65,16 @@ def run(config: RunConfig) -> RunRecord:
     build = open_training_build(config)
     processes = _processes(config)
     out = config.out or _default_out(config, build)
-    config = replace(config, out=out)
+    with lock_run(out) if processes.is_main_process else nullcontext():
+        return _run_locked(replace(config, out=out), build, out, processes)
+
+
+def _run_locked(config: RunConfig, build: Build, out: Path, processes: PartialState) -> RunRecord:
+    from training.loop.checkpoints import newest_undamaged, step_of
+
     first = bool(processes.is_main_process)
     with processes.main_process_first():
-        folder, checkpoint = prepare_folder(out, config.resume) if first else _prepared_folder(out)
+        folder = prepare_folder(out, config.resume) if first else RunFolder(out)
         name = base_model_name(config, build, folder, create=first)
     runtime = choose_runtime(config)
     tokenizer = load_tokenizer(name, config.revision)
@@ -76,13 +86,19 @@ def run(config: RunConfig) -> RunRecord:
     )  # even without a checkpoint, it has its base model
     if recorded is not None:
         refuse_changes(recorded, {part: start[part] for part in BOUND}, folder.path)
+        if recorded["status"] == "done" and find_damage(folder.adapter) is None:
+            log(f"The run in {folder.path} is finished: {folder.adapter} is unchanged.")
+            return recorded
     data = load_training_data(config, build, tokenizer)
     log_start(config, data, runtime)
     log_template_difference(build, tokenizer)
     versions = library_versions()
     changed_versions = version_notes(recorded, versions) if recorded is not None else []
-    for note in changed_versions:
+    checkpoint, damaged = _broadcast(newest_undamaged(folder) if first else None, processes)
+    for note in (*changed_versions, *damaged):
         log(note)
+    if damaged:
+        log(f"Resuming from {checkpoint}." if checkpoint else "Starting again: no checkpoint is undamaged.")
 
     adapted = load_with_new_adapters(name, config, runtime)
     plan = choose_run_plan(config, runtime, model_config, data, adapted, folder, recorded, processes.num_processes)
@@ -96,8 +112,6 @@ def run(config: RunConfig) -> RunRecord:
         "status": "running",
     }
     if first:
-        from training.loop.checkpoints import step_of
-
         folder.write(record)
         truncate_metrics(folder.metrics, step_of(checkpoint))
     log(plan.sentence())
@@ -166,11 +180,15 @@ def _train(context: RunContext, plan: RunPlan, adapted: PeftModel) -> RunRecord:
 
     from training.after.finish import finish_run
     from training.loop.callbacks import SignalCallback
+    from training.loop.checkpoints import step_of
 
     with SignalCallback() as signals:
         trainer = _trainer(context, plan, adapted, signals)
         try:
-            trainer.train(resume_from_checkpoint=str(context.checkpoint) if context.checkpoint else None)
+            if context.checkpoint is not None and step_of(context.checkpoint) >= plan.steps:
+                trainer.restore_finished(context.checkpoint)
+            else:
+                trainer.train(resume_from_checkpoint=str(context.checkpoint) if context.checkpoint else None)
         except torch.OutOfMemoryError as fault:
             raise NotEnoughMemory(
                 f"The GPU ran out of memory after step {trainer.state.global_step} ({str(fault).splitlines()[0]}): free "
@@ -220,16 +238,20 @@ def _trainer(context: RunContext, plan: RunPlan, adapted: PeftModel, signals: Tr
 
 def _processes(config: RunConfig) -> PartialState:
     """accelerate's state: this process among those that torchrun or `accelerate launch` started."""
+    import torch
     from accelerate import PartialState
 
-    return PartialState(cpu=config.device == "cpu")
+    return PartialState(cpu=config.device == "cpu" or not torch.cuda.is_available())
 
 
-def _prepared_folder(path: Path) -> tuple[RunFolder, Path | None]:
-    """The folder and checkpoint as the first process has prepared them."""
-    folder = RunFolder(path)
-    checkpoints = folder.complete_checkpoints()
-    return folder, checkpoints[-1] if checkpoints else None
+def _broadcast(value: T | None, processes: PartialState) -> T:
+    """The first process's value, in all processes."""
+    if processes.num_processes > 1:
+        from accelerate.utils import broadcast_object_list
+
+        value = broadcast_object_list([value])[0]
+    assert value is not None
+    return value
 
 
 def _default_out(config: RunConfig, build: Build) -> Path:

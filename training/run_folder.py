@@ -7,7 +7,8 @@ runs/NAME/
   tensorboard/           events, with --report-to tensorboard
   base/                  the model and tokenizer, with --model tiny
   checkpoints/step-…/    complete checkpoints only: each is written to .partial and then renamed
-  adapter/               the result: opens with stock peft; holds tokenizer, template and card
+  adapter/               the result: opens with stock peft; holds tokenizer, template, card and checksums
+  .lock                  held while a process trains; its process id (`training.run_lock`)
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 from dataprep.common.files import disk_errors, sync, write_file
 from training.errors import RunError
+from training.run_lock import LOCK_FILE
 from training.run_record import RUN_FILE, RunRecord, read_record
 
 PARTIAL = ".partial"  # ends the name of a folder, or names a file, that is being written
@@ -85,15 +87,13 @@ class RunFolder:
         self.write({**self.read(), **entries})
 
 
-def prepare_folder(path: Path, resume: str) -> tuple[RunFolder, Path | None]:
-    """Create the run's folder, or open it to resume; returns it and the checkpoint to resume from (None: none).
+def prepare_folder(path: Path, resume: str) -> RunFolder:
+    """Create the folders of a new run, or check that the folder holds a run to resume.
 
     Raises:
         RunError: the folder is not empty and `resume` is not `auto`, or it is not empty and holds no run.
     """
     folder = RunFolder(path)
-    if path.exists() and not path.is_dir():
-        raise RunError(f"{path} is not a folder: choose another --out.")
     filled = path.is_dir() and any(not _is_leftover(child) for child in path.iterdir())
     if filled and resume != "auto":
         raise RunError(f"{path} is not empty: choose another --out, or pass --resume auto to continue the run in it.")
@@ -103,13 +103,12 @@ def prepare_folder(path: Path, resume: str) -> tuple[RunFolder, Path | None]:
         folder.checkpoints.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
         raise RunError(f"{path} cannot be written ({fault.strerror}): choose another --out.") from None
-    checkpoints = folder.complete_checkpoints()
-    return folder, checkpoints[-1] if checkpoints else None
+    return folder
 
 
 def _is_leftover(path: Path) -> bool:
-    """Whether a run that failed before its first step left `path`, which is written again."""
-    return path.name == "base" or (path.name == "checkpoints" and not any(path.iterdir()))
+    """Whether `path` is the lock, or a run that failed before its first step left it, and it is written again."""
+    return path.name in ("base", LOCK_FILE) or (path.name == "checkpoints" and not any(path.iterdir()))
 
 
 def refuse_changes(recorded: RunRecord, now: Mapping[str, Mapping[str, Any]], path: Path) -> None:

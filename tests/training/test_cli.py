@@ -32,7 +32,7 @@ def test_bad_input_is_one_sentence_and_an_exit_code(small_build: Path, tmp_path:
     (empty / "config.json").write_text("{}")
     cases = [
         (["--data", tmp_path / "none", "--model", "tiny"], 1, "There is no build"),
-        (["--data", small_build, "--model", tmp_path / "none"], 1, "There is no model folder"),
+        (["--data", small_build, "--model", tmp_path / "none"], 1, "does not exist"),
         (["--data", small_build], 2, "model"),
         (["--data", small_build, "--model", "tiny", "--epcohs", "2"], 2, "--epochs"),
         (["--data", small_build, "--model", empty], 1, "has no tokenizer"),

@@ -97,7 +97,7 @@ def test_a_base_model_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> 
 def test_only_an_empty_folder_or_a_run_to_resume_is_accepted(tmp_path: Path) -> None:
     """--resume never and auto."""
     folder = tmp_path / "run"
-    assert prepare_folder(folder, "never")[1] is None
+    assert prepare_folder(folder, "never").checkpoints.is_dir()
     (folder / "note").write_text("mine")
     with pytest.raises(RunError, match="not empty"):
         prepare_folder(folder, "never")

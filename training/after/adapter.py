@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from training.checksums import write_checksums
 from training.run_folder import PARTIAL, commit_folder
 from training.run_record import RunRecord
 
@@ -20,6 +21,7 @@ def write_adapter(context: RunContext, model: Any, tokenizer: Any, record: RunRe
     model.save_pretrained(str(partial))
     tokenizer.save_pretrained(str(partial))
     (partial / "README.md").write_text(_card(context, record), "utf-8")
+    write_checksums(partial)
     commit_folder(partial, final)
 
 

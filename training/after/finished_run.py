@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataprep.contract import Build
+from training.checksums import find_damage
 from training.config import TINY, RunConfig, from_record
 from training.data.training_data import open_training_build
 from training.errors import DataError, ModelError, RunError
@@ -45,6 +46,9 @@ def open_finished_run(path: Path) -> FinishedRun:
     record = folder.read()
     if not (folder.adapter / "adapter_config.json").exists():
         raise RunError(f"The run in {path} has no adapter yet ({record['status']}): continue it with --resume auto.")
+    damage = find_damage(folder.adapter)
+    if damage is not None:
+        raise RunError(f"The adapter in {folder.adapter} is damaged ({damage}): restore it, or train again.")
     config = from_record({**record["options"], **record["operational"]})
     name = str(folder.base) if config.model == TINY else config.model
     revision = record["model"]["revision"]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 CHECKED_ROWS = 8
+MAX_KL = {"fp32": 1e-4, "bf16": 0.02, "fp16": 0.02}  # nats per token, by precision; rounding gives far less
 CHECKED_TOKENS = 512  # of each row
 WRITE_ADVICE = "solve this and merge again"
 
@@ -43,7 +44,7 @@ def merge(path: Path, to: Path, *, check: bool) -> MergeResult:
 
     Raises:
         RunError: `to` is not empty, or cannot be written.
-        ModelError: the base model has no safetensors files, or damaged ones.
+        ModelError: the base model has no safetensors files, or damaged ones; or the merged model differs from the adapter.
         BuildError, DataError: the build that the check needs is missing; nothing was written.
     """
     if to.exists() and not to.is_dir():
@@ -59,14 +60,30 @@ def merge(path: Path, to: Path, *, check: bool) -> MergeResult:
             partial.mkdir(parents=True)
             result = _write_weights(run, partial)
             _write_other_files(run, partial)
+        if check:
+            result["logit_difference"], result["kl"] = compare(run, partial, rows)
+            _check_difference(result["kl"], run)
+        with write_errors(str(to), partial, WRITE_ADVICE):
             if to.exists():
                 to.rmdir()
             commit_folder(partial, to)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    if check:
-        result["logit_difference"], result["kl"] = compare(run, to, rows)
     return result
+
+
+def _check_difference(kl: float, run: FinishedRun) -> None:
+    """Refuse a merged model that answers differently from the adapter.
+
+    Raises:
+        ModelError: the mean divergence is not below the bound of the run's precision.
+    """
+    bound = MAX_KL[run.runtime.precision]
+    if not kl < bound:
+        raise ModelError(
+            f"The merged model differs from the adapter: mean KL {kl:.3g} nats per token, expected less than {bound:g}. "
+            "Nothing was written; --no-check writes the model without this comparison."
+        )
 
 
 def _write_weights(run: FinishedRun, to: Path) -> MergeResult:

@@ -1,10 +1,11 @@
-"""Checkpoints of a run: their names, and the removal of old ones."""
+"""Checkpoints of a run: their names, the choice of one to resume from, and the removal of old ones."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
+from training.checksums import find_damage
 from training.run_folder import PARTIAL, RunFolder
 
 
@@ -16,6 +17,17 @@ def checkpoint_path(folder: RunFolder, step: int) -> Path:
 def step_of(checkpoint: Path | None) -> int:
     """The step of a checkpoint; -1 for None."""
     return int(checkpoint.name.removeprefix("step-")) if checkpoint else -1
+
+
+def newest_undamaged(folder: RunFolder) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint whose files match their checksums, and one sentence for each damaged one that is newer."""
+    sentences = []
+    for checkpoint in reversed(folder.complete_checkpoints()):
+        damage = find_damage(checkpoint)
+        if damage is None:
+            return checkpoint, sentences
+        sentences.append(f"The checkpoint {checkpoint} is damaged ({damage}) and is not used.")
+    return None, sentences
 
 
 def remove_old_checkpoints(folder: RunFolder, keep: int) -> None:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from peft import PeftModel
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainerState
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 from trl.trainer.utils import add_fused_lm_head
 
+from training.checksums import write_checksums
 from training.config import RunConfig
 from training.data.collate import collate
 from training.loop.checkpoints import checkpoint_path, remove_old_checkpoints
@@ -129,6 +130,7 @@ class QloraTrainer(SFTTrainer):
             if first:
                 written = partial / f"checkpoint-{step}"  # transformers' name
                 (written / COUNTS_FILE).write_text(json.dumps(counts), "utf-8")
+                write_checksums(written)
                 commit_folder(written, checkpoint_path(self.folder, step))
                 shutil.rmtree(partial)
                 remove_old_checkpoints(self.folder, self.config.keep)
@@ -144,6 +146,13 @@ class QloraTrainer(SFTTrainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         self._restored = json.loads((Path(resume_from_checkpoint) / COUNTS_FILE).read_text("utf-8"))
+
+    def restore_finished(self, checkpoint: Path) -> None:
+        """Load the checkpoint of the last step, which needs no more training."""
+        self._load_from_checkpoint(str(checkpoint))
+        self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        assert self._restored is not None
+        self.trained_tokens = self._restored["trained_tokens"]
 
     def restore_counts(self) -> None:
         """Continue the counts of the checkpoint that the run is resumed from, if any."""

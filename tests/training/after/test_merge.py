@@ -11,7 +11,7 @@ from dataprep.common.errors import BuildError
 from tests.support.commands import training
 from tests.support.disk import limited_file_size
 from tests.support.training_runs import copy_run
-from training.after.merge import merge, read_weights
+from training.after.merge import AdapterProducts, merge, read_weights
 from training.config import RunConfig
 from training.errors import ModelError, RunError
 from training.model.base import load_base
@@ -66,3 +66,13 @@ def test_damaged_weights_are_one_sentence(finished_run: Path, tmp_path: Path) ->
     runtime = Runtime("cpu", "fp32", "dataprep_segments", liger=False)
     with pytest.raises(ModelError, match="cannot be loaded"):
         load_base(str(folder), None, RunConfig(data=tmp_path, model=str(folder)), runtime)
+
+
+def test_a_merged_model_that_differs_from_the_adapter_is_not_written(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = AdapterProducts.add_to
+    monkeypatch.setattr(AdapterProducts, "add_to", lambda *given, **named: original(*given, **named) * 1.5)
+    with pytest.raises(ModelError, match="differs from the adapter: mean KL"):
+        merge(finished_run, tmp_path / "merged", check=True)
+    assert not list(tmp_path.glob("merged*"))

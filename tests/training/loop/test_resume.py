@@ -174,3 +174,77 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(config: RunCo
         run(config)
     assert [path.name for path in folder.complete_checkpoints()] == ["step-000002"]
     assert run(config)["status"] == "done"
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock"
+    }
+
+
+def test_a_finished_run_is_resumed_without_any_change(config: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    config = replace(config, schedule="constant")  # a further step would change the adapter
+    record = run(config)
+    folder = folder_of(config)
+    before = snapshot(folder.path)
+    capsys.readouterr()
+    assert run(replace(config, keep=3)) == record
+    assert "is finished" in capsys.readouterr().err
+    assert snapshot(folder.path) == before
+
+
+def test_a_run_killed_after_its_last_step_is_finished_without_another_step(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from training.after import finish
+
+    config = replace(config, schedule="constant")
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(finish, "write_adapter", kill)
+        with pytest.raises(Killed):
+            run(config)
+    folder = folder_of(config)
+    assert [path.name for path in folder.complete_checkpoints()][-1] == f"step-{STEPS:06d}"
+    resumed = run(config)
+    uninterrupted = run(replace(config, out=tmp_path / "uninterrupted"))
+    assert resumed["metrics"] == uninterrupted["metrics"] and resumed["status"] == "done"
+    weights = "adapter/adapter_model.safetensors"
+    assert (folder.path / weights).read_bytes() == (tmp_path / "uninterrupted" / weights).read_bytes()
+
+
+@pytest.mark.parametrize("file", ["optimizer.pt", "scheduler.pt", "adapter_model.safetensors", "counts.json"])
+@pytest.mark.parametrize("damage", ["missing", "flipped"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
+    config: RunConfig, run_and_kill: Killer, tmp_path: Path, file: str, damage: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    run_and_kill(config, 5)
+    folder = folder_of(config)
+    path = folder.complete_checkpoints()[-1] / file
+    content = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    run(config)
+    reason = "is missing" if damage == "missing" else "has changed"
+    printed = capsys.readouterr().err
+    assert f"step-000004 is damaged ({file} {reason})" in printed
+    assert f"Resuming from {folder.checkpoints / 'step-000002'}." in printed
+    assert [loss for step, loss in logged_losses(folder.path) if step == 3]  # trained again from step 2
+
+
+def test_a_run_without_an_undamaged_checkpoint_starts_again(
+    config: RunConfig, run_and_kill: Killer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_and_kill(config, 3)
+    folder = folder_of(config)
+    (folder.complete_checkpoints()[0] / "checksums.json").write_text("[]")
+    run(config)
+    assert "Starting again" in capsys.readouterr().err
+    run(replace(config, out=tmp_path / "uninterrupted"))
+    assert logged_losses(folder.path) == logged_losses(tmp_path / "uninterrupted")
