@@ -27,7 +27,6 @@ LAYERS = {
 }
 HOMES = {
     "cyclopts": ("cli",),
-    "datasets": ("sources/hub",),
     "great_expectations": ("quality/worker",),
     "huggingface_hub": ("common/hub", "sources/hub", "publish"),
     "jinja2": ("rendering", "report"),

@@ -39,9 +39,8 @@ class SourceFile:
     """One file to read.
 
     `name` identifies it to people and in fates: the file's name, its path in the named folder, or `org/name:path`, with
-    parent folders in front if several files would have the same name.
-    `digest` identifies its content: the SHA-256 of its bytes in hex, or `<commit>:<path>` if `datasets` converted it
-    from a Hub repository. `format` and `records` (blank lines do not count) are known once it has been read.
+    parent folders in front if several files would have the same name. `digest` identifies its content: the SHA-256 of its
+    bytes in hex. `format` and `records` (blank lines do not count) are known once it has been read.
     """
 
     name: str
@@ -130,6 +129,8 @@ def _expand(source: str) -> Iterator[SourceFile]:
         yield from _files_in_folder(path)
     elif path.exists():
         yield _source_file(path, path.name)
+    elif "://" in source:
+        raise InputError(f"{without_credentials(source)} is a URL: download the data and name the file.")
     elif glob.has_magic(source):
         matches = sorted(match for match in glob.glob(str(path), recursive=True) if match.endswith(EXTENSIONS))
         if not matches:
@@ -138,9 +139,14 @@ def _expand(source: str) -> Iterator[SourceFile]:
             yield _source_file(Path(match), Path(match).name)
     elif _is_on_hub(source):
         for file in hub.files(source):
-            yield SourceFile(file.name, file.path, file.path.stat().st_size, file.digest, file.commit)
+            yield SourceFile(file.name, file.path, file.path.stat().st_size, commit=file.commit)
     else:
         raise InputError(f"There is no file or folder {source}, and it is not a Hub id (org/name) either.")
+
+
+def without_credentials(url: str) -> str:
+    """Return `url` without user, password and query, which may hold a token."""
+    return re.sub(r"(?s)[?#].*", "", re.sub(r"(?s)://.*@", "://", url))
 
 
 def _source_file(path: Path, name: str) -> SourceFile:

@@ -139,3 +139,13 @@ def test_links_are_named_after_themselves_and_not_their_targets(tmp_path: Path) 
         (tmp_path / place / "rows.jsonl").symlink_to(tmp_path / f"blob-{place}")
     paths = [str(tmp_path / place / "rows.jsonl") for place in ("a", "b")]
     assert [file.name for file in find_files(paths)] == ["a/rows.jsonl", "b/rows.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["https://user:hf_TOKEN@host.org/d.jsonl", "https://host.org/d.jsonl?token=hf_TOKEN", "s3://hf_TOKEN@bucket/x?a#b"],
+)
+def test_a_url_is_refused_without_repeating_its_token(source: str) -> None:
+    with pytest.raises(InputError, match="is a URL") as refusal:
+        find_files([source])
+    assert "TOKEN" not in str(refusal.value)

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from dataprep.sources.hub import is_id, latest_trees, select_files
+from dataprep.sources.hub import is_id
+from dataprep.sources.hub_files import latest_trees, select_files
 from tests.support.hub import Hub
 from tests.support.hub_writing import Fault
 from tests.support.reading import json_lines
@@ -112,7 +113,7 @@ def test_the_default_configuration_of_the_card_selects_the_files(hub: Hub, tmp_p
         ]
     assert "its splits are: test, train" in read_in_process(hub, tmp_path, "o/conf:dev")["fault"]
     hub.commit("o/two", {"README.md": CARD.replace("default", "second").encode(), **there})
-    assert "Config name is missing" in read_in_process(hub, tmp_path, "o/two")["fault"]  # as `datasets` says it
+    assert "no default one (other, second)" in read_in_process(hub, tmp_path, "o/two")["fault"]
 
 
 def test_ready_trees_are_preferred_to_rows(hub: Hub, tmp_path: Path) -> None:
@@ -131,15 +132,20 @@ def test_ready_trees_are_preferred_to_rows(hub: Hub, tmp_path: Path) -> None:
     assert answer["rows"] == 1 and answer["files"][0]["format"] == "oasst-trees"
 
 
-def test_repositories_with_other_files_are_loaded_by_datasets(hub: Hub, tmp_path: Path) -> None:
-    train, test = b"instruction,input,output\na,b,c\n", b"instruction,input,output\na,b,c\nd,,e\n"
-    commit = hub.commit("o/csv", {"train.csv": train, "test.csv": test})
-    answer = read_in_process(hub, tmp_path, "o/csv:test")
-    assert answer["rows"] == 2
-    assert (answer["files"][0]["name"], answer["files"][0]["digest"]) == ("o/csv:test", f"{commit}:test/0")
-    assert "its splits are: test, train" in read_in_process(hub, tmp_path, "o/csv:other")["fault"]
-    hub.commit("o/script", {"script.py": b"raise SystemExit(9)"})  # never run
-    assert "o/script" in read_in_process(hub, tmp_path, "o/script")["fault"]
+def test_a_repository_without_readable_files_is_refused_and_its_code_is_not_run(hub: Hub, tmp_path: Path) -> None:
+    hub.commit("o/script", {"script.py": b"raise SystemExit(9)", "data.bin": b"x"})
+    fault = read_in_process(hub, tmp_path, "o/script")["fault"]
+    assert "no file in it can be read: its files end in .bin, .py" in fault
+
+
+def test_the_pinned_commit_is_read_even_if_the_cache_has_another(hub: Hub, tmp_path: Path) -> None:
+    old = hub.commit("o/moved", {"train.jsonl": json_lines([ROW] * 3)})
+    assert read_in_process(hub, tmp_path, "o/moved")["rows"] == 3
+    new = hub.put(hub.repositories["o/moved"], {"notes.txt": b"x"}, "main")
+    assert "no file in it can be read" in read_in_process(hub, tmp_path, "o/moved")["fault"]
+    assert "no file in it can be read" in read_in_process(hub, tmp_path, f"o/moved@{new}")["fault"]
+    answer = read_in_process(hub, tmp_path, f"o/moved@{old}")
+    assert answer["rows"] == 3 and answer["files"][0]["commit"] == old
 
 
 def test_an_inaccessible_repository_is_refused_with_one_sentence(hub: Hub, tmp_path: Path) -> None:
@@ -154,7 +160,7 @@ def test_an_inaccessible_repository_is_refused_with_one_sentence(hub: Hub, tmp_p
         ("o/gated", "accept its terms", {}),
         ("o/private", "or is private", {"HF_TOKEN": "hf_of_another_user"}),
         ("o/open", "HF_HUB_OFFLINE", {"HF_HUB_OFFLINE": "1"}),
-        ("o/open", "holds characters that no token has", {"HF_TOKEN": "s\u00e9cret"}),
+        ("o/open", "has characters that no token has", {"HF_TOKEN": "s\u00e9cret"}),
         ("o/open", "cannot be reached", {"HF_ENDPOINT": "http://127.0.0.1:9"}),
     ]:
         fault = read_in_process(hub, tmp_path, source, **environment)["fault"]
@@ -169,8 +175,6 @@ def test_an_inaccessible_repository_is_refused_with_one_sentence(hub: Hub, tmp_p
         (["data/train-0.parquet", "data/test-0.parquet", "train.jsonl"], None, ["data/train-0.parquet"]),
         (["data/train-0.parquet", "data/validation-0.parquet"], "dev", ["data/validation-0.parquet"]),
         (["b.jsonl", "a.json.gz", "dataset_infos.json", "x.csv"], None, ["a.json.gz", "b.jsonl"]),
-        (["b.jsonl"], "test", []),
-        (["constraints.csv"], None, []),
     ],
 )  # fmt: skip
 def test_the_files_of_a_split_are_selected_by_name(names: list[str], split: str | None, expected: list[str]) -> None:
@@ -184,21 +188,17 @@ def test_the_files_of_a_split_are_selected_by_name(names: list[str], split: str 
         ({"data_files": ["b.jsonl", "d/*"]}, None, ["b.jsonl", "d/c.jsonl"]),
         ({"data_files": [{"split": "validation", "path": "a.jsonl"}]}, None, ["a.jsonl"]),
         ({"data_files": [{"split": "validation", "path": "a.jsonl"}]}, "dev", ["a.jsonl"]),
-        ({"data_files": "x.csv"}, None, []),  # only datasets reads it
-        ({"data_files": "a.jsonl", "drop_labels": True}, None, []),
-        ({"data_files": [{"split": "train"}]}, None, []),
-        ({"data_files": 5}, None, []),
-        ({"data_dir": "d"}, None, []),
     ],
 )
 def test_the_files_of_a_split_are_selected_by_the_card(
     config: dict[str, Any], split: str | None, expected: list[str]
 ) -> None:
-    names = ["a.jsonl", "b.jsonl", "d/c.jsonl", "x.csv"]
+    names = ["a.jsonl", "b.jsonl", "d/c.jsonl", "x.txt"]
     assert select_files(names, split, [{"config_name": "default", **config}]) == expected
     more = {"config_name": "more", "data_files": "d/*"}
     assert select_files(names, split, [more, {"config_name": "one", "default": True, **config}]) == expected
-    assert select_files(names, split, [more, {"config_name": "one", **config}]) == []
+    with pytest.raises(ValueError, match="no default one"):
+        select_files(names, split, [more, {"config_name": "one", **config}])
 
 
 def test_the_latest_ready_trees_are_selected() -> None:
