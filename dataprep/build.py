@@ -43,6 +43,7 @@ from dataprep.store.lookup import check_name, parent_of
 from dataprep.store.manifest import write_json, write_manifest
 from dataprep.store.splits import write_splits
 from dataprep.store.version import provenance, version_of
+from dataprep.tables import without_absent_fields
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def _select(
     with progress.stage("render"):
         conversations = ledger.enter("render", drop_refused(conversations, renderer))
     with progress.stage("select"):
-        conversations = ledger.enter("select", sample(conversations, recipe, read_count))
+        conversations = without_absent_fields(ledger.enter("select", sample(conversations, recipe, read_count)))
     with progress.stage("split"):
         splits, split_proof, notes = _split(conversations, recipe, max_memory, sketches)
     fates = ledger.close(splits)

@@ -43,7 +43,7 @@ __all__ = [
     "verify",
 ]
 
-CONTRACT = 1  # raised when a reader of an older build would misread a newer one
+CONTRACT = 2  # raised when a reader of an older build would misread a newer one; this program reads all up to it
 
 MANIFEST = "manifest.json"
 
@@ -373,13 +373,36 @@ def open_split(manifest: Manifest, split: str) -> pa.Table:
         path = manifest.path / shard["file"]
         try:
             with pa.memory_map(str(path)) as source:
-                table = pa.ipc.open_stream(source).read_all()
+                table = _with_plain_json(pa.ipc.open_stream(source).read_all())
         except (OSError, pa.ArrowException) as fault:
             raise DamagedBuild(f"{path} is not a readable Arrow stream ({fault}); rebuild with --force.") from None
         if not _is_shard_schema(table.schema) or table.num_rows != shard["rows"]:
             raise DamagedBuild(f"{path} has other columns or rows than its manifest says; rebuild with --force.")
         tables.append(table.replace_schema_metadata(None))
     return pa.concat_tables(tables) if tables else SHARD_SCHEMA.empty_table()
+
+
+def _with_plain_json(table: pa.Table) -> pa.Table:
+    """Return the table with JSON text as plain strings; in the files it is marked as `arrow.json`, for datasets.
+
+    Raises:
+        ArrowException: values of a table with such columns are invalid.
+    """
+    schema = pa.schema([field.with_type(_storage_type(field.type)) for field in table.schema])
+    if schema.equals(table.schema):
+        return table
+    table.validate(full=True)  # the conversion reads the values
+    return table.cast(schema)
+
+
+def _storage_type(kind: pa.DataType) -> pa.DataType:
+    if isinstance(kind, pa.JsonType):
+        return kind.storage_type
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_storage_type(kind.value_type)))
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_storage_type(field.type)) for field in kind])
+    return kind
 
 
 def _is_shard_schema(schema: pa.Schema) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 from collections import deque
 from collections.abc import Iterable
@@ -68,8 +69,10 @@ class ShardWriter:
     Checksums are computed, and full shards flushed to disk, on a thread beside the writing.
     """
 
-    def __init__(self, folder: Path, split: str, max_bytes: int) -> None:
+    def __init__(self, folder: Path, split: str, max_bytes: int, schema: pa.Schema = SHARD_SCHEMA) -> None:
         self._folder = folder / split
+        self._schema = schema
+        self._file_schema = _file_schema(schema)
         self._split = split
         self._max_bytes = max_bytes
         self._finished: list[tuple[Path, int]] = []  # the path and rows of each finished shard
@@ -81,7 +84,7 @@ class ShardWriter:
         self._folder.mkdir()
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Append a batch of `SHARD_SCHEMA`, cut where a shard is full."""
+        """Append a batch of the writer's schema, cut where a shard is full."""
         while batch.num_rows:
             size = max(batch.nbytes, 1)
             free = self._max_bytes - self._bytes
@@ -90,7 +93,7 @@ class ShardWriter:
                 self._close()
                 continue
             part = batch.slice(0, rows)
-            self._open().write_batch(part)
+            self._open().write_batch(part if self._file_schema is self._schema else part.cast(self._file_schema))
             self._rows += rows
             self._bytes += max(part.nbytes, 1)
             batch = batch.slice(rows)
@@ -98,7 +101,7 @@ class ShardWriter:
     def _open(self) -> pa.RecordBatchStreamWriter:
         if self._writer is None:
             self._file = _HashedFile(self._folder / f"part-{len(self._finished):05d}", self._pool)
-            self._writer = pa.ipc.new_stream(self._file, SHARD_SCHEMA)
+            self._writer = pa.ipc.new_stream(self._file, self._file_schema)
         return self._writer
 
     def _close(self) -> None:
@@ -123,23 +126,49 @@ class ShardWriter:
             )
             path.rename(self._folder / name)
         self._pool.shutdown()
-        write_json(self._folder / "dataset_info.json", dataset_info())
+        write_json(self._folder / "dataset_info.json", dataset_info(self._schema))
         files = [Path(shard["file"]).name for shard in shards]
         write_json(self._folder / "state.json", _state(files, fingerprint, self._split))
         return {"rows": sum(rows for _, rows in self._finished), "shards": shards}
 
 
-def dataset_info() -> dict[str, Any]:
-    """Return the dataset_info.json of `SHARD_SCHEMA`, equal to `Features.to_dict()` without importing datasets."""
-    features = {field.name: _feature(field.type) for field in SHARD_SCHEMA}
-    return {"citation": "", "description": "", "features": features, "homepage": "", "license": ""}
+_JSON_COLUMNS = ("tools", "tool_calls")  # strings that `datasets` decodes into Python objects
+
+
+def dataset_info(schema: pa.Schema = SHARD_SCHEMA) -> dict[str, Any]:
+    """Return the dataset_info.json of a schema, equal to `Features.to_dict()` without importing datasets."""
+    return {"citation": "", "description": "", "features": _features(schema), "homepage": "", "license": ""}
+
+
+def _file_schema(schema: pa.Schema) -> pa.Schema:
+    """The schema of a shard's file: columns of JSON text are marked as such, so that datasets decodes them.
+
+    The mark is Arrow's extension type `arrow.json`, whose storage is a plain string, and the features in the metadata. A
+    schema without such columns stays as it is.
+    """
+    features = json.dumps({"info": {"features": _features(schema)}})
+    if '"Json"' not in features:
+        return schema
+    return pa.schema(map(_json_field, schema), {"huggingface": features})
+
+
+def _json_field(field: pa.Field) -> pa.Field:
+    if field.name in _JSON_COLUMNS:
+        return field.with_type(pa.json_(pa.string()))
+    if pa.types.is_list(field.type) and pa.types.is_struct(field.type.value_type):
+        return field.with_type(pa.list_(pa.struct(list(map(_json_field, field.type.value_type)))))
+    return field
+
+
+def _features(fields: Iterable[pa.Field]) -> dict[str, Any]:
+    return {field.name: {"_type": "Json"} if field.name in _JSON_COLUMNS else _feature(field.type) for field in fields}
 
 
 def _feature(kind: pa.DataType) -> dict[str, Any]:
     if pa.types.is_list(kind):
         return {"feature": _feature(kind.value_type), "_type": "List"}
     if pa.types.is_struct(kind):
-        return {field.name: _feature(field.type) for field in kind}
+        return _features(kind)
     return {"dtype": str(kind), "_type": "Value"}
 
 

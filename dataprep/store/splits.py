@@ -12,10 +12,11 @@ import polars as pl
 import pyarrow as pa
 
 from dataprep.common.progress import Advance
-from dataprep.contract import SHARD_SCHEMA, SplitEntry
+from dataprep.contract import SplitEntry, shard_schema
 from dataprep.store.shards import ShardWriter, plain_array, write_dataset_dict
+from dataprep.tables import message_fields
 
-Observer = Callable[[pa.RecordBatch, str], None]  # called with each batch of SHARD_SCHEMA and the name of its split
+Observer = Callable[[pa.RecordBatch, str], None]  # called with each batch of shard_schema and the name of its split
 
 
 class RenderedBatch(Protocol):
@@ -44,7 +45,7 @@ def write_splits(
 
     Args:
         folder: the build's temporary folder.
-        splits: CONVERSATIONS of each split.
+        splits: CONVERSATIONS of each split, with the same message fields in all.
         render: renders a frame in batches, in order and without gaps.
         shard_bytes: bound on the size of one shard.
         version: the build's version, part of the fingerprints that datasets reads.
@@ -57,7 +58,7 @@ def write_splits(
     entries: dict[str, SplitEntry] = {}
     written = 0
     for split, frame in splits.items():
-        writer = ShardWriter(folder, split, shard_bytes)
+        writer = ShardWriter(folder, split, shard_bytes, schema_of(frame))
         # closed explicitly: after an interrupt, the thread would otherwise run until the interpreter exits
         with closing(_prefetched(shard_batches(frame, render(frame)))) as batches:
             for batch in batches:
@@ -71,16 +72,22 @@ def write_splits(
     return entries
 
 
+def schema_of(frame: pl.DataFrame) -> pa.Schema:
+    """The schema of shards that hold these conversations."""
+    return shard_schema(message_fields(frame), "tools" in frame.columns)
+
+
 def shard_batches(frame: pl.DataFrame, rendered: Iterable[RenderedBatch]) -> Iterator[pa.RecordBatch]:
-    """Join rendered batches with the other columns of `frame`: batches of SHARD_SCHEMA in the order of `frame`."""
+    """Join rendered batches with the other columns of `frame`: batches of `shard_schema` in the order of `frame`."""
+    schema = schema_of(frame)
     for part in rendered:
         rows = frame.slice(part.start, len(part.text))
         columns = {"text": part.text, "spans": part.spans, "controls": part.controls}
         arrays = [
             columns[field.name].cast(field.type) if field.name in columns else plain_array(rows[field.name], field.type)
-            for field in SHARD_SCHEMA
+            for field in schema
         ]
-        yield pa.RecordBatch.from_arrays(arrays, schema=SHARD_SCHEMA)
+        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def _prefetched(batches: Iterator[pa.RecordBatch]) -> Generator[pa.RecordBatch]:
