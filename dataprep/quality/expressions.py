@@ -8,7 +8,7 @@ import polars as pl
 
 from dataprep.common import personal_data
 from dataprep.common.text import VISIBLE_CHARACTER
-from dataprep.tables import ASSISTANT, SYSTEM, USER
+from dataprep.tables import ASSISTANT, SYSTEM, TOOL, USER
 
 _REFUSALS = (
     "as an ai language model",
@@ -62,7 +62,10 @@ def message_facts(rows: pl.DataFrame, forbidden: Sequence[str]) -> pl.DataFrame:
         bytes=pl.col("content").str.len_bytes(),
         previous=pl.when(follows).then(pl.col("content").shift(1)),
     )
-    facts = messages.lazy().group_by("row").agg(**_aggregations(forbidden)).collect()
+    if "tool_calls" not in messages.columns:
+        messages = messages.with_columns(tool_calls=pl.lit(None, pl.String))
+    alternates = _alternates_with_tools() if (messages["role"] == TOOL).any() else _alternates()
+    facts = messages.lazy().group_by("row").agg(**_aggregations(forbidden), alternates=alternates).collect()
     answers = messages.filter(pl.col("role") == ASSISTANT)
     for table in (_repeated_lines(answers), _repeated_words(answers)):
         facts = facts.join(table, on="row", how="left")
@@ -70,10 +73,12 @@ def message_facts(rows: pl.DataFrame, forbidden: Sequence[str]) -> pl.DataFrame:
 
 
 def _aggregations(forbidden: Sequence[str]) -> dict[str, pl.Expr]:
-    """Aggregations over the messages of a conversation: `role, content, chars, bytes` and `previous`, the content before."""
+    """Aggregations over the messages of a conversation.
+
+    They have `role, content, chars, bytes, tool_calls` and `previous`, the content of the message before.
+    """
     content, role, previous = pl.col("content"), pl.col("role"), pl.col("previous")
     is_answer = role == ASSISTANT
-    without_system = role.filter(role != SYSTEM)
     questions = content.filter(role == USER)
     last_answer = content.filter(is_answer).last()
     sizes = {
@@ -87,9 +92,7 @@ def _aggregations(forbidden: Sequence[str]) -> dict[str, pl.Expr]:
         "chars": pl.col("chars").sum(),
         "bytes": pl.col("bytes").sum(),
         "longest_message": pl.col("chars").max(),
-        "empty_messages": (~content.str.contains(VISIBLE_CHARACTER)).sum(),
-        "alternates": ((without_system == USER) == (pl.int_range(without_system.len()) % 2 == 0)).all()
-        & ((role == SYSTEM).sum() <= (role.first() == SYSTEM).cast(pl.UInt32)),
+        "empty_messages": (~content.str.contains(VISIBLE_CHARACTER) & pl.col("tool_calls").is_null()).sum(),
         "ends_with_answer": role.last() == ASSISTANT,
         "typed_controls": _holds_any(content, forbidden).sum(),
         "repeated_questions": questions.len() - questions.n_unique(),
@@ -109,6 +112,28 @@ def _aggregations(forbidden: Sequence[str]) -> dict[str, pl.Expr]:
         "mojibake": _holds_any(content, _MOJIBAKE).sum(),
         "head": content.str.join("\n").str.head(_HEAD_CHARS),
     }
+
+
+def _alternates() -> pl.Expr:
+    """Whether the roles of a conversation without tools are [system,] user, assistant, user, assistant, …"""
+    role = pl.col("role")
+    without_system = role.filter(role != SYSTEM)
+    is_users_turn = pl.int_range(without_system.len()) % 2 == 0
+    system_messages = (role == SYSTEM).sum()
+    return ((without_system == USER) == is_users_turn).all() & (
+        system_messages <= (role.first() == SYSTEM).cast(pl.UInt32)
+    )
+
+
+def _alternates_with_tools() -> pl.Expr:
+    """The same, where results of tools follow an assistant's turn, and the assistant follows them."""
+    turns = f"{USER} {ASSISTANT} (?:(?:{TOOL} )+{ASSISTANT} )*"
+    unfinished = f"{USER} (?:{ASSISTANT} (?:(?:{TOOL} )+{ASSISTANT} )*(?:{TOOL} )*)?"
+    return (
+        pl.format("{} ", pl.col("role").str.join(" "))
+        .str.contains(f"^(?:{SYSTEM} )?(?:{turns})*(?:{unfinished})?$")
+        .first()
+    )
 
 
 def _matches(content: pl.Expr, pattern: str) -> pl.Expr:

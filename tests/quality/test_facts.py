@@ -1,4 +1,4 @@
-"""Facts: each can be seen to change with a conversation that has the fault, and stays with one that has not."""
+"""Facts: each changes for a conversation with the fault that it counts, and not for a sound one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from dataprep.common.personal_data import masked
+from dataprep.quality.expressions import message_facts
 from dataprep.quality.facts import FACTS, SCHEMA, FactExtractor
 from dataprep.rendering import Renderer, load_template
 from dataprep.rendering.checks import TemplateChecks
@@ -38,9 +39,9 @@ def of_messages(
     )
     renderer = Renderer(load_template(template))
     (batch,) = shard_batches(frame, renderer.batches(frame))
-    found = FactExtractor(TemplateChecks(renderer), tokenizer).batch(batch, "train")
-    assert dict(found.schema) == SCHEMA
-    return found.row(0, named=True)
+    facts = FactExtractor(TemplateChecks(renderer), tokenizer).batch(batch, "train")
+    assert dict(facts.schema) == SCHEMA
+    return facts.row(0, named=True)
 
 
 SOUND: dict[str, Any] = {
@@ -56,12 +57,12 @@ SOUND: dict[str, Any] = {
 }
 
 
-def test_every_fact_of_a_sound_conversation() -> None:
+def test_a_sound_conversation_has_exactly_these_facts() -> None:
     assert facts_of(*GOOD) == SOUND
     assert list(SCHEMA) == list(FACTS) and set(SOUND) == set(FACTS)
 
 
-def test_every_number_of_a_conversation_that_has_all() -> None:
+def test_the_numbers_of_a_long_russian_conversation_are_exact() -> None:
     messages = [
         {"role": "system", "content": "Sé breve: да."},
         {"role": "user", "content": "Где **дом**, и чей он?\n\u200b"},
@@ -122,27 +123,27 @@ PLANTED = {
 
 
 @pytest.mark.parametrize("fact", PLANTED)
-def test_planted_fault_is_counted(fact: str) -> None:
+def test_a_planted_fault_is_counted(fact: str) -> None:
     assert facts_of(*PLANTED[fact])[fact] > 0
     assert facts_of(*GOOD)[fact] == 0
 
 
-def test_card_needs_its_check_digit() -> None:
+def test_a_number_with_a_wrong_check_digit_is_not_a_credit_card() -> None:
     assert facts_of(GOOD[0], "4111 1111 1111 1112")["cards"] == 0
 
 
-def test_loops_at_the_end() -> None:
+def test_repeated_words_are_measured_in_texts_of_fifty_words_and_more() -> None:
     assert facts_of(GOOD[0], "round and round it goes " * 40)["repeated_words"] > 0.9
     assert facts_of(GOOD[0], " ".join(f"word{n}" for n in range(80)))["repeated_words"] == 0
     assert facts_of(*GOOD)["repeated_words"] is None
 
 
-def test_unfinished() -> None:
+def test_a_long_answer_that_ends_on_a_comma_is_unfinished() -> None:
     assert facts_of(GOOD[0], LONG.strip() + ",")["unfinished"]
     assert not facts_of(GOOD[0], LONG.strip() + ".")["unfinished"]
 
 
-def test_roles() -> None:
+def test_roles_that_do_not_alternate_are_found() -> None:
     odd = [{"role": r, "content": "x"} for r in ("user", "assistant", "assistant")]
     assert of_messages(odd, template="chatml")["alternates"] is False
     asked = [{"role": r, "content": "x"} for r in ("user", "assistant", "user")]
@@ -159,15 +160,41 @@ def test_roles() -> None:
 
 
 @pytest.mark.parametrize(
+    ("roles", "alternate"),
+    [
+        ("user assistant tool assistant", True),
+        ("system user assistant tool tool assistant user assistant", True),
+        ("user assistant tool", True),
+        ("user assistant tool assistant tool assistant user", True),
+        ("user tool assistant", False),
+        ("user assistant tool user", False),
+        ("assistant tool assistant", False),
+        ("user assistant assistant tool", False),
+        ("user system assistant tool", False),
+    ],
+)
+def test_results_of_tools_stand_between_two_turns_of_the_assistant(roles: str, alternate: bool) -> None:
+    messages = [[{"role": role, "content": "x"} for role in roles.split()]]
+    facts = message_facts(pl.DataFrame({"row": [0], "messages": messages}), [])
+    assert facts["alternates"].to_list() == [alternate]
+
+
+def test_a_turn_that_only_calls_a_tool_is_not_empty() -> None:
+    messages = [{"role": "assistant", "content": "", "tool_calls": call} for call in ("[]", None)]
+    facts = message_facts(pl.DataFrame({"row": [0], "messages": [messages]}), [])
+    assert facts["empty_messages"].to_list() == [1]
+
+
+@pytest.mark.parametrize(
     ("lang", "text", "fits"),
     [("ru", "Привет, как дела?", True), ("ru", "Hello there", False), ("en", "Привет, как дела?", False), ("zh", "你好吗", True), ("pt-BR", "Olá você", True), ("ja", "こんにちは", True), ("xx", "hello", None), (None, "hello", None)],
 )  # fmt: skip
-def test_script(lang: str | None, text: str, fits: bool | None) -> None:
+def test_the_script_of_a_text_is_compared_with_its_language_tag(lang: str | None, text: str, fits: bool | None) -> None:
     assert facts_of(text, text, lang=lang)["script_matches"] is fits
 
 
 @pytest.mark.parametrize("template", ["llama2", "chatml", "alpaca", "vicuna", "mistral", "gemma", "zephyr", "llama3"])
-def test_every_template_parses_back_and_says_where_it_does_not(template: str) -> None:
+def test_texts_of_every_bundled_template_parse_back_unless_a_marker_was_typed(template: str) -> None:
     messages = [
         {"role": "system", "content": "be\n\ngood"},
         *(
@@ -183,12 +210,12 @@ def test_every_template_parses_back_and_says_where_it_does_not(template: str) ->
     assert of_messages(typed, template=template)["parses_back"] is False
 
 
-def test_framed_fails_where_somebody_typed_an_end_token() -> None:
+def test_a_typed_end_token_breaks_the_frame() -> None:
     assert facts_of("what is </s>?", "c")["framed"] is False
     assert facts_of(*GOOD, template="chatml")["framed"] is None
 
 
-def test_tokens_are_those_of_training(real: Path) -> None:
+def test_tokens_are_counted_as_training_counts_them(real: Path) -> None:
     found = facts_of(*GOOD, tokenizer=str(real / "llama2/tokenizer.json"))
     known = Tokenizer.from_file(str(real / "llama2/tokenizer.json"))
     between = known.encode(f"[INST] {GOOD[0]} [/INST] {GOOD[1]} ", add_special_tokens=False)
@@ -196,6 +223,6 @@ def test_tokens_are_those_of_training(real: Path) -> None:
     assert facts_of(*GOOD)["tokens"] is None
 
 
-def test_masked() -> None:
+def test_personal_data_is_masked_and_other_numbers_are_kept() -> None:
     texts = ["jane@example.org, sk-abcdefghijklmnopqrstuvwx and me", "5 + 5 = 10, at 12:30 on 2024-01-02"]
     assert masked(texts) == ["[e-mail hidden], [key hidden] and me", texts[1]]
