@@ -98,6 +98,23 @@ class Corpus(NamedTuple):
         Raises:
             RecipeError: `max_memory` is too little.
         """
+        self.check_memory()
+        rows, is_cacheable = self.ranked["row"].to_numpy(), cache is not None and self.compared == "thread"
+        if cache is not None and is_cacheable and (cached := cache.get(rows)) is not None:
+            return cached
+        sketches = Sketches.empty(len(rows))
+        for start, stop in ranges_of_size(offsets_from_sizes(content_bytes(self.ranked)), self.batch_bytes):
+            sketches.write(start, sketch(documents(self.ranked[start:stop], self.compared)))
+        if cache is not None and is_cacheable:
+            cache.put(rows, sketches)
+        return sketches
+
+    def check_memory(self) -> None:
+        """Check that `max_memory` allows sketches, and the comparison of the two longest conversations.
+
+        Raises:
+            RecipeError: it does not.
+        """
         sizes = content_bytes(self.ranked)
         longest_two = int(np.sort(sizes)[-2:].sum())  # they may have to be compared
         minimum = NGRAM_FACTOR * max(2 * MIN_BATCH_BYTES, longest_two)
@@ -108,21 +125,12 @@ class Corpus(NamedTuple):
                 f"Comparing {len(sizes):,} conversations{longest} needs {needed:,} MiB, but --max-memory allows "
                 f"{self.max_memory // 2**20:,} MiB. Allow more, or {self.alternative}."
             )
-        rows, is_cacheable = self.ranked["row"].to_numpy(), cache is not None and self.compared == "thread"
-        if cache is not None and is_cacheable and (cached := cache.get(rows)) is not None:
-            return cached
-        sketches = Sketches.empty(len(sizes))
-        for start, stop in ranges_of_size(offsets_from_sizes(sizes), self.batch_bytes):
-            sketches.write(start, sketch(documents(self.ranked[start:stop], self.compared)))
-        if cache is not None and is_cacheable:
-            cache.put(rows, sketches)
-        return sketches
 
     def new_index(self, threshold: float) -> PrefixIndex:
         """Return an empty index that raises a RecipeError if its entries do not fit into the memory bound."""
         full = RecipeError(
-            f"So many of {len(self.ranked):,} conversations share much of their text that comparing them needs more than "
-            f"the {self.max_memory // 2**20:,} MiB that --max-memory allows. Allow more, or {self.alternative}."
+            f"Comparing {len(self.ranked):,} conversations that share much of their text, or at a similarity of {threshold:g}, "
+            f"needs more than the {self.max_memory // 2**20:,} MiB that --max-memory allows. Allow more, or {self.alternative}."
         )
         return PrefixIndex(threshold, self.free_memory // (2 * ENTRY_BYTES), full)
 

@@ -25,6 +25,10 @@ BINS = 128  # 125 bins are banded; the last 3 serve densification and the simila
 BANDS = 25
 ROWS = 5  # bins per band
 ALGORITHM = f"one-permutation MinHash, optimal densification, {SHINGLE}-byte shingles, {BANDS} bands of {ROWS} rows"
+MIN_RECALL = (
+    0.999  # expected at the threshold; below the threshold that 25 bands of 5 rows reach it for, sketches are not used
+)
+MIN_THRESHOLD = (1 - (1 - MIN_RECALL) ** (1 / BANDS)) ** (1 / ROWS)  # 0.753
 
 # Odd 64-bit constants: the golden ratio, and the two of MurmurHash3's finaliser.
 GOLDEN, MURMUR_1, MURMUR_2 = (np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53))

@@ -10,8 +10,9 @@ import polars as pl
 
 from dataprep.common.errors import RecipeError
 from dataprep.dedup.corpus import Corpus, SketchCache, best_first, half_of_memory, survival_order
-from dataprep.dedup.minhash import ALGORITHM
+from dataprep.dedup.minhash import ALGORITHM, MIN_THRESHOLD
 from dataprep.dedup.normal_form import ComparedText, content_bytes
+from dataprep.dedup.prefix_filter import ALGORITHM as EXACT_ALGORITHM
 from dataprep.dedup.recall import RecallEstimate, estimate_recall
 from dataprep.dedup.survivors import Survivors, choose_survivors
 from dataprep.recipe import Recipe
@@ -58,7 +59,8 @@ def drop_near_duplicates(
 ) -> StageResult[NearReport]:
     """Keep one conversation of each group of near-duplicates.
 
-    Near-duplicates have an exact Jaccard similarity of `threshold` or more on the word 5-grams of their `compared` text.
+    Thresholds from `minhash.MIN_THRESHOLD` on use sketches to find candidates; lower ones use an exact search, which is
+    slower. Near-duplicates have an exact Jaccard similarity of `threshold` or more on the word 5-grams of their `compared` text.
     The best rank survives (null counts as 0), then the best quality label, the most reviews, the longest, the smallest id.
 
     Args:
@@ -80,14 +82,15 @@ def drop_near_duplicates(
     corpus = Corpus(
         best_first(conversations), compared, max_memory or half_of_memory(), "give --near-dup off", siblings
     )
-    sketches = corpus.sketches(cache)
+    corpus.check_memory()
+    sketches = corpus.sketches(cache) if threshold >= MIN_THRESHOLD else None
     survivors, similar, candidates = choose_survivors(corpus, sketches, threshold)
     duplicates = _explain(corpus.ranked, survivors)
     kept = conversations.join(duplicates, on="row", how="anti", maintain_order="left")
     lost = conversations.join(duplicates, on="row", how="inner", maintain_order="left")
     fates = dropped(lost, "conversation", "dedup", RULE)
     report = NearReport(
-        algorithm=ALGORITHM,
+        algorithm=ALGORITHM if sketches else EXACT_ALGORITHM,
         threshold=threshold,
         on=compared,
         candidates=candidates,

@@ -22,6 +22,8 @@ from dataprep.dedup.buffers import offsets_from_sizes, ranges_of_size
 from dataprep.dedup.ngrams import JACCARD_WORDS, Hashes, document_ngrams, ngrams_of, words_of
 from dataprep.dedup.normal_form import NormalisedBlock, RowIndices, for_each_normalised_block
 
+ALGORITHM = f"prefix filtering of word {JACCARD_WORDS}-grams, which finds every pair"
+
 FrequencyLevels = npt.NDArray[np.uint8]
 PackedPairs = npt.NDArray[np.uint64]
 Column = npt.NDArray[np.int32]

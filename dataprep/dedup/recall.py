@@ -15,6 +15,7 @@ import polars as pl
 from dataprep.dedup.jaccard import Similarities, jaccard
 from dataprep.dedup.minhash import BANDS, ROWS, Sketches, sketch
 from dataprep.dedup.normal_form import RowIndices
+from dataprep.dedup.prefix_filter import PrefixIndex, frequency_levels, prefix_grams
 
 COPIES = 200
 SEED = 20_230_718
@@ -42,7 +43,7 @@ class RecallEstimate:
 
     seed: int
     recall: tuple[Recall, ...]
-    s_curve: tuple[tuple[float, float], ...]  # similarity of the sketched shingles, probability of a common band
+    s_curve: tuple[tuple[float, float], ...]  # similarity (of the sketched shingles), probability of being a candidate
 
 
 class PlantedCopies(NamedTuple):
@@ -53,30 +54,36 @@ class PlantedCopies(NamedTuple):
     similarity: Similarities
 
 
-def estimate_recall(count: int, sketches: Sketches, documents_at: DocumentsAt, threshold: float) -> RecallEstimate:
+def estimate_recall(
+    count: int, sketches: Sketches | None, documents_at: DocumentsAt, threshold: float
+) -> RecallEstimate:
     """Plant copies of some of `count` documents, and measure how many the candidate generation finds.
 
-    A copy counts as found if the head of one of its buckets passes the sketch estimate and is as similar to it as its
-    original, or as `threshold`: verification would then see the pair.
+    A copy counts as found if one of its candidates is as similar to it as its original, or as `threshold`: verification
+    would then see the pair.
 
     Args:
         count: number of documents.
-        sketches: one for each document.
+        sketches: one for each document, or None for the exact search.
         documents_at: returns the documents at these rows.
         threshold: minimum similarity of near-duplicates.
     """
     planted = plant_copies(count, documents_at)
-    copy_sketches = sketch(planted.copies)
-    copy, head = _bucket_heads(sketches.band_keys, copy_sketches.band_keys)
-    promising = sketches.concatenated(copy_sketches).may_be_similar(head, count + copy, threshold)
-    copy, head = copy[promising], head[promising]
-    rows, head = np.unique(head, return_inverse=True)
+    if sketches is None:
+        copy, candidate = _candidates_by_prefix(planted, documents_at, threshold)
+    else:
+        copy, candidate = _candidates_by_sketch(planted, sketches, threshold)
+    rows, candidate = np.unique(candidate, return_inverse=True)
     both = pl.concat([planted.copies, documents_at(rows).alias("text")])
     required = np.minimum(planted.similarity, threshold)[copy]
     found = np.zeros(len(planted.copies), bool)
-    found[copy[jaccard(both, copy, head + len(planted.copies)) >= required]] = True
-    curve = tuple((s / 20, round(1 - (1 - (s / 20) ** ROWS) ** BANDS, 6)) for s in range(2, 21))
-    return RecallEstimate(SEED, tuple(_recall_by_range(planted.similarity, found)), curve)
+    found[copy[jaccard(both, copy, candidate + len(planted.copies)) >= required]] = True
+    similarities = [s / 20 for s in range(2, 21)]
+    if sketches is None:
+        curve = [(s, float(s >= threshold)) for s in similarities]
+    else:
+        curve = [(s, round(1 - (1 - s**ROWS) ** BANDS, 6)) for s in similarities]
+    return RecallEstimate(SEED, tuple(_recall_by_range(planted.similarity, found)), tuple(curve))
 
 
 def plant_copies(count: int, documents_at: DocumentsAt) -> PlantedCopies:
@@ -125,6 +132,28 @@ def _misspell(rng: Random, word: str) -> str:
     """Double one character, or omit one of a longer word."""
     at = rng.randrange(len(word))
     return word[:at] + word[at + 1 :] if len(word) > 2 and rng.random() < 0.5 else word[: at + 1] + word[at:]
+
+
+def _candidates_by_sketch(
+    planted: PlantedCopies, sketches: Sketches, threshold: float
+) -> tuple[RowIndices, RowIndices]:
+    """Return (copy, head of one of its buckets) if their estimated similarity is not far below the threshold."""
+    copy_sketches = sketch(planted.copies)
+    copy, head = _bucket_heads(sketches.band_keys, copy_sketches.band_keys)
+    both = sketches.concatenated(copy_sketches)
+    promising = both.may_be_similar(head, len(sketches.band_keys) + copy, threshold)
+    return copy[promising], head[promising]
+
+
+def _candidates_by_prefix(
+    planted: PlantedCopies, documents_at: DocumentsAt, threshold: float
+) -> tuple[RowIndices, RowIndices]:
+    """Return (copy, original that it can be similar to) by prefix filtering."""
+    originals, index = np.unique(planted.originals), PrefixIndex(threshold)
+    levels = frequency_levels(documents_at, originals)
+    index.add(prefix_grams(documents_at(originals), originals, levels, threshold))
+    original, copy = index.pairs(prefix_grams(planted.copies, np.arange(len(planted.copies)), levels, threshold))
+    return copy, original
 
 
 def _recall_by_range(similarity: Similarities, found: npt.NDArray[np.bool_]) -> list[Recall]:

@@ -44,7 +44,9 @@ class Survivors(NamedTuple):
     similarity: npt.NDArray[np.float64]
 
 
-def choose_survivors(corpus: Corpus, sketches: Sketches, threshold: float) -> tuple[Survivors, SimilarPairs, int]:
+def choose_survivors(
+    corpus: Corpus, sketches: Sketches | None, threshold: float
+) -> tuple[Survivors, SimilarPairs, int]:
     """Choose the survivors: best first, a document is dropped only for a better one that survives and is similar to it.
 
     First the star pairs of all buckets are verified: one or a few for each document. Two survivors that share a bucket
@@ -53,14 +55,19 @@ def choose_survivors(corpus: Corpus, sketches: Sketches, threshold: float) -> tu
     nothing changes. So no two survivors that share a bucket are similar. And since every dropped document is similar to a
     better one that survives, the result does not depend on what was compared first.
 
+    Without sketches, all documents are compared by prefix filtering, which misses no pair.
+
     Args:
         corpus: the documents, best first.
-        sketches: one for each document.
+        sketches: one for each document, or None for an exact search.
         threshold: minimum similarity of near-duplicates.
 
     Returns:
         (survivors, verified similar pairs, number of candidate pairs).
     """
+    if sketches is None:
+        _, similar = _compare_with_better(corpus, None, np.arange(len(corpus.ranked)), threshold)
+        return _drop_greedily(len(corpus.ranked), similar), similar, similar.compared
     left, right = star_pairs(sketches.band_keys)
     candidates, promising = len(left), sketches.may_be_similar(left, right, threshold)
     similar = _verify(corpus, left[promising], right[promising], threshold)
@@ -102,7 +109,7 @@ def _drop_greedily(count: int, similar: SimilarPairs) -> Survivors:
 
 
 def _compare_with_better(
-    corpus: Corpus, sketches: Sketches, chosen: RowIndices, threshold: float
+    corpus: Corpus, sketches: Sketches | None, chosen: RowIndices, threshold: float
 ) -> tuple[RowIndices, SimilarPairs]:
     """Compare the chosen documents, best first, with the better ones that survive; return the survivors and similar pairs.
 
@@ -122,14 +129,14 @@ def _compare_with_better(
         batch, similar = np.setdiff1d(batch, within_batch.right), similar.concatenated(within_batch)
         index.add(probe.of(batch))
         distinct.append(batch)
-    return np.concatenate(distinct), similar
+    return np.concatenate([np.zeros(0, np.intp), *distinct]), similar
 
 
 def _worth_verifying(
-    sketches: Sketches, left: RowIndices, right: RowIndices, threshold: float
+    sketches: Sketches | None, left: RowIndices, right: RowIndices, threshold: float
 ) -> tuple[RowIndices, RowIndices]:
     """Return the pairs; if there are very many, without those that the sketches rule out."""
-    if len(left) <= ESTIMATE_FROM * len(np.unique(right)):
+    if sketches is None or len(left) <= ESTIMATE_FROM * len(np.unique(right)):
         return left, right
     promising = sketches.may_be_similar(left, right, threshold)
     return left[promising], right[promising]
@@ -151,7 +158,7 @@ def _verify_until_similar(corpus: Corpus, left: RowIndices, right: RowIndices, t
     return similar
 
 
-def _compare_within(corpus: Corpus, sketches: Sketches, probe: PrefixGrams, threshold: float) -> SimilarPairs:
+def _compare_within(corpus: Corpus, sketches: Sketches | None, probe: PrefixGrams, threshold: float) -> SimilarPairs:
     """Return pairs of a survivor with a dropped document among the documents of a batch.
 
     A document in no pair with a better one is certain to survive. It is verified with all its partners, and those that are

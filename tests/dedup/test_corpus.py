@@ -37,7 +37,10 @@ def test_texts_that_do_not_fit_into_the_memory_bound_are_refused() -> None:
         drop_near_duplicates(questions(["a " * 2_000_000, "b " * 2_000_000]), max_memory=100 << 20)
     corpus = Corpus(questions(["a"]), "thread", DOCUMENT_BYTES + 100, "wait")
     many = prefix_grams(corpus.documents(np.arange(1)), np.arange(1), np.zeros(1 << 20, np.uint8), 0.8)
-    with pytest.raises(RecipeError, match=r"share much of their text .* --max-memory allows\. Allow more, or wait\."):
+    with pytest.raises(
+        RecipeError,
+        match=r"Comparing 1 conversations that share much of their text.* --max-memory allows\. Allow more, or wait\.",
+    ):
         for _ in range(3):
             corpus.new_index(0.8).add(many.concatenated(many).concatenated(many))
 

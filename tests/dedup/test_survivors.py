@@ -66,16 +66,18 @@ HARD: dict[str, Callable[[Random], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", HARD)
-@pytest.mark.parametrize("ranked", [False, True])
-def test_survivors_equal_one_greedy_pass_over_all_pairs(name: str, ranked: bool) -> None:
+@pytest.mark.parametrize(
+    ("threshold", "ranked"), [(0.3, True), (0.5, True), (0.7, True), (0.8, False), (0.8, True), (0.9, True)]
+)
+def test_survivors_equal_one_greedy_pass_over_all_pairs(name: str, threshold: float, ranked: bool) -> None:
     rng = Random(7)
     texts = HARD[name](rng)
     frame = best_first(questions(texts, rank=[rng.randrange(4) if ranked else None for _ in texts]))
     dropped: set[int] = set()
-    for a, b in sorted(zip(*(side.tolist() for side in similar_pairs(frame, 0.8)), strict=True)):
+    for a, b in sorted(zip(*(side.tolist() for side in similar_pairs(frame, threshold)), strict=True)):
         if a not in dropped:
             dropped.add(b)
-    kept, fates, *_ = drop_near_duplicates(frame)
+    kept, fates, *_ = drop_near_duplicates(frame, threshold)
     assert kept["id"].to_list() == [id_ for at, id_ in enumerate(frame["id"]) if at not in dropped]
     assert set(fates["survivor"]) <= set(kept["id"])
 
