@@ -85,10 +85,17 @@ class Corpus(NamedTuple):
         """Return the compared text of these conversations."""
         return documents(self.ranked[rows], self.compared)
 
-    def batches(self, rows: RowIndices, max_documents: int = MAX_DOCUMENTS) -> Iterator[RowIndices]:
-        """Divide `rows` into batches of at most `max_documents` and `batch_bytes` of text."""
-        for start in range(0, len(rows), max_documents):
-            chunk = rows[start : start + max_documents]
+    def batches(
+        self, rows: RowIndices, max_documents: int = MAX_DOCUMENTS, first: int | None = None
+    ) -> Iterator[RowIndices]:
+        """Divide `rows` into batches of at most `max_documents` and `batch_bytes` of text.
+
+        Batches have `first` documents in the beginning, and double until they have `max_documents`.
+        """
+        start, size = 0, first or max_documents
+        while start < len(rows):
+            chunk = rows[start : start + size]
+            start, size = start + size, min(2 * size, max_documents)
             for begin, stop in ranges_of_size(offsets_from_sizes(content_bytes(self.ranked[chunk])), self.batch_bytes):
                 yield chunk[begin:stop]
 

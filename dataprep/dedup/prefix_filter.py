@@ -157,7 +157,7 @@ class PrefixIndex:
             (probe.key[in_shorter] | np.uint64(1), probe.take(in_shorter)),
         ):
             present = np.flatnonzero(self.bitmap[key & BITMAP_MASK])
-            present = present[np.argsort(key[present])]
+            present = present[np.argsort(key[present], kind="stable")]
             lookups.append(entries.take(present)._replace(key=key[present]))
         for run in self.runs:
             pairs = _sorted_unique(np.concatenate([self._matches(run.by_key, keys, max_matches) for keys in lookups]))

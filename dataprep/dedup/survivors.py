@@ -14,6 +14,7 @@ from dataprep.dedup.normal_form import RowIndices
 from dataprep.dedup.prefix_filter import PrefixGrams, PrefixIndex, frequency_levels, prefix_grams
 
 BATCH_DOCUMENTS = 1 << 9  # documents compared with each other before the survivors among them enter the index
+FIRST_BATCH = 8  # documents of the first batch, which doubles: most similar documents then meet a survivor in the index
 FIRST_MATCHES = 8  # of the documents that share an n-gram, how many are looked at first
 ESTIMATE_FROM = 4  # pairs per document from which sketches are consulted before verification
 
@@ -118,7 +119,7 @@ def _compare_with_better(
     """
     levels = frequency_levels(corpus.documents, chosen)
     index, distinct, similar = corpus.new_index(threshold), [], SimilarPairs.none()
-    for batch in corpus.batches(chosen, BATCH_DOCUMENTS):
+    for batch in corpus.batches(chosen, BATCH_DOCUMENTS, FIRST_BATCH):
         probe = prefix_grams(corpus.documents(batch), batch, levels, threshold)
         for max_matches in (FIRST_MATCHES, None):
             left, right = _worth_verifying(sketches, *index.pairs(probe, max_matches), threshold)
