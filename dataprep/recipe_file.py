@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -31,16 +32,29 @@ def read_recipe(path: Path) -> dict[str, Any]:
         RecipeError: the file cannot be read, is neither TOML nor a manifest, has an unknown key (names the nearest), or a
             value of another type.
     """
+    return typed_options(_stated_options(path), f"the recipe {path}")
+
+
+def typed_options(stated: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """Return stated options as values of the fields of `Recipe`; an option that is None is not stated.
+
+    Args:
+        stated: values by the name of an option, with `-` or `_`.
+        origin: where they are stated, for errors.
+
+    Raises:
+        RecipeError: an unknown name (names the nearest), or a value of another type.
+    """
     hints = get_type_hints(Recipe)
     values = {}
-    for key, value in _stated_options(path).items():
+    for key, value in stated.items():
         field = key.replace("-", "_")
         if field not in hints:
             raise RecipeError(
-                f"The recipe {path} has an unknown key '{excerpt(key, 80)}'. {nearest(field[:80], hints)}"
+                f"{origin[0].upper()}{origin[1:]} has an unknown key '{excerpt(key, 80)}'. {nearest(field[:80], hints)}"
             )
         if value is not None:
-            values[field] = _typed(value, hints[field], f"'{key}' in the recipe {path}")
+            values[field] = _typed(value, hints[field], f"'{key}' in {origin}")
     return values
 
 
@@ -79,7 +93,7 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         return value
     if get_origin(hint) is tuple:
         items = [value] if isinstance(value, str) else value
-        if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+        if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
             raise RecipeError(f"{where} is {_quoted(value)}, and must be a list of texts.")
         return tuple(items)
     expected = next(kind for kind in (alternatives or (hint,)) if kind is not type(None))

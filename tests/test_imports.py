@@ -21,12 +21,14 @@ LAYERS = {
     **dict.fromkeys(FOUNDATION, 0),
     **dict.fromkeys(STAGES, 1),
     **dict.fromkeys(COMPOSITIONS, 2),
+    "api": 3,
     "cli": 3,
     "__init__": 4,
     "__main__": 4,
 }
 HOMES = {
     "cyclopts": ("cli",),
+    "datasets": ("api",),
     "great_expectations": ("quality/worker",),
     "huggingface_hub": ("common/hub", "sources/hub", "publish"),
     "jinja2": ("rendering", "report"),

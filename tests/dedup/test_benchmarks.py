@@ -32,14 +32,14 @@ def test_texts_of_any_depth_are_read_with_their_item_number(tmp_path: Path) -> N
     assert read_benchmark(tmp_path / "b.parquet")["text"].to_list() == [QUESTION, SHORT]
 
 
-GZIPPED = gzip.compress(sentence(Random(0), 2_000).encode())
+GZIPPED = gzip.compress(sentence(Random(0), 2_000).encode(), mtime=0)
 BAD_FILES: list[tuple[str, bytes | None, str]] = [
     ("none.jsonl", None, "no benchmark file"),
     ("empty.jsonl", b"", "is empty"),
-    ("empty.jsonl.gz", gzip.compress(b""), "is empty"),
+    ("empty.jsonl.gz", gzip.compress(b"", mtime=0), "is empty"),
     ("numbers.jsonl", b'{"a": 1}\n[2]\n', "None of the 2 items"),
     ("text.jsonl", b"hello\n", "cannot be read"),
-    ("cut.jsonl.gz", gzip.compress(b'{"a": "b"}' * 99)[:-9], "cannot be read"),
+    ("cut.jsonl.gz", gzip.compress(b'{"a": "b"}' * 99, mtime=0)[:-9], "cannot be read"),
     ("not.gz", b"hello", "cannot be read"),
     ("not.parquet", b"hello", "cannot be read"),
     ("corrupt.jsonl.gz", b"".join([GZIPPED[:200], b"\xff" * 60, GZIPPED[260:]]), "cannot be read"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+from importlib import import_module
 from pathlib import Path
 
 import polars as pl
@@ -17,7 +18,7 @@ from dataprep.contract import open_build, read_manifest
 from dataprep.dedup.jaccard import pair_similarities
 from dataprep.dedup.leaks import find_leaks, similar_groups
 from dataprep.store.fates import read_fates
-from tests.support.builds import built_path, guanaco_file, guanaco_text, make_build
+from tests.support.builds import guanaco_file, guanaco_text, make_build
 from tests.support.commands import dataprep
 
 WORDS = [
@@ -65,11 +66,11 @@ def source(tmp_path: Path) -> str:
 
 def test_near_duplicates_are_dropped_with_survivor_and_exact_similarity(tmp_path: Path, source: str) -> None:
     outcome = make_build(tmp_path / "store", source=(source,))
-    fates = read_fates(built_path(outcome)).filter(rule="near_duplicate")
+    fates = read_fates(outcome.path).filter(rule="near_duplicate")
     assert fates.height == 4
     assert all(0.9 < similarity < 1 for similarity in fates["similarity"])
-    assert set(fates["survivor"]) <= set(read_fates(built_path(outcome)).filter(fate="kept")["id"])
-    report = read_manifest(built_path(outcome)).complete()["near_dup"]
+    assert set(fates["survivor"]) <= set(read_fates(outcome.path).filter(fate="kept")["id"])
+    report = read_manifest(outcome.path).complete()["near_dup"]
     assert (report["threshold"], report["dropped"]) == (0.8, 4)
     assert report["error_budget"]["recall"]
     assert report["algorithm"]
@@ -84,7 +85,7 @@ def test_similar_conversations_are_on_one_side_of_a_split(tmp_path: Path, source
     for seed in range(4):
         outcome = make_build(tmp_path / "store", source=(source,), split="test=0.4", seed=seed, near_dup=near_dup)
         proof = outcome.summary["split"]
-        splits = {name: pl.DataFrame(table) for name, table in open_build(built_path(outcome)).splits.items()}
+        splits = {name: pl.DataFrame(table) for name, table in open_build(outcome.path).splits.items()}
         assert proof["tested"] == splits["test"].height > 0
         assert proof["proved_below"] == 0.7
         both = pl.concat([splits["train"], splits["test"]])
@@ -101,7 +102,7 @@ def test_a_leak_that_sketches_missed_is_moved_to_train_and_noted(
         return frame.select("row", group="row"), similar_groups(frame)[1]
 
     clean = make_build(tmp_path / "store", source=(source,), split="test=0.4", near_dup="off")
-    monkeypatch.setattr("dataprep.build.similar_groups", every_row_alone)
+    monkeypatch.setattr(import_module("dataprep.build"), "similar_groups", every_row_alone)
     outcome = make_build(
         tmp_path / "store", source=(source,), split="test=0.4", near_dup="off", force=True, name="blind"
     )
@@ -111,7 +112,7 @@ def test_a_leak_that_sketches_missed_is_moved_to_train_and_noted(
         note.startswith(plural(proof["moved_to_train"], "row") + " planned for test")
         for note in outcome.summary["notes"]
     )
-    splits = {name: pl.DataFrame(table) for name, table in open_build(built_path(outcome)).splits.items()}
+    splits = {name: pl.DataFrame(table) for name, table in open_build(outcome.path).splits.items()}
     assert find_leaks(splits["train"], splits["test"]).is_empty()
     assert proof["tested"] == splits["test"].height > 0
     assert clean.summary["near_dup"] is None and clean.summary["split"]["error_budget"]["recall"]
@@ -121,7 +122,7 @@ def test_a_leak_that_remains_fails_the_build(tmp_path: Path, source: str, monkey
     def always_one_leak(train: pl.DataFrame, test: pl.DataFrame, *more: object) -> pl.DataFrame:
         return pl.DataFrame({"test": test["id"][:1], "train": train["id"][:1], "similarity": [0.9]})
 
-    monkeypatch.setattr("dataprep.build.find_leaks", always_one_leak)
+    monkeypatch.setattr(import_module("dataprep.build"), "find_leaks", always_one_leak)
     with pytest.raises(
         InputError, match=r"--split leaks: .* in test and .* in train are near-duplicates \(similarity 0.900\)"
     ):
@@ -134,7 +135,7 @@ def test_conversations_that_hold_a_benchmark_item_are_dropped(tmp_path: Path, so
     item = {"turns": [{"prompt": " ".join(random_words(20, 60))}]}
     bench.write_bytes(gzip.compress(json.dumps(item).encode() + b"\n"))
     outcome = make_build(tmp_path / "store", source=(source,), decontaminate=(str(bench),))
-    fates = read_fates(built_path(outcome)).filter(rule="contaminated")
+    fates = read_fates(outcome.path).filter(rule="contaminated")
     assert fates["line"].to_list() == [21]
     assert "bench.jsonl.gz" in fates["detail"][0]
     assert outcome.version != make_build(tmp_path / "store", source=(source,)).version
@@ -152,21 +153,21 @@ def test_a_near_dup_option_that_is_no_similarity_is_refused(tmp_path: Path, sour
 
 def test_duplicates_lists_clusters_and_why_shows_both_texts(tmp_path: Path, source: str) -> None:
     outcome = make_build(tmp_path / "store", source=(source,))
-    listed = json.loads(dataprep("duplicates", built_path(outcome), "--json").stdout)
+    listed = json.loads(dataprep("duplicates", outcome.path, "--json").stdout)
     assert listed["clusters"] == 4
     lost = listed["largest"][0]["members"][0]["id"]
-    shown = dataprep("duplicates", built_path(outcome), "--limit", "1").stdout
+    shown = dataprep("duplicates", outcome.path, "--limit", "1").stdout
     assert "4 near-duplicates in 4 clusters" in shown
     assert "3 more" in shown
-    shown = dataprep("why", built_path(outcome), lost).stdout
+    shown = dataprep("why", outcome.path, lost).stdout
     assert "near_duplicate" in shown
     assert "similarity 0.9" in shown
     assert "changed1" in shown
     assert listed["largest"][0]["survivor"] in shown
     assert listed["largest"][0]["why"].startswith("kept for its ")
-    assert dataprep("duplicates", built_path(outcome), "--limit", "-1").returncode == 2
+    assert dataprep("duplicates", outcome.path, "--limit", "-1").returncode == 2
     without = make_build(tmp_path / "store", source=(source,), near_dup="off")
-    assert "0 near-duplicates" in dataprep("duplicates", built_path(without)).stdout
+    assert "0 near-duplicates" in dataprep("duplicates", without.path).stdout
 
 
 def test_why_follows_the_chain_of_survivors_to_its_end(tmp_path: Path) -> None:
@@ -179,14 +180,14 @@ def test_why_follows_the_chain_of_survivors_to_its_end(tmp_path: Path) -> None:
         source=(guanaco_file(tmp_path, [*rows, *(guanaco_text("q", str(n)) for n in range(9))]),),
         sample=1,
     )
-    fates = read_fates(built_path(outcome))
+    fates = read_fates(outcome.path)
     lost = fates.filter(rule="exact_duplicate")["id"][0]
-    fate = json.loads(dataprep("why", built_path(outcome), lost, "--json").stdout)["fates"][0]
+    fate = json.loads(dataprep("why", outcome.path, lost, "--json").stdout)["fates"][0]
     assert [step["rule"] for step in fate["survivors"]][:1] == ["near_duplicate"]
     assert fate["survivors"][-1]["fate"] in ("not_sampled", "kept") and fate["survivors"][-1]["survivor"] is None
-    shown = dataprep("why", built_path(outcome), lost).stdout
+    shown = dataprep("why", outcome.path, lost).stdout
     assert all(step["id"] in shown for step in fate["survivors"]) and "by rule near_duplicate, duplicate of" in shown
-    near = json.loads(dataprep("why", built_path(outcome), fate["survivors"][0]["id"], "--json").stdout)["fates"][0]
+    near = json.loads(dataprep("why", outcome.path, fate["survivors"][0]["id"], "--json").stdout)["fates"][0]
     assert near["messages"] != near["survivor_messages"] and near["messages"][0]["content"] == "A  question"
 
 
@@ -218,7 +219,7 @@ def test_too_little_memory_ends_the_build_with_one_sentence(tmp_path: Path, sour
 def test_a_split_of_real_threads_keeps_trees_whole(tmp_path: Path, real: Path) -> None:
     file = real / "oasst/oasst1_en_validation_messages.jsonl"
     outcome = make_build(tmp_path / "store", source=(str(file),), paths="all", split="test=0.2")
-    splits = {name: pl.DataFrame(table) for name, table in open_build(built_path(outcome)).splits.items()}
+    splits = {name: pl.DataFrame(table) for name, table in open_build(outcome.path).splits.items()}
     assert splits["test"].height > 20
     assert not set(splits["train"]["tree_id"]) & set(splits["test"]["tree_id"])
 
