@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from dataprep.common.errors import InputError
 from dataprep.sources import jsonlines
+from dataprep.sources.arrow_checks import check_batch
 from dataprep.sources.bytestream import BLOCK, COMPRESSED, ByteStream
 from dataprep.sources.jsonlines import Block, count_lines, decode_record
 
@@ -31,6 +32,8 @@ EXTENSIONS = (
 MAX_RECORD_BYTES = 64_000_000  # default of the longest record of a JSON file
 _WHOLE_ARRAY = 256 << 20  # bytes of a JSON array that are decoded at once; longer arrays are decoded piece by piece
 PARQUET_ROWS = 4096  # rows of a batch: 32 MB with texts of 8 KB
+# What pyarrow raises for invalid files; an ArrowException can be a KeyError or an IndexError.
+_ARROW_FAULTS = (pa.ArrowException, OSError, ValueError, TypeError, OverflowError)
 _BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -78,7 +81,7 @@ def _parquet_units(path: Path, columns: frozenset[str] | None) -> Iterator[Unit]
             names = _columns_to_read(file.schema_arrow, columns)
             size, total = path.stat().st_size, max(file.metadata.num_rows, 1)
             yield from _batches(file.iter_batches(PARQUET_ROWS, columns=names), size / total)
-    except (pa.ArrowInvalid, OSError) as fault:
+    except _ARROW_FAULTS as fault:
         raise InputError(f"{path} cannot be read as Parquet: {_first_line(fault)}.") from None
 
 
@@ -93,7 +96,7 @@ def _arrow_units(path: Path, columns: frozenset[str] | None) -> Iterator[Unit]:
             batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else iter(reader)
             names = _columns_to_read(reader.schema, columns)
             yield from _batches((batch.select(names) for batch in batches), None)
-    except (pa.ArrowInvalid, OSError) as fault:
+    except _ARROW_FAULTS as fault:
         raise InputError(f"{path} cannot be read as an Arrow stream or file: {_first_line(fault)}.") from None
 
 
@@ -107,7 +110,9 @@ def _batches(batches: Iterator[pa.RecordBatch], bytes_per_row: float | None) -> 
     while True:
         try:
             batch = next(batches, None)
-        except (pa.ArrowInvalid, OSError) as fault:
+            if batch is not None:
+                check_batch(batch)
+        except _ARROW_FAULTS as fault:
             if line == 1:
                 raise
             yield Batch(pa.record_batch([], names=[]), line, done, _first_line(fault))
