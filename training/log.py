@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
-from dataprep.common.text import visible
+from dataprep.common.text import excerpt, visible
 from dataprep.contract import Build
 from training.after.prompts import render
 from training.config import NOTEBOOK_FAULTS, RunConfig
+from training.data.serving import serving_difference
 from training.data.training_data import TrainingData
 from training.errors import DataError
 from training.model import attention
@@ -35,6 +36,32 @@ def log_start(config: RunConfig, data: TrainingData, runtime: Runtime) -> None:
         f"{ledger.rows} conversations, {ledger.tokens_trained} tokens trained and {ledger.tokens_masked} masked; "
         f"on {runtime.device} in {runtime.precision}, attention by {kernel}{', liger kernels' if runtime.liger else ''}."
     )
+
+
+def log_serving_difference(
+    config: RunConfig, data: TrainingData, tokenizer: ChatTokenizer, base_model: str
+) -> str | None:
+    """Warn if the trained ids of a few rows differ from those of the model's own tokenizer; returns the warning.
+
+    Llama 2's template is not compared: its ids follow Meta's rule, and transformers' tokenizers differ from it by version.
+    """
+    from transformers import AutoTokenizer
+
+    if data.build.manifest.template.get("name") == "llama2":
+        return None
+    try:
+        stock = AutoTokenizer.from_pretrained(base_model, revision=config.revision)
+    except Exception as fault:  # some need code of their own, which is not run
+        difference = f"its tokenizer cannot be loaded by transformers ({excerpt(str(fault))})"
+    else:
+        rows = data.train.labelled.rows
+        found = serving_difference(data.train.table, rows, tokenizer, stock, seed=config.seed)
+        if found is None:
+            return None
+        difference = found
+    message = f"The trained ids were compared with those of {base_model}'s own tokenizer: {difference}."
+    log(message)
+    return message
 
 
 def log_template_difference(build: Build, tokenizer: ChatTokenizer) -> str | None:

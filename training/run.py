@@ -14,7 +14,7 @@ from training.config import OPERATIONAL, TINY, RunConfig, as_record, check
 from training.data.provenance import provenance
 from training.data.training_data import TrainingData, load_training_data, open_training_build
 from training.errors import NotEnoughMemory, Stopped
-from training.log import log, log_start, log_template_difference
+from training.log import log, log_serving_difference, log_start, log_template_difference
 from training.memory.choose import RunPlan, choose_run_plan
 from training.metrics import truncate_metrics
 from training.model.base import adapters_to_fp32, add_adapters, load_base
@@ -92,6 +92,7 @@ def _run_locked(config: RunConfig, build: Build, out: Path, processes: PartialSt
     data = load_training_data(config, build, tokenizer)
     log_start(config, data, runtime)
     log_template_difference(build, tokenizer)
+    log_serving_difference(config, data, tokenizer, name)
     versions = library_versions()
     changed_versions = version_notes(recorded, versions) if recorded is not None else []
     checkpoint, damaged = _broadcast(newest_undamaged(folder) if first else None, processes)

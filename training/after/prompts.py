@@ -50,6 +50,8 @@ def prompt_ids(template: str, messages: Messages, manifest: Mapping[str, Any], t
     escaped = [{**message, "content": _replace(message["content"], replacements)} for message in messages]
     text = render(template, escaped, manifest, answer=True)
     originals = {replacement: token for token, replacement in replacements.items()}
+    if not any(replacement in text for replacement in originals):
+        return [*tokenizer.encode_whole([text])[0].ids]  # as the build's rows without typed special tokens
     ids: list[int] = []
     for piece, is_control in _split_at_tokens(text, special):
         if is_control:

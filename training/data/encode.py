@@ -1,14 +1,19 @@
 """Encode the text and spans of a build to ids, with the number of the answer that each token belongs to.
 
-`text` is split at the `controls` that the template wrote. The pieces between them are encoded one by one, and the ids of the
-controls are inserted. So characters that a user typed never become a control token, and the tokenizer's treatment of text
-after a special token does not matter. For Llama 2 the ids follow Meta's rule (llama/generation.py, chat_completion).
+The ids of a row are those that serving gives for its text: the whole text is encoded with special tokens recognised, so that
+added tokens which absorb white space, and tokenizers that treat the start of a text specially, behave as in serving. For Llama
+2's tokenizer.json these are the ids of Meta's rule (llama/generation.py, chat_completion).
+
+A row in which somebody typed a special token outside of the `controls` that the template wrote is encoded differently: it is
+split at the controls, the pieces between them are encoded one by one with special tokens as plain text, and the ids of the
+controls are inserted. So typed characters never become a control token.
 
 A token belongs to an answer if it ends after the start of the answer's span and not after the span's end.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -72,9 +77,7 @@ def encode_block(table: pa.Table, tokenizer: ChatTokenizer) -> EncodedRows:
     texts: list[str] = table["text"].to_pylist()
     names: list[str] = table["id"].to_pylist()
     controls, spans = _ranges(table["controls"]), _ranges(table["spans"])
-    pieces, segments = _split_at_controls(texts, controls)
-    encodings = tokenizer.backend.encode_batch(pieces, add_special_tokens=False)
-    tokens = _assemble(encodings, segments, texts, tokenizer)
+    tokens = _tokens(texts, controls, tokenizer)
     bounds = np.searchsorted(tokens.row, np.arange(len(texts) + 1)).astype(np.int64)
     text_start = np.concatenate([[0], np.cumsum([len(text) + 1 for text in texts])])  # of the concatenated texts
     answer = _answer_numbers(text_start[tokens.row] + tokens.end, text_start, spans)
@@ -100,32 +103,13 @@ def _ranges(column: pa.ChunkedArray) -> _Ranges:
     return _Ranges(start, end, bounds.astype(np.int64))
 
 
-# A stretch of a row's text: the row, start and end in code points, and whether it is a control.
-_Segment = tuple[int, int, int, bool]
-
-
-def _split_at_controls(texts: list[str], controls: _Ranges) -> tuple[list[str], list[_Segment]]:
-    """The pieces of text between controls, and all segments (pieces and controls) in their order."""
-    pieces: list[str] = []
-    segments: list[_Segment] = []
-    starts, ends, bounds = controls.start.tolist(), controls.end.tolist(), controls.bounds.tolist()
-    for row, text in enumerate(texts):
-        position = 0
-        for number in range(bounds[row], bounds[row + 1]):
-            if starts[number] > position:
-                pieces.append(text[position : starts[number]])
-                segments.append((row, position, starts[number], False))
-            segments.append((row, starts[number], ends[number], True))
-            position = ends[number]
-        if position < len(text):
-            pieces.append(text[position:])
-            segments.append((row, position, len(text), False))
-    return pieces, segments
+_Range = tuple[int, int]  # start and end in a row's text, in code points
+_RowTokens = tuple[list[int], list[_Range]]  # ids and ranges of a row's tokens
 
 
 @dataclass(frozen=True)
 class _Tokens:
-    """For each token its id, its row, and where it starts and ends in its row's text (code points)."""
+    """All tokens of a block: id, row, and start and end in the row's text (code points)."""
 
     id: NDArray[np.int32]
     row: NDArray[np.int64]
@@ -133,29 +117,81 @@ class _Tokens:
     end: NDArray[np.int64]
 
 
-def _assemble(
-    encodings: list[Encoding], segments: list[_Segment], texts: list[str], tokenizer: ChatTokenizer
-) -> _Tokens:
+def _tokens(texts: list[str], controls: _Ranges, tokenizer: ChatTokenizer) -> _Tokens:
+    starts, ends, bounds = controls.start.tolist(), controls.end.tolist(), controls.bounds.tolist()
+    written: list[list[_Range]] = [
+        list(zip(starts[a:b], ends[a:b], strict=True)) for a, b in zip(bounds, bounds[1:], strict=False)
+    ]
+    control_texts = (text[a:b] for text, ranges in zip(texts, written, strict=True) for a, b in ranges)
+    control_ids = {text: tokenizer.id_of(text) for text in dict.fromkeys(control_texts)}
+    pattern = _pattern(tokenizer.special_contents | control_ids.keys())
+    whole = [row for row, text in enumerate(texts) if not _has_typed_token(text, written[row], pattern)]
+    rows: dict[int, _RowTokens] = {}
+    for row, encoding in zip(whole, tokenizer.encode_whole([texts[row] for row in whole]), strict=True):
+        ids, ranges = encoding.ids, _ranges_of(encoding, texts[row], tokenizer)
+        id_at = dict(zip(ranges, ids, strict=True))
+        # A tokenizer may recognise a control only under conditions, such as `single_word`.
+        if all(id_at.get((a, b)) == control_ids[texts[row][a:b]] for a, b in written[row]):
+            rows[row] = ids, ranges
+    for row, text in enumerate(texts):
+        if row not in rows:
+            rows[row] = _piecewise_tokens(text, written[row], control_ids, tokenizer)
+    in_order = [rows[row] for row in range(len(texts))]
+    flat = np.array([part for _, ranges in in_order for part in ranges], np.int64).reshape(-1, 2)
+    return _Tokens(
+        np.array([token for ids, _ in in_order for token in ids], np.int32),
+        np.repeat(np.arange(len(texts), dtype=np.int64), [len(ids) for ids, _ in in_order]),
+        flat[:, 0],
+        flat[:, 1],
+    )
+
+
+def _pattern(contents: Iterable[str]) -> re.Pattern[str] | None:
+    """Matches any of the special tokens, the longest first; None if there are none."""
+    ordered = sorted(filter(None, contents), key=len, reverse=True)
+    if not ordered:
+        return None
+    first = "".join(sorted({re.escape(content[0]) for content in ordered}))  # skips most positions quickly
+    return re.compile(f"(?=[{first}])(?:{'|'.join(map(re.escape, ordered))})")
+
+
+def _has_typed_token(text: str, controls: list[_Range], pattern: re.Pattern[str] | None) -> bool:
+    """Whether a special token stands in the text where the template did not write one."""
+    if pattern is None:
+        return False
+    written = set(controls)
+    return any(match.span() not in written for match in pattern.finditer(text))
+
+
+def _ranges_of(encoding: Encoding, text: str, tokenizer: ChatTokenizer) -> list[_Range]:
+    """The ranges of an encoded text's tokens, without the white space that added tokens absorb."""
+    ranges: list[_Range] = encoding.offsets
+    if tokenizer.stripping:
+        for index, number in enumerate(encoding.ids):
+            if number in tokenizer.stripping:
+                content = tokenizer.stripping[number].content
+                start = text.index(content, *ranges[index])
+                ranges[index] = start, start + len(content)
+    return ranges
+
+
+def _piecewise_tokens(
+    text: str, controls: list[_Range], control_ids: dict[str, int], tokenizer: ChatTokenizer
+) -> _RowTokens:
+    """The tokens of the pieces between controls, with special tokens as plain text, and the ids of the controls."""
     ids: list[int] = []
-    starts: list[int] = []
-    ends: list[int] = []
-    counts = np.empty(len(segments), np.int64)
-    remaining = iter(encodings)
-    for number, (row, start, end, control) in enumerate(segments):
-        before = len(ids)
-        if control:
-            ids.append(tokenizer.id_of(texts[row][start:end]))
-            starts.append(start)
-            ends.append(end)
-        else:
-            encoding = next(remaining)
-            ids.extend(encoding.ids)
-            for first, last in encoding.offsets:
-                starts.append(start + first)
-                ends.append(start + last)
-        counts[number] = len(ids) - before
-    rows = np.repeat(np.array([segment[0] for segment in segments], np.int64), counts)
-    return _Tokens(np.array(ids, np.int32), rows, np.array(starts, np.int64), np.array(ends, np.int64))
+    ranges: list[_Range] = []
+    position = 0
+    for start, end in [*controls, (len(text), len(text))]:
+        if start > position:
+            encoding = tokenizer.backend.encode(text[position:start], add_special_tokens=False)
+            ids += encoding.ids
+            ranges += [(position + a, position + b) for a, b in encoding.offsets]
+        if end > start:
+            ids.append(control_ids[text[start:end]])
+            ranges.append((start, end))
+        position = end
+    return ids, ranges
 
 
 def _answer_numbers(ends: NDArray[np.int64], text_start: NDArray[np.int64], spans: _Ranges) -> NDArray[np.int32]:
@@ -174,9 +210,9 @@ def _check_answers(
 ) -> None:
     """Decode the ids of every answer and compare them with the whole span, so that no part of it is left untrained.
 
-    Two differences are allowed. Decoders of the Llama family omit a leading space: allowed only if that space belongs to
+    Three differences are allowed. Decoders of the Llama family omit a leading space: allowed only if that space belongs to
     a token of the answer. Some tokenizers normalise text (Qwen's to NFC): allowed only if the tokenizer's own normaliser
-    makes both texts equal.
+    makes both texts equal. White space that an added token absorbs is not decoded.
 
     Raises:
         DataError: names the first row with an answer that decodes to other text, or that has no token.
@@ -205,7 +241,12 @@ def _check_answers(
 
 
 def _equal_text(text: str, expected: str, tokenizer: ChatTokenizer) -> bool:
-    """Whether two texts are equal, apart from a leading space and what the tokenizer's own normaliser changes."""
+    """Whether two texts are equal, apart from a leading space and what the tokenizer itself changes."""
+    for token in tokenizer.stripping.values():
+        if token.lstrip:
+            expected = re.sub(rf"\s+{re.escape(token.content)}", lambda _, token=token: token.content, expected)
+        if token.rstrip:
+            expected = re.sub(rf"{re.escape(token.content)}\s+", lambda _, token=token: token.content, expected)
     candidates = (expected, expected.removeprefix(" "))
     normaliser = tokenizer.backend.normalizer
     if text in candidates or normaliser is None:

@@ -23,7 +23,7 @@ def read_sentencepiece(path: Path) -> Tokenizer:
         ModelError: not a SentencePiece model, or one of another kind than BPE with byte fallback.
     """
     from sentencepiece import sentencepiece_model_pb2
-    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     proto: Any = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
     try:
@@ -42,14 +42,22 @@ def read_sentencepiece(path: Path) -> Tokenizer:
         byte_fallback=True,
     )
     tokenizer = Tokenizer(bpe)
-    prefix = [normalizers.Prepend("▁")] if rules.add_dummy_prefix else []
-    tokenizer.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(" ", "▁")])
+    user_defined = [piece.piece for piece in proto.pieces if piece.type == piece.USER_DEFINED]
+    if rules.add_dummy_prefix and user_defined:  # SentencePiece prepends to the text only, not after these pieces
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    else:
+        prefix = [normalizers.Prepend("▁")] if rules.add_dummy_prefix else []
+        tokenizer.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(" ", "▁")])
     strip = [decoders.Strip(" ", 1, 0)] if rules.add_dummy_prefix else []
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
     )
     controls = [piece.piece for piece in proto.pieces if piece.type in (piece.CONTROL, piece.UNKNOWN)]
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in controls])
+    # SentencePiece splits the text at these pieces before it merges. Runs of spaces are found among the merges.
+    tokenizer.add_tokens(
+        [AddedToken(piece, normalized=False, special=False) for piece in user_defined if "▁" not in piece]
+    )
     return tokenizer
 
 

@@ -18,7 +18,7 @@ from training.model.files import locate, read_json_object
 from training.model.sentencepiece_model import read_sentencepiece
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import AddedToken, Encoding, Tokenizer
     from transformers import PreTrainedTokenizerFast
 
 FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "chat_template.jinja")
@@ -66,6 +66,27 @@ class ChatTokenizer:
                 f"(it has {available}): rebuild with a template of this model, or use a model made for that template."
             )
         return number
+
+    def encode_whole(self, texts: list[str]) -> list[Encoding]:
+        """Encode rendered texts as serving does: special tokens in the text become their ids."""
+        self.backend.encode_special_tokens = False
+        try:
+            encodings: list[Encoding] = self.backend.encode_batch(texts, add_special_tokens=False)
+        finally:
+            self.backend.encode_special_tokens = True
+        return encodings
+
+    @cached_property
+    def special_contents(self) -> frozenset[str]:
+        """The texts that serving encodes as special tokens."""
+        added = self.backend.get_added_tokens_decoder().values()
+        return frozenset(token.content for token in added if token.special)
+
+    @cached_property
+    def stripping(self) -> dict[int, AddedToken]:
+        """Added tokens that absorb the white space before (`lstrip`) or after them (`rstrip`), by id."""
+        added = self.backend.get_added_tokens_decoder().items()
+        return {number: token for number, token in added if token.lstrip or token.rstrip}
 
     @cached_property
     def _special(self) -> dict[str, int]:

@@ -260,3 +260,29 @@ def test_normalised_text_is_allowed_only_for_a_tokenizer_that_normalises(byte_le
     assert not module._equal_text("fine", "ﬁne", ChatTokenizer(backend, {}, None))
     assert not module._equal_text("café", "cafe\u0301", byte_level)
     assert not module._equal_text("fine ", "fine", byte_level) and not module._equal_text("fine", "  fine", byte_level)
+
+
+@pytest.mark.parametrize("dummy_prefix", [True, False])
+def test_a_converted_model_with_user_defined_pieces_gives_sentencepieces_ids(
+    tmp_path: Path, dummy_prefix: bool
+) -> None:
+    import io
+
+    import sentencepiece
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["some <b>text</b> to learn from\tany will do"] * 20), model_writer=model,
+        model_type="bpe", vocab_size=330, byte_fallback=True, user_defined_symbols=["<b>", "</b>", "\n\n"],
+        normalization_rule_name="identity", remove_extra_whitespaces=False, add_dummy_prefix=dummy_prefix,
+        minloglevel=2, hard_vocab_limit=False,
+    )  # fmt: skip
+    (tmp_path / "tokenizer.model").write_bytes(model.getvalue())
+    (tmp_path / "config.json").write_text("{}")
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    converted = load_tokenizer(str(tmp_path))
+    samples = ["a <b>text</b> to\n\nlearn", "any", "  two  spaces <b> "]
+    if not dummy_prefix:  # with it, SentencePiece has a prefix of its own before a piece at the start of the text
+        samples += ["<b>x</b>", "\n\n\n some"]
+    for sample in samples:
+        assert converted.backend.encode(sample, add_special_tokens=False).ids == processor.encode(sample), sample
