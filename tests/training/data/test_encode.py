@@ -281,8 +281,10 @@ def test_a_converted_model_with_user_defined_pieces_gives_sentencepieces_ids(
     (tmp_path / "config.json").write_text("{}")
     processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     converted = load_tokenizer(str(tmp_path))
-    samples = ["a <b>text</b> to\n\nlearn", "any", "  two  spaces <b> "]
-    if not dummy_prefix:  # with it, SentencePiece has a prefix of its own before a piece at the start of the text
-        samples += ["<b>x</b>", "\n\n\n some"]
+    samples = ["a <b>text</b> to\n\nlearn", "any", "two  spaces <b> "]
+    if (
+        not dummy_prefix
+    ):  # with it, SentencePiece adds a prefix even before a space or a piece; rows begin with a control
+        samples += ["<b>x</b>", "\n\n\n some", "  two  spaces"]
     for sample in samples:
         assert converted.backend.encode(sample, add_special_tokens=False).ids == processor.encode(sample), sample
