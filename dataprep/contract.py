@@ -39,6 +39,7 @@ __all__ = [
     "open_build",
     "open_split",
     "read_manifest",
+    "read_manifest_data",
     "sha256_of",
     "verify",
 ]
@@ -234,23 +235,34 @@ def read_manifest(folder: Path) -> Manifest:
         BuildError: there is no manifest, or it is of a newer contract.
         DamagedBuild: the manifest cannot be read, or is not what `dataprep build` writes.
     """
-    path = folder / MANIFEST
+    manifest = Manifest(folder, read_manifest_data(folder / MANIFEST))
     try:
-        head = read_json(path, dict[str, Any])
-        if type(head.get("contract")) is int and head["contract"] > CONTRACT:
+        _check_names(manifest)
+    except InvalidJson as fault:
+        raise _damaged_manifest(folder / MANIFEST, str(fault)) from None
+    return manifest
+
+
+def read_manifest_data(path: Path) -> ManifestData:
+    """Return the content of a manifest.json, wherever it lies; the files that it names may be elsewhere.
+
+    Raises:
+        BuildError, DamagedBuild: as `read_manifest`.
+    """
+    try:
+        data = read_json(path, dict[str, Any])
+        if type(data.get("contract")) is int and data["contract"] > CONTRACT:
             raise BuildError(
-                f"{path} was written under contract {head['contract']}, and this version reads contracts up to {CONTRACT}: "
+                f"{path} was written under contract {data['contract']}, and this version reads contracts up to {CONTRACT}: "
                 "use a newer version of dataprep."
             )
-        manifest = Manifest(folder, typed(head, ManifestData))
-        _check_names(manifest)
+        return typed(data, ManifestData)
     except FileNotFoundError:
-        raise BuildError(f"There is no build in {folder}: it has no {MANIFEST}.") from None
+        raise BuildError(f"There is no build in {path.parent}: it has no {MANIFEST}.") from None
     except OSError as fault:
         raise BuildError(f"{path} cannot be read ({fault.strerror or fault}).") from None
     except InvalidJson as fault:
         raise _damaged_manifest(path, str(fault)) from None
-    return manifest
 
 
 def _damaged_manifest(path: Path, problem: str) -> DamagedBuild:
@@ -413,7 +425,8 @@ def _is_shard_schema(schema: pa.Schema) -> bool:
         return False
     fields = [field.name for field in messages.value_type]
     expected = shard_schema(fields, "tools" in schema.names)
-    return fields[:2] == ["role", "content"] and bool(schema.equals(expected, check_metadata=False))
+    # Metadata of fields is compared too: a build has none, and Polars aborts where it is no UTF-8.
+    return fields[:2] == ["role", "content"] and bool(schema.remove_metadata().equals(expected, check_metadata=True))
 
 
 def open_build(folder: Path | str, *, check: bool = True) -> Build:

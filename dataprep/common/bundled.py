@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import json
 import re
 from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
+from typing import TypedDict
+
+from dataprep.common.jsonfile import read_json
 
 _PACKAGE = Path(__file__).parent.parent
 
 SAMPLE_NAME = "sample"
+
+
+class _Named(TypedDict):
+    name: str
 
 
 def sample_file() -> Path:
@@ -46,8 +52,8 @@ def default_name(sources: tuple[str, ...]) -> str:
 
 def _stem_source(source: str) -> str:
     path = Path(source).expanduser()
-    with suppress(OSError, ValueError, LookupError, TypeError):
-        return str(json.loads((path / "manifest.json").read_bytes())["name"])
+    with suppress(OSError, ValueError):
+        return read_json(path / "manifest.json", _Named)["name"]
     if glob.has_magic(source) and not path.exists():
         path = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
     if path.exists():

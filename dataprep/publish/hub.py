@@ -19,7 +19,7 @@ from uuid import uuid4
 from dataprep.common.errors import BuildError, PublishError, StoreError
 from dataprep.common.files import write_failure
 from dataprep.common.hub import BUSY, WAITS, cause, reason, retried, token
-from dataprep.contract import MANIFEST, Build, Manifest, read_manifest
+from dataprep.contract import MANIFEST, Build, ManifestData, read_manifest_data
 from dataprep.publish.contents import CARD, Published, file_sizes, refuse_failed_gate, tag_of, write_files
 from dataprep.publish.data_files import DATA
 from dataprep.publish.layouts import Layout
@@ -157,12 +157,12 @@ class _Repository:
             self._refuse_foreign(existing, sizes, str(head.sha))
             return ()
         outdated = existing - sizes.keys()
-        return tuple(sorted(name for name in outdated if name in previous.files or _DATA_FILE.fullmatch(name)))
+        return tuple(sorted(name for name in outdated if name in previous["files"] or _DATA_FILE.fullmatch(name)))
 
-    def _manifest(self, commit: str) -> Manifest | None:
+    def _manifest(self, commit: str) -> ManifestData | None:
         """Return the manifest of the version in the repository; None where it is not a build's."""
         try:
-            return read_manifest(self._download(MANIFEST, commit).parent)
+            return read_manifest_data(self._download(MANIFEST, commit))
         except BuildError:
             return None
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from dataprep.common.errors import BuildError, InputError
 from dataprep.common.progress import Advance
-from dataprep.contract import MANIFEST, read_manifest
+from dataprep.contract import MANIFEST, read_manifest_data
 from dataprep.sources import hub
 from dataprep.sources.containers import EXTENSIONS
 
@@ -204,7 +204,7 @@ def _saved_shards(folder: Path, names: Sequence[str]) -> list[Path] | None:
 def _is_published(folder: Path, names: Sequence[str]) -> bool:
     """Whether `folder` holds the manifest of a published build."""
     try:
-        return MANIFEST in names and bool(read_manifest(folder))
+        return MANIFEST in names and bool(read_manifest_data(folder / MANIFEST))
     except BuildError:
         return False
 

@@ -92,9 +92,17 @@ def trained_on(store: Path) -> set[str]:
         StoreError: a run.json does not name its build.
     """
     roots = {root.resolve() for root in (store, store.parent / RUNS, Path(RUNS)) if root.is_dir()}
-    # os.walk passes over folders that vanish meanwhile
-    records = {Path(folder) / RUN for root in roots for folder, _, files in os.walk(root) if RUN in files}
+    walks = (os.walk(root, onerror=_refuse_unreadable) for root in roots)
+    records = {Path(folder) / RUN for walk in walks for folder, _, files in walk if RUN in files}
     return {_version_of_run(path) for path in sorted(records)}
+
+
+def _refuse_unreadable(fault: OSError) -> None:
+    """Refuse a folder that may hide a run; one that vanished meanwhile does not."""
+    if not isinstance(fault, FileNotFoundError):
+        raise StoreError(
+            f"{fault.filename} cannot be read ({fault.strerror}), and a run in it may need a build, so nothing is removed."
+        )
 
 
 def _version_of_run(path: Path) -> str:
