@@ -27,6 +27,7 @@ from dataprep.common.checksums import FileEntry, problem_of, sha256_of, stamp_of
 from dataprep.common.errors import BuildError, DamagedBuild
 from dataprep.common.files import write_file
 from dataprep.common.jsonfile import InvalidJson, read_json, typed
+from dataprep.common.text import excerpt
 
 __all__ = [
     "CONTRACT",
@@ -337,8 +338,8 @@ def _validate(table: pa.Table, place: Path) -> None:
 
     try:
         table.validate(full=True)
-    except pa.ArrowException as fault:
-        raise DamagedBuild(f"{place} holds invalid Arrow data ({fault}); rebuild with --force.") from None
+    except Exception as fault:
+        raise DamagedBuild(f"{place} has invalid Arrow data ({excerpt(str(fault))}); rebuild with --force.") from None
     for name in ("id", "messages", "text", "spans", "controls"):
         if table[name].null_count:
             raise DamagedBuild(f"{place} has rows without {name}; rebuild with --force.")
@@ -386,9 +387,12 @@ def open_split(manifest: Manifest, split: str) -> pa.Table:
         try:
             with pa.memory_map(str(path)) as source:
                 table = _with_plain_json(pa.ipc.open_stream(source).read_all())
-        except (OSError, pa.ArrowException) as fault:
-            raise DamagedBuild(f"{path} is not a readable Arrow stream ({fault}); rebuild with --force.") from None
-        if not _is_shard_schema(table.schema) or table.num_rows != shard["rows"]:
+            has_columns = _is_shard_schema(table.schema)
+        except Exception as fault:  # of many kinds: damaged metadata gives UnicodeDecodeError, OverflowError, …
+            raise DamagedBuild(
+                f"{path} is not a readable Arrow stream ({excerpt(str(fault))}); rebuild with --force."
+            ) from None
+        if not has_columns or table.num_rows != shard["rows"]:
             raise DamagedBuild(f"{path} has other columns or rows than its manifest says; rebuild with --force.")
         tables.append(table.replace_schema_metadata(None))
     return pa.concat_tables(tables) if tables else SHARD_SCHEMA.empty_table()

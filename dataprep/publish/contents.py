@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dataprep.common.errors import GateError, StoreError
+from dataprep.common.text import json_text
 from dataprep.contract import MANIFEST, Build
 from dataprep.publish.data_files import DATA, data_files
 from dataprep.publish.layouts import SCHEMAS, Layout, dataset_info, filled_splits
@@ -120,7 +121,7 @@ def _card(build: Build, place: str, layout: Layout, sizes: Mapping[str, int]) ->
     }
     columns = f"`{', '.join(SCHEMAS[layout].names)}`: the `{layout}` layout of `dataprep export`, sorted by id."
     revision = "" if is_folder(place) else f', revision="{tag_of(build, layout)}"'
-    load = f'from datasets import load_dataset\ndata = load_dataset("{place}"{revision})'
+    load = f"from datasets import load_dataset\ndata = load_dataset({json_text(place)}{revision})"
     return card.card(build.manifest.complete(), head=head, columns=columns, load=load)
 
 

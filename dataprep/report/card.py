@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import re
 import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from dataprep.common.text import visible
+from dataprep.common.markup import code_block, code_span, markdown, yaml_value
 from dataprep.recipe import Recipe, flag, normalised
 
 _APACHE = ("openassistant/oasst", "timdettmers/openassistant-guanaco", "mlabonne/guanaco-llama2")
+_LANGUAGE = re.compile("[a-z]{2,3}")  # the primary subtag of a language tag (BCP 47)
 _SIZES = [(10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M")]
 _SOURCES = 5  # names of sources that a sentence lists
 _LANGUAGES = 8  # languages that a sentence lists
@@ -20,6 +21,7 @@ _COLUMNS = """- `id`, `tree_id`, `source`, `lang`, `messages`, `message_ids`: as
 - `spans`: the trained parts of `text`, as start and end in Unicode code points; each runs from the end of the generation
   prompt to the end of the end token
 - `controls`: the special tokens that the template wrote, as start and end in `text`"""
+_LOAD = 'from datasets import load_from_disk\nbuild = load_from_disk("{name}/{version}")'
 _GATE = {
     "off": "The quality gate was off.",
     "passed": "The quality gate passed; `quality.json` and `report.html` have the details.",
@@ -53,10 +55,10 @@ def card(
             "",
             f"# {name}",
             "",
-            f"{rows:,} conversations ({splits}), rendered with the chat template `{template['name']}`; "
+            f"{rows:,} conversations ({splits}), rendered with the chat template {code_span(template['name'])}; "
             f"version `{manifest['version']}`, made by dataprep {manifest['dataprep']} from "
-            f"{visible(origin(manifest))}.",
-            *(f"\n> {note}" for note in manifest["notes"]),
+            f"{markdown(origin(manifest))}.",
+            *(f"\n> {markdown(note)}" for note in manifest["notes"]),
             "",
             "## From input to data set",
             "",
@@ -74,9 +76,7 @@ def card(
             "",
             "## Load the data",
             "",
-            "```python",
-            load or f'from datasets import load_from_disk\nbuild = load_from_disk("{name}/{manifest["version"]}")',
-            "```",
+            code_block(load or _LOAD.format(name=name, version=manifest["version"]), "python"),
             "",
             "## Limits",
             "",
@@ -84,9 +84,7 @@ def card(
             "",
             "## Reproduce the build",
             "",
-            "```sh",
-            rebuild_command(manifest["recipe"], name),
-            "```",
+            code_block(rebuild_command(manifest["recipe"], name), "sh"),
             "",
         ]
     )
@@ -94,18 +92,19 @@ def card(
 
 def _front_matter(manifest: Mapping[str, Any], own_layout: bool) -> list[str]:
     """The lines of YAML metadata; each value is written as JSON, which is valid YAML."""
-    languages = sorted({lang.split("-")[0].lower() for lang in manifest["languages"] if lang != "unknown"})
+    primary = {lang.split("-")[0].lower() for lang in manifest["languages"]}
+    languages = sorted(lang for lang in primary if _LANGUAGE.fullmatch(lang))
     size = next((word for bound, word in _SIZES if manifest["rows"] < bound), "10M<n<100M")
     files = [{"split": split, "path": f"{split}/*.arrow"} for split in manifest["splits"]]
     return [
-        f"pretty_name: {json.dumps(manifest['name'])}",
-        f"license: {json.dumps(licence(manifest))}",
-        *([f"language: {json.dumps(languages)}"] if languages else []),
-        f"size_categories: {json.dumps([size])}",
+        f"pretty_name: {yaml_value(manifest['name'])}",
+        f"license: {yaml_value(licence(manifest))}",
+        *([f"language: {yaml_value(languages)}"] if languages else []),
+        f"size_categories: {yaml_value([size])}",
         'task_categories: ["text-generation"]',
-        f"tags: {json.dumps(['chat', 'fine-tuning', manifest['template']['name']])}",
-        f"configs: {json.dumps([{'config_name': 'default', 'data_files': files}])}",
-        *([f"dataset_info: {json.dumps(_info(manifest))}"] if own_layout else []),
+        f"tags: {yaml_value(['chat', 'fine-tuning', manifest['template']['name']])}",
+        f"configs: {yaml_value([{'config_name': 'default', 'data_files': files}])}",
+        *([f"dataset_info: {yaml_value(_info(manifest))}"] if own_layout else []),
     ]
 
 
@@ -158,20 +157,21 @@ def _processing(manifest: Mapping[str, Any]) -> str:
 def _limits(manifest: Mapping[str, Any]) -> list[str]:
     """What the data set is not good for."""
     languages = manifest["languages"]
-    listed = ", ".join(f"{lang} {count:,}" for lang, count in list(languages.items())[:_LANGUAGES])
+    listed = ", ".join(f"{markdown(lang)} {count:,}" for lang, count in list(languages.items())[:_LANGUAGES])
     return [
         f"Languages, by the tags of the records: {listed}{' and others' if len(languages) > _LANGUAGES else ''}.",
         "The texts are synthetic: a program assembled them to try dataprep with. Do not train a model for use on them."
         if from_sample(manifest)
         else "The texts were written by people and models. Nobody checked them for truth, and they may contain personal data.",
-        f"The texts are rendered for `{manifest['template']['name']}`; for another chat format, build again with `--template`.",
+        f"The texts are rendered for {code_span(manifest['template']['name'])}; for another chat format, build again with "
+        "`--template`.",
     ]
 
 
 def _with_entries(lines: list[str], head: Mapping[str, Any]) -> list[str]:
     """YAML `lines` in which the entries of `head` replace those of the same name or are added at the end."""
     entries = {line.split(":", 1)[0]: line for line in lines}
-    return list((entries | {key: f"{key}: {json.dumps(value)}" for key, value in head.items()}).values())
+    return list((entries | {key: f"{key}: {yaml_value(value)}" for key, value in head.items()}).values())
 
 
 def _funnel_row(stage: Mapping[str, Any]) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dataprep.common.checksums import entry_of
 from dataprep.common.files import sync
+from dataprep.common.text import json_text
 from dataprep.contract import MANIFEST
 
 
@@ -26,5 +26,5 @@ def write_manifest(folder: Path, parts: Mapping[str, Any]) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON file as people read it: indented, Unicode unescaped, one newline at the end."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write a JSON file as people read it: indented, readable Unicode, one newline at the end."""
+    path.write_text(json_text(value, indent=2) + "\n", encoding="utf-8")

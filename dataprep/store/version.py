@@ -48,6 +48,7 @@ OTHER_CODE = (
     "common/files",
     "common/hub",
     "common/jsonfile",
+    "common/markup",
     "common/progress",
     "common/terminal",
     "common/text",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from dataprep.common.markup import markdown, yaml_value
 from training.checksums import write_checksums
 from training.run_folder import PARTIAL, commit_folder
 from training.run_record import RunRecord
@@ -29,7 +30,7 @@ def _card(context: RunContext, record: RunRecord) -> str:
     """The adapter's README.md."""
     config, manifest, ledger = context.config, context.build.manifest, record["ledger"]["train"]
     return f"""---
-base_model: {config.model}
+base_model: {yaml_value(config.model)}
 library_name: peft
 tags: [qlora]
 ---
@@ -37,12 +38,13 @@ tags: [qlora]
 # LoRA adapter
 
 Trained with `training run` on the build **{manifest.name} {manifest.version}**
-(template {manifest.template.get("name")}, gate {manifest.gate}),
-base model {config.model} quantised as {config.quantization}.
+(template {markdown(str(manifest.template.get("name")))}, gate {markdown(manifest.gate)}),
+base model {markdown(config.model)} quantised as {config.quantization}.
 
 * {ledger["rows"]} conversations: {ledger["tokens_trained"]} trained tokens, {ledger["tokens_masked"]} masked,
   {ledger["tokens_cut"]} cut, {ledger["tokens_dropped"]} dropped
-* rank {config.lora_r}, alpha {config.lora_alpha}, targets {config.targets}, learning rate {config.lr}, seed {config.seed}
+* rank {config.lora_r}, alpha {config.lora_alpha}, targets {markdown(str(config.targets))},
+  learning rate {config.lr}, seed {config.seed}
 * {record["resolved"]["steps"]} steps on {record["metrics"]["trained_tokens"]} trained tokens, window {config.max_tokens} tokens
 
 run.json in the run's folder has all options, versions and metrics.

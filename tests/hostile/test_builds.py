@@ -1,0 +1,144 @@
+"""Mutated and re-sealed builds: each is opened as what it is, or refused in one sentence; nothing crashes."""
+
+from __future__ import annotations
+
+import json
+import random
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dataprep.common.checksums import entry_of
+from dataprep.common.errors import BuildError
+from dataprep.contract import MANIFEST, open_build, read_manifest
+from tests.support.paths import ROOT
+from tests.support.versions import edit_manifest, write_version
+
+SEED = 13
+MUTATED_SHARDS = 60
+MUTATED_MANIFESTS = 400
+
+INT32 = (2**31 - 1, -(2**31), -1, -5, 0, 10**9, 2**30)
+INT64 = (2**63 - 1, -(2**63), -1, -8, 0, 10**9, 2**40)
+
+
+def mutated(content: bytes, rng: random.Random) -> bytes:
+    """`content` with a few bits, bytes or numbers changed, and sometimes cut."""
+    data = bytearray(content)
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        position = rng.randrange(len(data) - 8)
+        kind = rng.randrange(4)
+        if kind == 0:
+            data[position] ^= 1 << rng.randrange(8)
+        elif kind == 1:
+            data[position] = rng.randrange(256)
+        elif kind == 2:
+            struct.pack_into("<i", data, position & ~3, rng.choice(INT32))
+        else:
+            struct.pack_into("<q", data, position & ~7, rng.choice(INT64))
+    return bytes(data[: rng.randrange(len(data))] if rng.random() < 0.1 else data)
+
+
+def reseal(build: Path) -> None:
+    """Give the manifest the sizes and checksums of the files as they are."""
+    splits = json.loads((build / MANIFEST).read_bytes())["splits"]
+    for split in splits.values():
+        for shard in split["shards"]:
+            shard |= entry_of(build / shard["file"])
+    edit_manifest(build, splits=splits)
+
+
+# Opens builds and reads all of their values; prints one line for each.
+READ_ALL = """
+import sys
+import polars as pl
+from dataprep.common.errors import UserError
+from dataprep.contract import open_build
+for path in sys.argv[1:]:
+    try:
+        for table in open_build(path).splits.values():
+            table.to_pylist()
+            pl.DataFrame(table).hash_rows()
+        print("read", flush=True)
+    except UserError as fault:
+        print("refused", fault.exit_code, flush=True)
+"""
+
+
+def read_all(builds: list[Path]) -> list[str]:
+    """What became of each build, in a process of its own: `read` or `refused CODE`."""
+    command = [sys.executable, "-c", READ_ALL, *map(str, builds)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert done.returncode == 0, (done.stdout.count("\n"), done.stderr)
+    return done.stdout.splitlines()
+
+
+def test_mutated_shards_with_right_checksums_are_read_or_refused(tmp_path: Path) -> None:
+    rng = random.Random(SEED)
+    builds = []
+    for number in range(MUTATED_SHARDS):
+        texts = tuple(f"text {n} of Größe" for n in range(20))
+        build = write_version(tmp_path / "store", f"v{number}", texts)
+        shard = build / "train/data-00000-of-00001.arrow"
+        shard.write_bytes(mutated(shard.read_bytes(), rng))
+        reseal(build)
+        builds.append(build)
+    outcomes = read_all(builds)
+    assert len(outcomes) == len(builds)
+    assert set(outcomes) == {"read", "refused 4"}
+
+
+@pytest.mark.parametrize("offset", [2**31 - 1, 10**9, -5, 10**6])
+def test_offsets_beyond_a_text_are_refused(tmp_path: Path, offset: int) -> None:
+    texts = ("distinctive", "row")
+    build = write_version(tmp_path / "store", texts=texts)
+    shard = build / "train/data-00000-of-00001.arrow"
+    content = shard.read_bytes()
+    offsets = struct.pack("<iii", 0, len(texts[0]), len("".join(texts)))
+    assert offsets in content
+    shard.write_bytes(content.replace(offsets, offsets[:-4] + struct.pack("<i", offset)))
+    reseal(build)
+    assert read_all([build]) == ["refused 4"]
+
+
+def mutated_json(value: Any, rng: random.Random) -> Any:
+    """`value` with one part replaced, removed or added somewhere."""
+    hostile: list[Any] = [
+        None, True, -1, 10**30, 1.5, "", "../x", "/etc/passwd", "\ud800", "a\0b", "x" * 300, [], {}, [[]], {"": {}},
+    ]  # fmt: skip
+    if isinstance(value, dict) and value and rng.random() < 0.85:
+        key = rng.choice(sorted(value))
+        change = rng.random()
+        if change < 0.1:
+            return {name: child for name, child in value.items() if name != key}
+        if change < 0.2:
+            return {
+                (rng.choice(["../x", "", "/abs", "a/../../b"]) if name == key else name): c for name, c in value.items()
+            }
+        return value | {key: mutated_json(value[key], rng)}
+    if isinstance(value, list) and value and rng.random() < 0.85:
+        position = rng.randrange(len(value))
+        return [*value[:position], mutated_json(value[position], rng), *value[position + 1 :]]
+    return rng.choice(hostile)
+
+
+def test_mutated_manifests_are_read_or_refused(tmp_path: Path) -> None:
+    rng = random.Random(SEED)
+    build = write_version(tmp_path / "store")
+    original = json.loads((build / MANIFEST).read_bytes())
+    refused = 0
+    for _ in range(MUTATED_MANIFESTS):
+        (build / MANIFEST).write_text(json.dumps(mutated_json(original, rng)))
+        try:
+            read_manifest(build)
+            open_build(build)
+        except BuildError as fault:
+            refused += 1
+            assert "\n" not in str(fault)
+            assert len(str(fault)) < 1000
+    assert refused > MUTATED_MANIFESTS / 2
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["store"]
