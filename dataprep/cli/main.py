@@ -12,7 +12,7 @@ from cyclopts import CycloptsError
 from dataprep.cli import building, history, inspecting, publishing, quality, templates  # noqa: F401
 from dataprep.cli.common import app, print_json
 from dataprep.common.errors import GateError, UserError
-from dataprep.common.text import excerpt, visible
+from dataprep.common.text import excerpt, visible, without_credentials
 
 DEBUG = "DATAPREP_DEBUG"  # environment variable: show the traceback of any error
 
@@ -45,6 +45,7 @@ def _exit(fault: Exception) -> None:
         code, sentence = 1, f"{fault.filename or 'A file'}: {fault.strerror}."
     else:
         code, sentence = 1, _bug_sentence(fault)
+    sentence = without_credentials(sentence)
     print(f"dataprep: {visible(sentence)}", file=sys.stderr)
     if "--json" in sys.argv:
         print_json({"error": sentence, "exit_code": code, **failing})

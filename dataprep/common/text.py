@@ -26,6 +26,13 @@ def visible(text: str) -> str:
     return _UNSAFE.sub(lambda match: f"<U+{ord(match[0]):04X}>", text)
 
 
+def without_credentials(text: str) -> str:
+    """Return `text` with the user, the password and the query of every URL in it removed: they may hold a token."""
+    # one slash is enough: a path made of a URL has lost the other
+    without_user = re.sub(r"([A-Za-z][\w+.-]+:/{1,2})[^\s/]*@", r"\1", text)
+    return re.sub(r"([A-Za-z][\w+.-]+:/{1,2}[^\s?#]*)[?#]\S*", r"\1", without_user)
+
+
 def json_text(value: object, indent: int | None = None) -> str:
     r"""Return `value` as JSON that is safe to print: readable Unicode, with unsafe characters escaped as in `\u001b`."""
     written = json.dumps(value, indent=indent, ensure_ascii=False, default=str)

@@ -16,6 +16,7 @@ from typing import Any
 
 from dataprep.common.errors import BuildError, InputError
 from dataprep.common.progress import Advance
+from dataprep.common.text import without_credentials
 from dataprep.contract import MANIFEST, read_manifest_data
 from dataprep.sources import hub
 from dataprep.sources.containers import EXTENSIONS
@@ -142,11 +143,6 @@ def _expand(source: str) -> Iterator[SourceFile]:
             yield SourceFile(file.name, file.path, file.path.stat().st_size, commit=file.commit)
     else:
         raise InputError(f"There is no file or folder {source}, and it is not a Hub id (org/name) either.")
-
-
-def without_credentials(url: str) -> str:
-    """Return `url` without user, password and query, which may hold a token."""
-    return re.sub(r"(?s)[?#].*", "", re.sub(r"(?s)://.*@", "://", url))
 
 
 def _source_file(path: Path, name: str) -> SourceFile:

@@ -179,7 +179,7 @@ def _is_glob_or_globs(value: Any) -> bool:
     return bool(globs) and all(isinstance(glob, str) and len(glob) <= _MAX_PATTERNS for glob in globs)
 
 
-def _as_list(globs: str | list[str]) -> list[str]:
+def _as_list(globs: Any) -> list[str]:
     return [globs] if isinstance(globs, str) else globs
 
 

@@ -10,7 +10,8 @@ import pytest
 from dataprep.common.errors import InputError
 from dataprep.sources.files import find_files, hash_files
 from dataprep.sources.reader import read
-from tests.support.reading import json_lines, read_path, turns
+from tests.support.commands import dataprep
+from tests.support.reading import json_lines, read_path, turns, write
 
 ROW = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]}
 
@@ -149,3 +150,11 @@ def test_a_url_is_refused_without_repeating_its_token(source: str) -> None:
     with pytest.raises(InputError, match="is a URL") as refusal:
         find_files([source])
     assert "TOKEN" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("option", ["--source", "--decontaminate", "--template", "--tokenizer"])
+def test_no_command_repeats_the_token_of_a_url(tmp_path: Path, option: str) -> None:
+    source = write(tmp_path, "jsonl", [{"text": "### Human: hi### Assistant: yo"}])
+    arguments = ["build", "--source", source, "--store", tmp_path, option, "https://user:hf_TOKEN@host.org/a?key=TOKEN"]
+    done = dataprep(*arguments, "--json")
+    assert done.returncode in (1, 2) and "TOKEN" not in done.stdout + done.stderr
