@@ -15,7 +15,6 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from training.config import RunConfig
 from training.run_folder import RunFolder
 from training.run_record import RunRecord
 
@@ -119,5 +118,5 @@ def run(data: StrPath | HasPath, model: str, **options: Any) -> Run:
     from training.run import run as train
 
     path = Path(data) if isinstance(data, str | PathLike) else data.path
-    config: RunConfig = with_defaults({"data": path, "model": model, **options})
-    return Run(train(config).path)
+    config = with_defaults({"data": path, "model": model, **options})
+    return Run(Path(train(config)["operational"]["out"]).absolute())

@@ -9,14 +9,14 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 from cyclopts.config import Dict
 
 from dataprep.common.errors import UserError
-from dataprep.common.text import excerpt, json_text, nearest, visible
-from training.config import PRESETS, TINY, TINY_DEFAULTS, RunConfig, read_toml
+from dataprep.common.text import excerpt, json_text, visible
+from training.config import RunConfig, default_sources
 from training.errors import OptionError, Stopped
 
 if TYPE_CHECKING:
@@ -40,16 +40,8 @@ def set_defaults(_: App, __: tuple[str, ...], arguments: ArgumentCollection) -> 
     given = {argument.name: argument.tokens[-1].value for argument in arguments if argument.tokens}
     if not any(argument.name == "--max-tokens" for argument in arguments):
         return  # a command without the options of a run
-    from_file: dict[str, Any] = read_toml(Path(given["--config"])) if "--config" in given else {}
-    preset = given.get("--preset") or from_file.get("preset")
-    if preset is not None and preset not in PRESETS:
-        raise OptionError(f"Unknown preset '{preset}'. {nearest(str(preset), PRESETS)}")
-    tiny = (given.get("--model") or from_file.get("model")) == TINY
-    for source, options in (
-        (str(given.get("--config")), from_file),
-        (f"preset {preset}", PRESETS.get(str(preset), {})),
-        ("model tiny", TINY_DEFAULTS if tiny else {}),
-    ):
+    config = Path(given["--config"]) if "--config" in given else None
+    for source, options in default_sources(config, given.get("--preset"), given.get("--model")):
         flags = {name.replace("_", "-"): value for name, value in options.items()}
         Dict(flags, source=source, use_commands_as_keys=False)(app, (), arguments)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -195,6 +196,46 @@ def read_toml(path: Path) -> dict[str, Any]:
         if not isinstance(value, str | int | float) or isinstance(value, bool) != (types[name] == "bool"):
             raise OptionError(f"{name} in {path} has the wrong type ({type(value).__name__}): see training run --help.")
     return options
+
+
+def default_sources(config: Path | None, preset: str | None, model: str | None) -> list[tuple[str, dict[str, Any]]]:
+    """The sources of options that a caller does not state, in order of precedence: each a name and its options.
+
+    Args:
+        config: a TOML file; it may name the preset and the model.
+        preset: the preset, if it is stated.
+        model: the model, if it is stated.
+
+    Raises:
+        OptionError: the file cannot be read, or the preset is unknown.
+    """
+    from_file = read_toml(config) if config is not None else {}
+    preset = preset or from_file.get("preset")
+    if preset is not None and preset not in PRESETS:
+        raise OptionError(f"Unknown preset '{preset}'. {nearest(str(preset), PRESETS)}")
+    tiny = (model or from_file.get("model")) == TINY
+    return [
+        (str(config), from_file),
+        (f"preset {preset}", PRESETS.get(str(preset), {})),
+        ("model tiny", TINY_DEFAULTS if tiny else {}),
+    ]
+
+
+def with_defaults(stated: Mapping[str, Any]) -> RunConfig:
+    """The options of a run: the stated ones, then those of `default_sources`, then the defaults of `RunConfig`.
+
+    Raises:
+        OptionError: an unknown name.
+    """
+    for name in stated.keys() - set(names()):
+        raise OptionError(f"Unknown option '{name}'. {nearest(name, names())}")
+    options: dict[str, Any] = {}
+    sources = default_sources(stated.get("config"), stated.get("preset"), stated.get("model"))
+    for _, defaults in reversed([("stated", dict(stated)), *sources]):
+        options |= defaults
+    for name in ("data", "out", "config"):
+        options[name] = Path(options[name]) if options.get(name) is not None else None
+    return RunConfig(**options)
 
 
 def at_least(low: float, **options: float | None) -> None:

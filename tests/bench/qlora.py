@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,7 @@ def run_training(name: str, model: str, build: str, options: dict[str, Any]) -> 
     start_time = time.perf_counter()
     import torch
 
-    from training import run as runs
+    runs = import_module("training.run")
     from training.config import RunConfig
 
     loading: list[float] = []
@@ -250,7 +251,7 @@ def run_in_process(name: str, model: str, build: str, **settings: Any) -> dict[s
 
 
 def versions() -> str:
-    from training.run_folder import library_versions
+    from training.versions import library_versions
 
     return ", ".join(f"{name} {number}" for name, number in library_versions().items())
 

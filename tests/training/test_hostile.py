@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def test_an_unexpected_error_is_one_sentence_and_a_traceback_on_request(
     def fail(*_: object) -> None:
         raise LookupError("\x1b a bug")
 
-    monkeypatch.setattr("training.run.check", fail)
+    monkeypatch.setattr(import_module("training.run"), "check", fail)
     arguments = ["run", "--data", build, "--model", "tiny"]
     code, printed = run_command(monkeypatch, capsys, *arguments)
     assert code == 1 and "Unexpected LookupError (<U+001B> a bug)" in printed and "DATAPREP_DEBUG=1" in printed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from dataclasses import replace
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -111,15 +112,15 @@ def test_run_json_has_absolute_paths_and_a_resumed_run_keeps_its_build(
 
 
 def test_run_json_says_why_a_run_failed(small_build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from training import run
+    module = import_module("training.run")
 
     def fail(*_: object) -> None:
         raise DataError("Nothing works.")
 
-    monkeypatch.setattr(run, "_train", fail)
+    monkeypatch.setattr(module, "_train", fail)
     config = RunConfig(data=small_build, model="tiny", device="cpu", out=tmp_path / "out", max_tokens=256, max_steps=1)
     with pytest.raises(DataError):
-        run.run(config)
+        module.run(config)
     assert RunFolder(tmp_path / "out").read()["status"] == "failed: Nothing works."
 
 

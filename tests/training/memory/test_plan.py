@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.shapes import LLAMA_2_7B
-from training import run
 from training.config import TINY_DEFAULTS, RunConfig
 from training.data.training_data import load_training_data, open_training_build
 from training.errors import NotEnoughMemory, OptionError
@@ -24,6 +24,7 @@ from training.model.runtime import Runtime, choose_runtime
 from training.model.sizes import read_model_config
 from training.model.tiny import train_tokenizer
 from training.model.tokenizer import load_tokenizer
+from training.run import base_model_name, load_with_new_adapters
 from training.run_folder import RunFolder
 
 GPU = Runtime("cuda:0", "bf16", "dataprep_varlen", liger=True)
@@ -40,11 +41,11 @@ def planned(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Call
     """`choose_run_plan` on a tiny model, as a run calls it; its arguments replace options."""
     build = open_training_build(config)
     folder = RunFolder(tmp_path_factory.mktemp("planned"))
-    name = run.base_model_name(config, build, folder)
+    name = base_model_name(config, build, folder)
     runtime = choose_runtime(config)
     prepared = load_training_data(config, build, load_tokenizer(name))
     model_config = read_model_config(name, None)
-    adapted = run.load_with_new_adapters(name, config, runtime)
+    adapted = load_with_new_adapters(name, config, runtime)
 
     def choose(**options: Any) -> RunPlan:
         return choose_run_plan(
@@ -120,7 +121,7 @@ def test_a_plan_on_a_gpu_measures_and_times_a_step(
 ) -> None:
     monkeypatch.setattr(planning, "choose_runtime", lambda _: GPU)
     monkeypatch.setattr(planning, "available_memory", lambda *_: 80 * GIB)
-    monkeypatch.setattr(run, "load_with_new_adapters", lambda *_: None)
+    monkeypatch.setattr(import_module("training.run"), "load_with_new_adapters", lambda *_: None)
     measured = probe.Measurement(2 * GIB, 3 * GIB, 0.5, 1000)
     monkeypatch.setattr(probe, "first_that_runs", lambda model, batches, *_, **__: (batches[0], measured))
     monkeypatch.setattr("training.loop.arguments.trainer_arguments", lambda *_, **__: None)
