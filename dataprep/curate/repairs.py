@@ -10,9 +10,27 @@ from collections.abc import Callable, Sequence
 import polars as pl
 
 from dataprep.common.text import VISIBLE_CHARACTER
-from dataprep.curate.messages import CONTENT, MESSAGES, ROLE, any_message, roles, tokens_in
+from dataprep.curate.messages import (
+    CONTENT,
+    MESSAGES,
+    TEXT_FIELDS,
+    has_token,
+    present_fields,
+    roles,
+    tokens_in,
+)
 from dataprep.recipe import Recipe
-from dataprep.tables import ASSISTANT, REPAIRS, ROLES, SYSTEM, TURNS
+from dataprep.tables import (
+    ASSISTANT,
+    MESSAGE_FIELDS,
+    REPAIRS,
+    REQUIRED_FIELDS,
+    ROLES,
+    SYSTEM,
+    TOOL,
+    message_fields,
+    turns_type,
+)
 
 TURN_BREAK = "\n\n"  # between messages of one role that are merged
 
@@ -70,14 +88,19 @@ def merge_turns(conversations: pl.DataFrame) -> pl.DataFrame:
 
     A message without visible text adds nothing to its neighbours, and the repair counts it. If all of them are blank, the
     rule `empty_turn` applies.
+
+    Neighbours are joined only if nothing changes its meaning or place: results of tools are never joined; neither are
+    messages that differ in `name` or `trained`. A message with reasoning is not joined to the one before it, and to one
+    that calls tools only further calls are. Neighbours that remain are left to the rule `roles_do_not_alternate`.
     """
+    fields = message_fields(conversations)
     # The roles are searched as text: comparing each with the one before it, list by list, takes ten times as long.
     role_text = pl.format("\n{}\n", roles().list.join("\n\n"))
     has_neighbours = role_text.str.contains_any([f"\n{role}\n\n{role}\n" for role in ROLES])
 
     def merge(frame: pl.DataFrame) -> pl.DataFrame:
         rows = frame.select("_row", "messages").explode("messages").unnest("messages")
-        rows = rows.with_columns(run=pl.struct("_row", "role").rle_id())
+        rows = rows.with_columns(run=_runs(fields))
         content = pl.col("content")
         visible = content.filter(content.str.contains(VISIBLE_CHARACTER))
         any_visible = visible.len() > 0
@@ -86,12 +109,11 @@ def merge_turns(conversations: pl.DataFrame) -> pl.DataFrame:
             pl.col("role").first(),
             content=pl.when(any_visible).then(visible.str.join(TURN_BREAK)).otherwise(content.str.join(TURN_BREAK)),
             blank=pl.when(any_visible).then(content.len() - visible.len()).otherwise(0),
+            **{name: _joined(name) for name in fields if name not in REQUIRED_FIELDS},
         )
-        merged = turns.group_by("_row", maintain_order=True).agg(
-            pl.col("blank").sum(), messages=pl.struct("role", "content")
-        )
+        merged = turns.group_by("_row", maintain_order=True).agg(pl.col("blank").sum(), messages=pl.struct(fields))
         fewer = frame["messages"].list.len() - merged["messages"].list.len()
-        frame = frame.with_columns(_fewer=fewer, _blank=merged["blank"], messages=merged["messages"].cast(TURNS))
+        frame = frame.with_columns(_fewer=fewer, _blank=merged["blank"], messages=merged["messages"])
         detail = pl.format("{} messages joined to a neighbour of the same role", "_fewer")
         blank_detail = (
             pl.when(pl.col("_blank") > 0).then(pl.format(", {} of them without text", "_blank")).otherwise(pl.lit(""))
@@ -104,24 +126,44 @@ def merge_turns(conversations: pl.DataFrame) -> pl.DataFrame:
 
 def add_system(conversations: pl.DataFrame, text: str) -> pl.DataFrame:
     """Put the system message `text` in front of conversations that have none."""
-    message = pl.struct(pl.lit(SYSTEM).alias("role"), pl.lit(text).alias("content"))
+    fields = message_fields(conversations)
+    values = {"role": SYSTEM, "content": text}
+    message = pl.struct(pl.lit(values.get(name), MESSAGE_FIELDS[name]).alias(name) for name in fields)
 
     def prepend(frame: pl.DataFrame) -> pl.DataFrame:
-        return frame.with_columns(pl.concat_list(message, MESSAGES).cast(TURNS).alias("messages"))
+        return frame.with_columns(pl.concat_list(message, MESSAGES).cast(turns_type(fields)).alias("messages"))
 
     return _apply_where(conversations, roles().list.first() != SYSTEM, prepend)
 
 
 def escape_tokens(conversations: pl.DataFrame, tokens: Sequence[str]) -> pl.DataFrame:
     """Break each typed control token by a space after its first character: `<s>` becomes `< s>`."""
-    patterns = list(tokens)
+    patterns, escaped = list(tokens), [token[0] + " " + token[1:] for token in tokens]
+    fields = present_fields(conversations)
+
+    def break_tokens(text: pl.Expr) -> pl.Expr:
+        return text.str.replace_many(patterns, escaped, leftmost=True)
 
     def escape(frame: pl.DataFrame) -> pl.DataFrame:
-        broken = CONTENT.str.replace_many(patterns, [token[0] + " " + token[1:] for token in patterns], leftmost=True)
-        turns = MESSAGES.list.eval(pl.struct(ROLE.alias("role"), broken.alias("content")))
-        return frame.with_columns(_with_repair("escaped_control_token", tokens_in(tokens)), turns.alias("messages"))
+        values = {name: pl.element().struct.field(name) for name in message_fields(frame)}
+        message = pl.struct((break_tokens(v) if name in TEXT_FIELDS else v).alias(name) for name, v in values.items())
+        tools = [break_tokens(pl.col("tools"))] if "tools" in fields else []
+        repaired = _with_repair("escaped_control_token", tokens_in(tokens, fields))
+        return frame.with_columns(repaired, MESSAGES.list.eval(message).alias("messages"), *tools)
 
-    return _apply_where(conversations, any_message(CONTENT.str.contains_any(patterns)), escape)
+    return _apply_where(conversations, has_token(tokens, fields), escape)
+
+
+def _runs(fields: Sequence[str]) -> pl.Expr:
+    """Number the runs of messages that `merge_turns` joins, in rows of exploded messages."""
+    same = ["_row", "role", *(name for name in ("name", "trained") if name in fields)]
+    starts_run = pl.struct(same).rle_id().diff().fill_null(1) > 0
+    if "tool_calls" in fields:
+        only_calls = pl.col("tool_calls").is_not_null() & ~pl.col("content").str.contains(VISIBLE_CHARACTER)
+        starts_run = starts_run | (pl.col("tool_calls").shift(1).is_not_null() & ~only_calls)
+    if "reasoning_content" in fields:
+        starts_run = starts_run | pl.col("reasoning_content").is_not_null()
+    return (starts_run | (pl.col("role") == TOOL)).cum_sum()
 
 
 def _with_repair(rule: str, detail: pl.Expr) -> pl.Expr:
@@ -140,3 +182,12 @@ def _apply_where(
     numbered = frame.with_columns(pl.int_range(pl.len()).alias("_row"))
     changed = change(numbered.filter(mask)).select(numbered.columns)
     return pl.concat([numbered.filter(~mask), changed]).sort("_row").drop("_row")
+
+
+def _joined(name: str) -> pl.Expr:
+    """Return a field of joined messages: the calls of all in one JSON list, or the only value of any other field."""
+    values = pl.col(name).drop_nulls()
+    if name != "tool_calls":
+        return values.first()
+    calls = pl.format("[{}]", values.str.strip_prefix("[").str.strip_suffix("]").str.join(","))
+    return pl.when(values.len() > 0).then(calls)

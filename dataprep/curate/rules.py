@@ -6,20 +6,44 @@ its fate.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
 from dataprep.common.text import VISIBLE_CHARACTER
-from dataprep.curate.messages import CONTENT, MESSAGES, ROLE, any_message, roles, tokens_in
+from dataprep.curate.messages import (
+    CONTENT,
+    MESSAGES,
+    ROLE,
+    any_message,
+    calls_tools,
+    has_token,
+    is_context,
+    message_has_token,
+    present_fields,
+    roles,
+    tokens_in,
+)
 from dataprep.curate.repairs import repair
+from dataprep.curate.tool_results import orphan_results
 from dataprep.recipe import Recipe, flag
-from dataprep.tables import ASSISTANT, LABELS, SYSTEM, USER, WANTED_LABELS, StageResult, dropped, no_fates
+from dataprep.tables import (
+    ASSISTANT,
+    LABELS,
+    REQUIRED_FIELDS,
+    SYSTEM,
+    TOOL,
+    USER,
+    WANTED_LABELS,
+    StageResult,
+    dropped,
+    no_fates,
+)
 
 STAGE = "rules"
 
-REPLACEMENT = "\ufffd"  # what a decoder writes for bytes that are no text
+BROKEN = ("\0", "\ufffd\ufffd")  # decoders write U+FFFD for bytes that are no text
 
 
 @dataclass(frozen=True)
@@ -44,13 +68,14 @@ def apply_rules(conversations: pl.DataFrame, recipe: Recipe, tokens: Sequence[st
         `kept` in input order; `fates` with rule and detail; a note for each threshold that some rows have no label for.
     """
     distinct, repeat_fates, *_ = drop_same_threads(repair(conversations, recipe, tokens))
-    kept, fates = _drop(distinct, drop_rules(recipe, tokens))
+    paired, orphan_fates, *_ = drop_orphan_results(distinct)
+    kept, fates = _drop(paired, drop_rules(recipe, tokens, present_fields(paired)))
     notes = [
         f"{count} of {kept.height} rows have no label for {option} and passed it unchecked."
         for option, count in unlabelled(kept, recipe).items()
         if count
     ]
-    return StageResult(kept, pl.concat([repeat_fates, fates]), notes)
+    return StageResult(kept, pl.concat([repeat_fates, orphan_fates, fates]), notes)
 
 
 def drop_same_threads(conversations: pl.DataFrame) -> StageResult[None]:
@@ -66,8 +91,25 @@ def drop_same_threads(conversations: pl.DataFrame) -> StageResult[None]:
     return StageResult(kept, dropped(repeats, "conversation", STAGE, "same_thread"))
 
 
-def drop_rules(recipe: Recipe, tokens: Sequence[str]) -> list[Rule]:
-    """Return the rules in force under `recipe`, in the order in which they are applied."""
+def drop_orphan_results(conversations: pl.DataFrame) -> StageResult[None]:
+    """Drop conversations with the result of a tool that answers no call."""
+    orphans = orphan_results(conversations)
+    if orphans.is_empty():
+        return StageResult(conversations)
+    lost = conversations.join(orphans, on="row", how="inner", maintain_order="left")
+    kept = conversations.join(orphans, on="row", how="anti", maintain_order="left")
+    return StageResult(kept, dropped(lost, "conversation", STAGE, "orphan_tool_result"))
+
+
+def drop_rules(recipe: Recipe, tokens: Sequence[str], fields: Collection[str] = REQUIRED_FIELDS) -> list[Rule]:
+    """Return the rules in force under `recipe`, in the order in which they are applied.
+
+    Args:
+        recipe: the options.
+        tokens: strings that texts must not hold.
+        fields: of the conversations, from `messages.present_fields`.
+    """
+    is_blank = _is_blank(fields)
     rules = [
         Rule(
             "no_answer",
@@ -75,27 +117,37 @@ def drop_rules(recipe: Recipe, tokens: Sequence[str]) -> list[Rule]:
             ~roles().list.contains(ASSISTANT),
             pl.lit("it has no answer"),
         ),
-        Rule("empty_turn", "a message without visible text", any_message(_is_blank()), _first_message(_is_blank())),
+        Rule("empty_turn", "a message without visible text", any_message(is_blank), _first_message(is_blank)),
         Rule(
             "roles_do_not_alternate",
-            "roles other than [system,] user, assistant, user, assistant, …, even after neighbours are merged",
+            "roles other than [system,] user, assistant, user, assistant, …, even after neighbours are merged; results of "
+            "tools and another assistant message may follow one that calls them",
             ~_alternates(),
             pl.format("the roles are {}", roles().list.head(12).list.join(", ")),
         ),
         Rule(
             "broken_unicode",
             "a NUL, or a run of U+FFFD (a lone surrogate reads as one)",
-            any_message(_is_broken()),
-            _first_message(_is_broken()),
+            has_token(BROKEN, fields),
+            _first_message(message_has_token(BROKEN, fields)),
         ),
     ]
+    if "trained" in fields:
+        rules.append(
+            Rule(
+                "nothing_trained",
+                "a conversation whose answers are all marked as context",
+                ~any_message((ROLE == ASSISTANT) & ~is_context(fields)),
+                pl.lit("all its answers are context only"),
+            )
+        )
     if tokens and recipe.control_tokens != "keep":
         rules.append(
             Rule(
                 "control_token",
                 "a control token or marker of the template typed in a message",
-                any_message(CONTENT.str.contains_any(list(tokens))),
-                pl.format("it holds {}", tokens_in(tokens)),
+                has_token(tokens, fields),
+                pl.format("it holds {}", tokens_in(tokens, fields)),
             )
         )
     return rules + _optional_rules(recipe)
@@ -174,18 +226,17 @@ def _rounded(value: pl.Expr) -> pl.Expr:
     return value.cast(pl.Float64).round(4).cast(pl.String).str.strip_suffix(".0")
 
 
-def _is_blank() -> pl.Expr:
-    return ~CONTENT.str.contains(VISIBLE_CHARACTER).fill_null(False)
-
-
-def _is_broken() -> pl.Expr:
-    return CONTENT.str.contains_any(["\0", REPLACEMENT * 2])
+def _is_blank(fields: Collection[str]) -> pl.Expr:
+    """Return whether a message has no visible text; one that calls tools needs none, and a tool may return nothing."""
+    is_blank = ~CONTENT.str.contains(VISIBLE_CHARACTER).fill_null(False)
+    return is_blank & ~calls_tools(fields) & (ROLE != TOOL) if "tool_calls" in fields else is_blank
 
 
 def _first_message(condition: pl.Expr) -> pl.Expr:
-    """Return `message 3 of 4`: the first message for which `condition` holds."""
-    number = MESSAGES.list.eval(condition).list.arg_max() + 1
-    return pl.format("message {} of {}", number, MESSAGES.list.len())
+    """Return `message 3 of 4`: the first message for which `condition` holds, or `the tools` if none does."""
+    holds = MESSAGES.list.eval(condition.fill_null(False))
+    message = pl.format("message {} of {}", holds.list.arg_max() + 1, MESSAGES.list.len())
+    return pl.when(holds.list.any()).then(message).otherwise(pl.lit("the tools"))
 
 
 def _has_language(languages: Sequence[str]) -> pl.Expr:
@@ -197,6 +248,9 @@ def _has_language(languages: Sequence[str]) -> pl.Expr:
 
 
 def _alternates() -> pl.Expr:
-    """Return whether the roles are [system,] then user and assistant in turn, ending with the assistant."""
-    order = roles().list.join(" ")
-    return order.str.contains(f"^({SYSTEM} )?({USER} {ASSISTANT} )*{USER} {ASSISTANT}$")
+    """Return whether the roles are [system,] then user and assistant in turn, ending with the assistant.
+
+    Results of tools, which are known to follow a call, belong to the assistant's turn, and the assistant continues it.
+    """
+    turns = f"{USER} {ASSISTANT}(?:(?: {TOOL})+ {ASSISTANT})*"
+    return roles().list.join(" ").str.contains(f"^(?:{SYSTEM} )?(?:{turns} )*{turns}$")

@@ -2,20 +2,53 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataprep.curate.rules import apply_rules, drop_rules, unlabelled
 from dataprep.recipe import Recipe
-from tests.support.frames import conversation, conversations
+from dataprep.tables import LABELS, MESSAGE_FIELDS, WANTED_LABELS
+from tests.support.frames import chat, conversation, conversations
 
 TOKENS = ("<s>", "</s>", "[INST]", "[/INST]")
 
 SOUND = conversation("What is up?", "All is well.")
+
+
+def user(content: str) -> dict[str, Any]:
+    return {"role": "user", "content": content}
+
+
+def answer(content: str, **more: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": content, **more}
+
+
+def call(*ids: str) -> dict[str, Any]:
+    """A message that only calls tools: one call for each id, or one without an id."""
+    calls = [{"type": "function", "id": id_, "function": {"name": "f", "arguments": {}}} for id_ in ids or (None,)]
+    return {"role": "assistant", "tool_calls": json.dumps(calls)}
+
+
+def result(id_: str | None = None, content: str = "found") -> dict[str, Any]:
+    return {"role": "tool", "content": content, "tool_call_id": id_}
+
+
+TOOL_CHAT = chat(
+    user("a"),
+    call("x", "y"),
+    result("y"),
+    result("x", ""),
+    call(),
+    result(),
+    answer("b", trained=False),
+    user("c"),
+    call("z"),
+)
 
 # rule, the options that enable it, a row that it drops, a row that it keeps
 CASES: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
@@ -25,7 +58,19 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ("empty_turn", {}, conversation("a", None), conversation("a", "0")),
     ("empty_turn", {}, conversation("", "a"), SOUND),
     ("roles_do_not_alternate", {}, conversation("hi", roles=["assistant"]), SOUND),
-    ("roles_do_not_alternate", {}, conversation("a", "b", "c", roles=["user", "tool", "assistant"]), SOUND),
+    ("roles_do_not_alternate", {}, conversation("a", "b", "c", roles=["user", "bing", "assistant"]), SOUND),
+    ("roles_do_not_alternate", {}, chat(user("a"), call(), result(), user("b"), answer("c")), TOOL_CHAT),
+    ("roles_do_not_alternate", {}, chat(user("a"), answer("b", trained=False), answer("c")), SOUND),
+    ("roles_do_not_alternate", {}, chat(user("a"), call(), answer("b")), TOOL_CHAT),
+    ("orphan_tool_result", {}, conversation("a", "b", "c", roles=["user", "tool", "assistant"]), TOOL_CHAT),
+    ("orphan_tool_result", {}, chat(user("a"), answer("b"), result(), answer("c")), TOOL_CHAT),
+    ("orphan_tool_result", {}, chat(user("a"), call("x"), result("y"), answer("c")), TOOL_CHAT),
+    ("orphan_tool_result", {}, chat(user("a"), call(), result(), result(), answer("c")), TOOL_CHAT),
+    ("nothing_trained", {}, chat(user("a"), answer("b", trained=False)), TOOL_CHAT),
+    ("empty_turn", {}, chat(user("a"), answer(" ", reasoning_content="hm")), TOOL_CHAT),
+    ("broken_unicode", {}, chat(user("a"), answer("b", reasoning_content="h\0")), TOOL_CHAT),
+    ("control_token", {}, chat(user("a"), answer("b", reasoning_content="[INST]")), TOOL_CHAT),
+    ("control_token", {}, chat(user("a"), answer("b"), tools='[{"name": "<s>"}]'), TOOL_CHAT),
     (
         "roles_do_not_alternate",
         {},
@@ -87,11 +132,9 @@ def test_every_rule_has_a_test_case() -> None:
         "min_chars": 1,
         "max_chars": 1,
     }
-    labels: dict[str, Any] = {
-        name: 0.5 for name in Recipe.__dataclass_fields__ if name.startswith(("min_", "max_")) and name not in options
-    }
-    names = {rule.name for rule in drop_rules(Recipe(**options, **labels), TOKENS)}
-    assert names == {rule for rule, *_ in CASES}
+    labels: dict[str, Any] = {f"{'min' if label in WANTED_LABELS else 'max'}_{label}": 0.5 for label in LABELS}
+    names = {rule.name for rule in drop_rules(Recipe(**options, **labels), TOKENS, MESSAGE_FIELDS)}
+    assert names | {"orphan_tool_result"} == {rule for rule, *_ in CASES}
 
 
 def test_threads_that_differ_only_in_what_was_cut_are_one() -> None:
@@ -125,6 +168,7 @@ turns = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(turns, min_size=1, max_size=6), st.sampled_from(["drop", "escape", "keep"]))
 def test_rules_are_idempotent_and_lose_no_conversation(
     rows: list[list[tuple[str, str | None]]], tokens: Literal["drop", "escape", "keep"]
