@@ -30,8 +30,8 @@ def log_start(config: RunConfig, data: TrainingData, runtime: Runtime) -> None:
         log(note)
     if data.build.manifest.gate == "failed":
         log("The build's quality gate failed. --allow-failed-gate permits training on it, and run.json records this.")
-    packed = runtime.attention == attention.VARLEN
-    kernel = "one variable-length kernel" if packed else "SDPA for each conversation"
+    kernels = {attention.VARLEN: "one variable-length kernel", attention.SEGMENTS: "SDPA for each conversation"}
+    kernel = kernels.get(runtime.attention, "transformers' own layers")
     log(
         f"{ledger.rows} conversations, {ledger.tokens_trained} tokens trained and {ledger.tokens_masked} masked; "
         f"on {runtime.device} in {runtime.precision}, attention by {kernel}{', liger kernels' if runtime.liger else ''}."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import nullcontext, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,11 +15,15 @@ from training.data.provenance import provenance
 from training.data.training_data import TrainingData, load_training_data, open_training_build
 from training.errors import NotEnoughMemory, Stopped
 from training.log import log, log_serving_difference, log_start, log_template_difference
-from training.memory.choose import RunPlan, choose_run_plan
+from training.memory.choose import choose_run_plan
+from training.memory.layout import choose_layout, layout_notes
+from training.memory.run_plan import RunPlan
 from training.metrics import truncate_metrics
+from training.model.architecture import read_architecture
 from training.model.base import adapters_to_fp32, add_adapters, load_base
+from training.model.fit import check_machine, check_rows
+from training.model.identity import model_revision, read_model_config
 from training.model.runtime import Runtime, choose_runtime
-from training.model.sizes import check_model_fits, model_revision, read_model_config
 from training.model.tokenizer import ChatTokenizer, load_tokenizer
 from training.run_folder import RunFolder, prepare_folder, refuse_changes
 from training.run_lock import lock_run
@@ -35,8 +39,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Entries of run.json that a resumed run must agree with. (`choose_run_plan` compares its schedule and windows.)
-BOUND = ("provenance", "model", "options", "place")
+# Entries of run.json that a resumed run must agree with. (`choose_run_plan` compares its runtime, schedule and windows.)
+BOUND = ("provenance", "model", "options")
 
 
 @dataclass(frozen=True)
@@ -78,18 +82,21 @@ def _run_locked(config: RunConfig, build: Build, out: Path, processes: PartialSt
         name = base_model_name(config, build, folder, create=first)
     runtime = choose_runtime(config)
     tokenizer = load_tokenizer(name, config.revision)
-    model_config = read_model_config(name, config.revision)
-    check_model_fits(model_config, tokenizer, runtime, config.model)
-    start = _start_record(config, build, tokenizer, name, runtime)
-    recorded = (
-        folder.read() if folder.record_path.exists() else None
-    )  # even without a checkpoint, it has its base model
+    architecture = read_architecture(read_model_config(name, config.revision), config.model)
+    check_machine(architecture.sizes, runtime, config.model)
+    # Even a run without a checkpoint has its base model.
+    recorded = folder.read() if folder.record_path.exists() else None
+    start = _start_record(config, build, tokenizer, name, recorded)
     if recorded is not None:
         refuse_changes(recorded, {part: start[part] for part in BOUND}, folder.path)
         if recorded["status"] == "done" and find_damage(folder.adapter) is None:
             log(f"The run in {folder.path} is finished: {folder.adapter} is unchanged.")
             return recorded
     data = load_training_data(config, build, tokenizer)
+    notes = check_rows(architecture, data, tokenizer, config.model)
+    layout = choose_layout(config, architecture, data)
+    if not layout.packed:
+        runtime = replace(runtime, attention=architecture.stock_attention)
     log_start(config, data, runtime)
     log_template_difference(build, tokenizer)
     log_serving_difference(config, data, tokenizer, name)
@@ -102,14 +109,20 @@ def _run_locked(config: RunConfig, build: Build, out: Path, processes: PartialSt
         log(f"Resuming from {checkpoint}." if checkpoint else "Starting again: no checkpoint is undamaged.")
 
     adapted = load_with_new_adapters(name, config, runtime)
-    plan = choose_run_plan(config, runtime, model_config, data, adapted, folder, recorded, processes.num_processes)
+    plan = choose_run_plan(
+        config, runtime, architecture, layout, data, adapted, folder, recorded, processes.num_processes
+    )
+    runtime = plan.runtime
+    notes += layout_notes(config, architecture, plan.layout, data.train.labelled)
+    for note in notes:
+        log(note)
     record: dict[str, Any] = {
         **(recorded or {}),  # type: ignore[dict-item]
         **start,
         **plan.as_record(),
         "ledger": _ledgers(data),
         "versions": versions,
-        "notes": [*data.notes, *changed_versions],
+        "notes": [*data.notes, *notes, *changed_versions],
         "status": "running",
     }
     if first:
@@ -231,6 +244,7 @@ def _trainer(context: RunContext, plan: RunPlan, adapted: PeftModel, signals: Tr
         folder=folder,
         config=config,
         batch=plan.batch,
+        packed=plan.layout.packed,
         callbacks=[*callbacks, signals],
     )
     trainer.remove_callback(PrinterCallback)
@@ -265,16 +279,15 @@ def _ledgers(data: TrainingData) -> dict[str, Any]:
 
 
 def _start_record(
-    config: RunConfig, build: Build, tokenizer: ChatTokenizer, name: str, runtime: Runtime
+    config: RunConfig, build: Build, tokenizer: ChatTokenizer, name: str, recorded: RunRecord | None
 ) -> dict[str, Any]:
     """The entries of run.json that are known before the data is read."""
     options = as_record(config)
+    revision = model_revision(name, config.revision, recorded["model"]["revision"] if recorded else None)
     return {
         "provenance": provenance(build, tokenizer),
-        "model": {"name": config.model, "revision": model_revision(name, config.revision)},
+        "model": {"name": config.model, "revision": revision},
         "options": {key: value for key, value in options.items() if key not in OPERATIONAL},
         "operational": {key: value for key, value in options.items() if key in OPERATIONAL},
-        # A resumed run may get another GPU of the machine, so the GPU's number is left out.
-        "place": {**asdict(runtime), "device": runtime.device.partition(":")[0]},
         "template": dict(build.manifest.template),
     }

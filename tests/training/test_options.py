@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.shapes import LLAMA_2_7B, llama_2_7b_sizes
 from training.config import RunConfig, check, names
 from training.errors import OptionError
 from training.loop.arguments import trainer_arguments
@@ -17,6 +18,7 @@ from training.memory.batches import BatchConfig
 from training.memory.choose import available_memory, possible_batches
 from training.memory.estimate import GIB
 from training.memory.schedule import step_schedule
+from training.model.architecture import read_architecture
 from training.model.base import add_adapters, load_base
 from training.model.runtime import Runtime, choose_runtime
 from training.run_folder import RunFolder
@@ -35,8 +37,7 @@ def trl_config(config: RunConfig, batch: BatchConfig | None = None) -> SFTConfig
 
 
 def first_batch(config: RunConfig) -> BatchConfig:
-    sizes = {"hidden_size": 64, "num_hidden_layers": 8, "num_attention_heads": 4, "vocab_size": 99}
-    return possible_batches(config, CPU, sizes, 4, None, None)[0]
+    return possible_batches(config, CPU, llama_2_7b_sizes(), 4, None, None)[0]
 
 
 def lora_config(config: RunConfig) -> dict[str, Any]:
@@ -45,10 +46,12 @@ def lora_config(config: RunConfig) -> dict[str, Any]:
     import torch
 
     captured: dict[str, Any] = {}
-    layers: Any = torch.nn.ModuleDict({name: torch.nn.Linear(2, 2) for name in ("q_proj", "v_proj", "lm_head")})
+    model: Any = torch.nn.ModuleDict({name: torch.nn.Linear(2, 2) for name in ("q_proj", "v_proj", "lm_head")})
+    model.get_decoder = lambda: model
+    model.get_output_embeddings = lambda: model["lm_head"]
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(peft, "get_peft_model", lambda _, lora: captured.update(lora.to_dict()))
-        add_adapters(layers, config)
+        add_adapters(model, config)
     return captured
 
 
@@ -172,7 +175,8 @@ def test_quantization_and_revision_reach_transformers(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", capture)
     with pytest.raises(Captured):
-        load_base("m", "abc", replace(BASE, quantization=quantization), CPU)
+        architecture = read_architecture(LLAMA_2_7B, "m")
+        load_base("m", "abc", replace(BASE, quantization=quantization), CPU, architecture)
     assert captured["revision"] == "abc" and captured["device_map"] == {"": "cpu"}
     nf4 = captured["quantization_config"]
     assert (nf4 is None) == (quantization == "none")

@@ -50,7 +50,9 @@ def evaluate(path: Path, prompts: int, max_new_tokens: int) -> Evaluation:
     data = load_training_data(run.config, build, run.tokenizer)
     if data.test is None:
         raise DataError(f"The run holds no rows of {build.path} out, so there is nothing to evaluate on.")
-    windows, _ = window_dataset(data.test.labelled, run.config.max_tokens, seed=run.config.seed)
+    windows, _ = window_dataset(
+        data.test.labelled, run.config.max_tokens, seed=run.config.seed, packed=run.runtime.packed
+    )
     adapted = load_run_model(run)
     with adapted.disable_adapter():
         before = mean_loss(adapted, windows, run.runtime)
@@ -73,7 +75,9 @@ def mean_loss(adapted: PeftModel, windows: Dataset, runtime: Runtime) -> float:
     adapted.eval()
     for window in windows:
         with torch.no_grad(), autocast(runtime):
-            outputs = adapted(**collate([window], runtime.device), use_cache=False, fused_lm_head=True)
+            outputs = adapted(
+                **collate([window], runtime.device, packed=runtime.packed), use_cache=False, fused_lm_head=True
+            )
         total -= float(outputs.log_probs.double().sum())
         tokens += int(outputs.label_mask.sum())
     return total / max(tokens, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dataprep.contract import Build
 from training.checksums import find_damage
@@ -12,8 +12,8 @@ from training.config import TINY, RunConfig, from_record
 from training.data.training_data import open_training_build
 from training.errors import DataError, ModelError, RunError
 from training.model.base import load_adapted
-from training.model.runtime import Runtime, choose_runtime
-from training.model.sizes import model_revision
+from training.model.identity import model_revision
+from training.model.runtime import Runtime, runtime_of_run
 from training.model.tokenizer import ChatTokenizer, load_tokenizer
 from training.run_folder import RunFolder
 from training.run_record import RunRecord
@@ -54,17 +54,10 @@ def open_finished_run(path: Path) -> FinishedRun:
     revision = record["model"]["revision"]
     if not Path(name).is_dir():
         config = replace(config, revision=revision)  # the commit: a branch may have moved
-    elif model_revision(name, None) != revision:
+    elif model_revision(name, None, revision) != revision:
         raise ModelError(f"{name} is not the model that the run in {path} was trained on: restore that model's files.")
-    runtime = _runtime(config, record["place"]["precision"])
+    runtime = runtime_of_run(config, record["place"])
     return FinishedRun(folder, record, config, name, runtime, load_tokenizer(name, config.revision))
-
-
-def _runtime(config: RunConfig, precision: str) -> Runtime:
-    """This machine's runtime in the run's precision, because NF4 rounds a weight differently for each type."""
-    needs_gpu = {"device": "cuda", "attention": "varlen", "kernels": "liger"}
-    relaxed: dict[str, Any] = {name: "auto" for name, value in needs_gpu.items() if getattr(config, name) == value}
-    return replace(choose_runtime(replace(config, precision="auto", **relaxed)), precision=precision)
 
 
 def open_run_build(run: FinishedRun) -> Build:

@@ -250,7 +250,8 @@ def _logits(model: Any, row: list[int], run: FinishedRun) -> Tensor:
 
     device = torch.device(run.runtime.device)
     ids = torch.tensor([row], device=device)
+    alone = boundaries([len(row)], device) if run.runtime.packed else {}
     with torch.no_grad(), autocast(run.runtime):
-        outputs = model(input_ids=ids, use_cache=False, **boundaries([len(row)], device))
+        outputs = model(input_ids=ids, use_cache=False, **alone)
     logits: Tensor = outputs.logits[0].float().cpu()
     return logits

@@ -65,15 +65,23 @@ def _best_fit(lengths: NDArray[np.int64], size: int) -> list[list[int]]:
     return windows
 
 
-def window_dataset(labelled: LabelledRows, size: int, *, seed: int) -> tuple[Dataset, Packing]:
-    """Pack rows into a data set of windows.
+def one_row_each(lengths: NDArray[np.int64], *, seed: int) -> Packing:
+    """Assign every row to a window of its own; the windows are shuffled. `fill` assumes padding to the longest row."""
+    order = np.random.default_rng(seed).permutation(len(lengths)).tolist()
+    longest = int(lengths.max(initial=1))
+    return Packing([[row] for row in order], float(lengths.sum()) / (max(1, len(lengths)) * longest))
+
+
+def window_dataset(labelled: LabelledRows, size: int, *, seed: int, packed: bool = True) -> tuple[Dataset, Packing]:
+    """Pack rows into a data set of windows; without `packed`, every row has a window of its own.
 
     Its columns are `input_ids` and `labels` (one value for each token) and `seq_lengths` (one for each conversation).
     `collate` concatenates windows to one row of the model's input.
     """
     from datasets import Dataset
 
-    packing = pack(labelled.rows.lengths, size, seed=seed)
+    lengths = labelled.rows.lengths
+    packing = pack(lengths, size, seed=seed) if packed else one_row_each(lengths, seed=seed)
     order = np.array([row for window in packing.windows for row in window], np.int64)
     rows = labelled.rows.take(order)
     labels = replace(labelled.rows, ids=labelled.labels).take(order).ids

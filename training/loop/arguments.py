@@ -60,6 +60,7 @@ def trainer_arguments(
         packing=False,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
+        router_aux_loss_coef=0.0,  # routers are not trained, so their balance cannot be
     )
     if args.n_gpu > 1:  # a process trains on one GPU, even if it sees several; torchrun starts one process for each
         args._n_gpu = 1

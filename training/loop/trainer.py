@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -56,6 +57,7 @@ class QloraTrainer(SFTTrainer):
         folder: RunFolder,
         config: RunConfig,
         batch: BatchConfig,
+        packed: bool,
         callbacks: list[TrainerCallback],
     ) -> None:
         self.folder, self.config = folder, config
@@ -72,7 +74,7 @@ class QloraTrainer(SFTTrainer):
             processing_class=tokenizer,
             callbacks=[*callbacks, _RestoreCounts(self)],
         )
-        self.data_collator = collate
+        self.data_collator = partial(collate, packed=packed)
         # compute_loss divides by the labels of the whole step, which transformers counts only for models that take them.
         self.model_accepts_loss_kwargs = True
         self._signature_columns: Any = ["input_ids", "labels", "seq_lengths"]

@@ -2,121 +2,79 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from training.config import RunConfig
 from training.data.training_data import TrainingData
-from training.data.windows import Packing, window_dataset, with_empty_windows
+from training.data.windows import with_empty_windows
 from training.errors import OptionError
 from training.memory.batches import BatchConfig, candidate_batches, fitting_batches
-from training.memory.estimate import GIB, MemoryEstimate, MemoryInputs, estimate_memory
-from training.memory.schedule import StepSchedule, requested_windows, step_schedule
-from training.model import attention
+from training.memory.estimate import GIB, MemoryInputs, estimate_memory
+from training.memory.layout import Layout, longest_row, packed, unpacked, windows_for
+from training.memory.run_plan import RunPlan
+from training.memory.schedule import requested_windows, step_schedule
+from training.model.architecture import Architecture
+from training.model.attention import EAGER, PackingUnsupported
 from training.model.checks import check_against_stock, check_leaks
 from training.model.runtime import Runtime
-from training.model.sizes import dimensions
+from training.model.sizes import ModelSizes
 from training.run_folder import RunFolder, refuse_changes
 from training.run_record import RunRecord
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from peft import PeftModel
     from trl.trainer.sft_config import SFTConfig
 
-    from training.memory.probe import Measurement
 
-# Bounds of the leak test: SDPA is bit-equal, but a flash kernel may split the work of another window differently.
-LEAK_BOUND = {attention.SEGMENTS: 1e-4, attention.VARLEN: 0.05}
+# Bounds of the leak check, relative to the logits' standard deviation. The conversation before or after changes no
+# rounding in dense models; experts are computed for all tokens together, which changes the rounding of half precision.
+LEAK_BOUND = {"fp32": 1e-4, "bf16": 0.02, "fp16": 0.02}
+EXPERTS_LEAK_BOUND = {"fp32": 1e-4, "bf16": 0.06, "fp16": 0.06}
 # Bounds of the difference from transformers' own attention: rounding gives 5 % on a random 32-layer 7B model in bf16.
 STOCK_BOUND = {"fp32": 1e-3, "bf16": 0.2, "fp16": 0.2}
-
-
-@dataclass(frozen=True)
-class RunPlan:
-    """What was decided before the first step."""
-
-    batch: BatchConfig
-    schedule: StepSchedule
-    processes: int
-    tokens_per_step: float  # real tokens, on average, over all processes
-    packed: Packing
-    windows: Dataset  # the packed windows, and empty ones that make their number a multiple of the processes' share
-    test: Dataset | None
-    estimate: MemoryEstimate
-    measured: Measurement | None
-    leak: float
-    off_stock: float
-
-    @property
-    def steps(self) -> int:
-        """Steps of the whole run."""
-        return self.schedule.steps
-
-    @property
-    def accumulate(self) -> int:
-        """Micro-batches that each process accumulates in a step."""
-        return self.schedule.accumulate
-
-    def as_record(self) -> dict[str, Any]:
-        """The plan as run.json holds it."""
-        measured = asdict(self.measured) if self.measured else None
-        return {
-            "resolved": {**asdict(self.batch), "processes": self.processes, **self.schedule.as_record()},
-            "packing": {
-                "windows": len(self.packed.windows),
-                "fill": round(self.packed.fill, 4),
-                "empty": len(self.windows) - len(self.packed.windows),
-            },
-            "memory": {"estimate_gib": self.estimate.in_gib(), "measured": measured},
-            "self_test": {"leak": self.leak, "off_stock": self.off_stock},
-        }
-
-    def sentence(self) -> str:
-        """The plan in one line of the log."""
-        batch, schedule = self.batch, self.schedule
-        step = f"{schedule.accumulate} x {batch.micro_batch} windows"
-        if self.processes > 1:
-            step += f" on each of {self.processes} processes"
-        if schedule.windows_per_step != schedule.requested_windows:
-            step += f" ({schedule.windows_per_step} in a step; --tokens-per-step asks for {schedule.requested_windows})"
-        line = (
-            f"{len(self.packed.windows)} windows, {self.packed.fill:.1%} full; {schedule.steps} steps of {step}, "
-            f"{batch.checkpoint_layers} layers checkpointed, {batch.optimizer}; "
-            f"estimated {self.estimate.total / GIB:.1f} GiB"
-        )
-        if self.measured and self.measured.allocated:
-            line += f", measured {self.measured.allocated / GIB:.1f} GiB"
-        return line + "."
 
 
 def choose_run_plan(
     config: RunConfig,
     runtime: Runtime,
-    model_config: dict[str, Any],
+    architecture: Architecture,
+    layout: Layout,
     prepared: TrainingData,
     adapted: PeftModel,
     folder: RunFolder,
     recorded: RunRecord | None,
     processes: int,
 ) -> RunPlan:
-    """Pack the windows, check attention, choose the batch configuration and try one step on the worst batch.
+    """Check packing, choose the batch configuration, try one step on the worst batch, and count the steps.
+
+    A model that turns out to leak between packed conversations is not packed, and its attention is set to transformers' own.
 
     Args:
         recorded: run.json of a run that is resumed, which keeps its batch configuration; None for a new run.
 
     Raises:
-        TrainingError: attention leaks between conversations, or differs from transformers' own.
         NotEnoughMemory: no batch configuration fits.
-        RunError: a resumed run would train on other windows or steps than before.
+        RunError: a resumed run would train with another runtime, on other windows, or for other steps than before.
     """
     from training.loop.arguments import trainer_arguments
     from training.memory.probe import first_that_runs
 
-    windows, packed = window_dataset(prepared.train.labelled, config.max_tokens, seed=config.seed)
-    requested = requested_windows(config, len(windows))
-    leak = check_leaks(adapted, windows, bound=LEAK_BOUND[runtime.attention])
-    off_stock = check_against_stock(adapted, windows, bound=STOCK_BOUND[runtime.precision])
+    labelled = prepared.train.labelled
+    windows, packing = windows_for(layout, config, labelled)
+    leak = off_stock = None
+    if layout.packed:
+        try:
+            bounds = EXPERTS_LEAK_BOUND if architecture.sizes.expert_weights else LEAK_BOUND
+            leak = check_leaks(adapted, windows, bound=bounds[runtime.precision])
+            off_stock = check_against_stock(adapted, windows, bound=STOCK_BOUND[runtime.precision])
+        except PackingUnsupported as obstacle:
+            layout, leak = unpacked(labelled, str(obstacle)), None
+            runtime = replace(runtime, attention=architecture.stock_attention)
+            base: Any = adapted.get_base_model()
+            base.set_attn_implementation(runtime.attention)
+            windows, packing = windows_for(layout, config, labelled)
+    requested = requested_windows(config, len(windows), layout.step_tokens)
 
     def arguments_for(batch: BatchConfig) -> SFTConfig:
         return trainer_arguments(config, runtime, batch, folder, accumulate=1, steps=1)
@@ -127,23 +85,35 @@ def choose_run_plan(
         batches = [BatchConfig(resolved["micro_batch"], resolved["checkpoint_layers"], resolved["optimizer"])]
     else:
         share = max(1, round(requested / processes))
-        batches = possible_batches(config, runtime, model_config, share, prepared, available)
-    batch, measured = first_that_runs(adapted, batches, windows, arguments_for)
+        batches = possible_batches(config, runtime, architecture.sizes, share, prepared, available, layout)
+    batch, measured = first_that_runs(adapted, batches, windows, arguments_for, packed=layout.packed)
     batch = _agree(batch, processes)
     share = batch.micro_batch * processes if processes > 1 else 1  # a single process only has a smaller last batch
     windows = with_empty_windows(windows, share)
     test = None
     if prepared.test is not None:
-        test = with_empty_windows(window_dataset(prepared.test.labelled, config.max_tokens, seed=config.seed)[0], share)
+        test = with_empty_windows(windows_for(layout, config, prepared.test.labelled)[0], share)
     schedule = step_schedule(config, batch, len(windows), requested, processes)
-    tokens_per_step = float(prepared.train.labelled.rows.lengths.sum()) / schedule.steps_per_epoch
-    estimate = estimate_memory(model_config, memory_inputs(config, runtime, batch, prepared))
     plan = RunPlan(
-        batch, schedule, processes, tokens_per_step, packed, windows, test, estimate, measured, leak, off_stock
+        runtime=runtime,
+        layout=layout,
+        batch=batch,
+        schedule=schedule,
+        processes=processes,
+        tokens_per_step=float(labelled.rows.lengths.sum()) / schedule.steps_per_epoch,
+        packing=packing,
+        windows=windows,
+        test=test,
+        estimate=estimate_memory(
+            architecture.sizes, memory_inputs(config, runtime, architecture.sizes, batch, prepared, layout)
+        ),
+        measured=measured,
+        leak=leak,
+        off_stock=off_stock,
     )
     if recorded is not None:  # it may be resumed with another number of processes, for example
         record = plan.as_record()
-        bound = {"resolved": ("per_step", "steps"), "packing": ("windows", "empty")}
+        bound = {"place": tuple(record["place"]), "resolved": ("per_step", "steps"), "packing": ("windows", "empty")}
         now = {part: {name: record[part][name] for name in names} for part, names in bound.items()}
         refuse_changes(recorded, now, folder.path)
     return plan
@@ -152,34 +122,38 @@ def choose_run_plan(
 def possible_batches(
     config: RunConfig,
     runtime: Runtime,
-    model_config: dict[str, Any],
+    sizes: ModelSizes,
     windows_per_step: int,
     prepared: TrainingData | None,
     available: int | None,
+    layout: Layout | None = None,
 ) -> list[BatchConfig]:
     """The batch configurations to try, fastest first.
 
     Args:
         available: bytes of GPU memory that the estimate must fit into; None on a CPU.
+        layout: how rows are filled; None: packed windows.
 
     Raises:
-        OptionError: more layers to checkpoint than the model has.
+        OptionError: more layers to checkpoint than the model has, or a micro-batch that the layout does not allow.
         NotEnoughMemory: nothing fits; the message names settings that would.
     """
-    layers = dimensions(model_config).layers
+    layout, layers = layout or packed(config), sizes.layers
     if (config.checkpoint_layers or 0) > layers:
         raise OptionError(f"--checkpoint-layers is {config.checkpoint_layers}: the model has {layers} layers.")
     fixed = {name: getattr(config, name) for name in ("micro_batch", "checkpoint_layers", "optimizer")}
     fixed = {name: value for name, value in fixed.items() if value is not None}
+    if layout.one_row and fixed.setdefault("micro_batch", 1) > 1:
+        raise OptionError(f"--micro-batch {config.micro_batch} must be 1 for this model, because {layout.obstacle}.")
     if available is None:  # memory does not limit a CPU run, and one window at a time is as fast as several
         fixed = {"micro_batch": 1, "checkpoint_layers": 0, "optimizer": "adamw"} | fixed
-        return candidate_batches(layers, windows_per_step, config.max_tokens, fixed, on_gpu=False)
+        return candidate_batches(layers, windows_per_step, layout.row_tokens, fixed, on_gpu=False)
 
     def need(batch: BatchConfig) -> int:
-        return estimate_memory(model_config, memory_inputs(config, runtime, batch, prepared)).total
+        return estimate_memory(sizes, memory_inputs(config, runtime, sizes, batch, prepared, layout)).total
 
-    alternatives = candidate_batches(layers, windows_per_step, config.max_tokens, {}, on_gpu=True)
-    batches = candidate_batches(layers, windows_per_step, config.max_tokens, fixed, on_gpu=True)
+    alternatives = candidate_batches(layers, windows_per_step, layout.row_tokens, {}, on_gpu=True)
+    batches = candidate_batches(layers, windows_per_step, layout.row_tokens, fixed, on_gpu=True)
     return fitting_batches(batches, need, available, alternatives)
 
 
@@ -203,10 +177,17 @@ def available_memory(config: RunConfig, runtime: Runtime) -> int | None:
 
 
 def memory_inputs(
-    config: RunConfig, runtime: Runtime, batch: BatchConfig, prepared: TrainingData | None
+    config: RunConfig,
+    runtime: Runtime,
+    sizes: ModelSizes,
+    batch: BatchConfig,
+    prepared: TrainingData | None,
+    layout: Layout | None = None,
 ) -> MemoryInputs:
     """The estimate's inputs for a batch configuration. Without data, every token counts as trained."""
-    tokens = batch.micro_batch * config.max_tokens
+    layout = layout or packed(config)
+    tokens = batch.micro_batch * layout.row_tokens
+    longest = longest_row(prepared) if prepared is not None else layout.row_tokens
     trained_share = 1.0
     if prepared is not None:
         ledger = prepared.train.labelled.ledger
@@ -222,6 +203,7 @@ def memory_inputs(
         bytes_per_value=4 if runtime.precision == "fp32" else 2,
         fused=runtime.liger,
         dropout=config.lora_dropout > 0,
+        score_tokens=longest if sizes.keeps_scores or runtime.attention == EAGER else 0,
     )
 
 

@@ -6,9 +6,8 @@ All sizes are in bytes unless a name says GiB. Tokens are those of one micro-bat
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
-from training.model.sizes import Dimensions, count_adapter_weights, count_weights, dimensions
+from training.model.sizes import ModelSizes
 
 GIB = 2**30
 
@@ -33,6 +32,7 @@ class MemoryInputs:
     bytes_per_value: int  # of activations: 2, or 4 in fp32
     fused: bool  # with liger's kernels, norms and MLP keep fewer activations
     dropout: bool
+    score_tokens: int = 0  # of the longest conversation, if attention keeps its scores; 0: a fused kernel keeps none
 
 
 @dataclass(frozen=True)
@@ -58,28 +58,27 @@ class MemoryEstimate:
         return {name: round(value / GIB, 3) for name, value in {**asdict(self), "total": self.total}.items()}
 
 
-def estimate_memory(model_config: dict[str, Any], inputs: MemoryInputs) -> MemoryEstimate:
+def estimate_memory(size: ModelSizes, inputs: MemoryInputs) -> MemoryEstimate:
     """Estimate the allocator's peak, which is where the forward pass ends and the backward pass begins."""
-    size, weights = dimensions(model_config), count_weights(model_config)
-    adapters = count_adapter_weights(model_config, inputs.rank, inputs.targets)
+    adapters = size.adapter_weights(inputs.rank, inputs.targets)
     value_bytes = inputs.bytes_per_value
     layer = layer_activations(size, inputs)
     kept_layers = (size.layers - inputs.checkpoint_layers) * layer
     kept_inputs = inputs.checkpoint_layers * size.hidden * value_bytes * inputs.micro_tokens
     recomputed = layer if inputs.checkpoint_layers else 0  # one layer at a time is computed again
-    largest = max(wide * high for wide, high in size.linears.values())
+    in_4_bits = size.quantised_weights if inputs.quantized else 0
     return MemoryEstimate(
-        weights=int(weights.linear * (NF4_BYTES if inputs.quantized else value_bytes) + weights.rest * value_bytes),
+        weights=int(in_4_bits * NF4_BYTES + (size.weights - in_4_bits) * value_bytes),
         adapters=4 * adapters,
         optimizer=int(OPTIMIZER_BYTES[inputs.optimizer] * adapters),
         gradients=4 * adapters,
         activations=int(kept_layers + kept_inputs + recomputed),
         logits=_logits(size, inputs),
-        workspace=2 * largest * value_bytes,  # one layer's dequantised weight and its adapters' products
+        workspace=2 * size.largest_linear * value_bytes,  # one layer's dequantised weight and its adapters' products
     )
 
 
-def layer_activations(size: Dimensions, inputs: MemoryInputs) -> int:
+def layer_activations(size: ModelSizes, inputs: MemoryInputs) -> int:
     """Bytes that one decoder layer keeps for its backward pass.
 
     Counted from transformers' Llama with bitsandbytes and peft: a 4-bit layer does not keep its input (its weight has no
@@ -87,18 +86,20 @@ def layer_activations(size: Dimensions, inputs: MemoryInputs) -> int:
     """
     value_bytes, hidden, ffn = inputs.bytes_per_value, size.hidden, size.ffn
     query, keys = size.heads * size.head, size.kv_heads * size.head
-    adapted = len(size.linears) if inputs.targets == "all-linear" else len(inputs.targets.split(","))
     # The norms' inputs; without fused kernels the normalised values too.
     norms = 2 * hidden * (value_bytes if inputs.fused else 2 * value_bytes)
     norm_outputs = 2 * hidden * value_bytes  # read by q, k, v and by gate, up
     attention = (query + 2 * keys + query) * value_bytes + 4 * size.heads  # q, k, v, output; a float32 per head
     mlp = (2 + 1 + (0 if inputs.fused else 1)) * ffn * value_bytes  # gate, up, their product, and silu(gate)
-    ranks = adapted * inputs.rank * value_bytes
-    dropout = sum(width * (value_bytes + 1) for width, _ in size.linears.values()) if inputs.dropout else 0
-    return int((norms + norm_outputs + attention + mlp + ranks + dropout) * inputs.micro_tokens)
+    ranks = size.adapted_per_layer(inputs.targets) * inputs.rank * value_bytes
+    widths = sum(linear.inputs for linear in size.linears) / size.layers
+    dropout = widths * (value_bytes + 1) if inputs.dropout else 0
+    # For each pair of tokens and head: the capped scores, the float32 softmax, the shares, and the mask.
+    scores = size.heads * inputs.score_tokens * (4 + 2 * value_bytes + 1)
+    return int((norms + norm_outputs + attention + mlp + ranks + dropout + scores) * inputs.micro_tokens)
 
 
-def _logits(size: Dimensions, inputs: MemoryInputs) -> int:
+def _logits(size: ModelSizes, inputs: MemoryInputs) -> int:
     """trl's fused head: the trained tokens' hidden states, also in float32, and three tiles of logits."""
     tiles = 3 * min(1024, inputs.trained_tokens) * size.vocabulary * 4
     return int(tiles + inputs.trained_tokens * size.hidden * 6)

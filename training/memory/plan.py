@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from training.config import RunConfig, check
 from training.data.training_data import TrainingData, load_training_data, open_training_build
-from training.data.windows import window_dataset
-from training.errors import OptionError
+from training.errors import NotEnoughMemory, OptionError
 from training.memory.batches import BatchConfig
 from training.memory.choose import available_memory, memory_inputs, possible_batches
 from training.memory.estimate import CUDA_CONTEXT, GIB, estimate_memory
+from training.memory.layout import Layout, choose_layout, layout_notes, windows_for
 from training.memory.schedule import requested_windows, step_schedule
 from training.model import attention
+from training.model.architecture import read_architecture
+from training.model.fit import check_rows
+from training.model.identity import read_model_config
 from training.model.runtime import Runtime, choose_runtime
-from training.model.sizes import count_adapter_weights, count_weights, dimensions, read_model_config
+from training.model.sizes import ModelSizes
 from training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -27,9 +30,10 @@ if TYPE_CHECKING:
 
 # Memory (GiB that PyTorch sees), dense 16-bit matrix rate (TFLOP/s, from the data sheets) and precision.
 GPUS = {"t4": (14.6, 65, "fp16"), "l4": (22.0, 121, "bf16"), "a100": (79.0, 312, "bf16"), "h100": (79.0, 990, "bf16")}
-MATRIX_RATE_SHARE = (
-    0.4  # of the matrix rate in a QLoRA step, measured on an H200 (docs/qlora.md), assumed for the others
-)
+# Share of the matrix rate that a QLoRA step reaches, measured on an H200 (docs/qlora.md) and assumed for the others.
+MATRIX_RATE_SHARE = 0.4
+# Memory of common GPUs (GB as sold), for which the plan says whether the run fits.
+GPU_SIZES = (8, 12, 16, 24, 40, 48, 80)
 # For each weight, 2 in the forward pass and 2 in the backward pass to the activations: the base has no weight gradients.
 FLOP_PER_TOKEN = 4
 
@@ -50,12 +54,17 @@ def plan(options: RunConfig, gpu: str | None) -> tuple[dict[str, Any], list[str]
         folder = RunFolder(Path(scratch))
         name = base_model_name(config, build, folder)
         tokenizer = load_tokenizer(name, config.revision)
-        model_config = read_model_config(name, config.revision)
+        architecture = read_architecture(read_model_config(name, config.revision), config.model)
         prepared = load_training_data(config, build, tokenizer)
+        notes = check_rows(architecture, prepared, tokenizer, config.model)
+        layout = choose_layout(config, architecture, prepared)
         runtime = _runtime(config, gpu)
-        windows, packed = window_dataset(prepared.train.labelled, config.max_tokens, seed=config.seed)
-        record, batch = _planned(config, model_config, prepared, runtime, gpu, len(windows))
-        record["fill"] = round(packed.fill, 4)
+        if not layout.packed:
+            runtime = replace(runtime, attention=architecture.stock_attention)
+        windows, packing = windows_for(layout, config, prepared.train.labelled)
+        record, batch = _planned(config, architecture.sizes, layout, prepared, runtime, gpu, len(windows))
+        record["fill"] = round(packing.fill, 4)
+        record["notes"] = [*notes, *layout_notes(config, architecture, layout, prepared.train.labelled)]
         if gpu not in GPUS and runtime.device != "cpu":
             measured = _measure_step(config, name, windows, runtime, batch, folder)
             record["measured"] = _measured_record(measured)
@@ -65,15 +74,16 @@ def plan(options: RunConfig, gpu: str | None) -> tuple[dict[str, Any], list[str]
 
 def _planned(
     config: RunConfig,
-    model_config: dict[str, Any],
+    sizes: ModelSizes,
+    layout: Layout,
     prepared: TrainingData,
     runtime: Runtime,
     gpu: str | None,
     windows: int,
 ) -> tuple[dict[str, Any], BatchConfig]:
-    requested = requested_windows(config, windows)
+    requested = requested_windows(config, windows, layout.step_tokens)
     available = int(GPUS[gpu][0] * GIB) - CUDA_CONTEXT if gpu in GPUS else available_memory(config, runtime)
-    batch = possible_batches(config, runtime, model_config, requested, prepared, available)[0]
+    batch = possible_batches(config, runtime, sizes, requested, prepared, available, layout)[0]
     schedule = step_schedule(config, batch, windows, requested)
     ledger = prepared.train.labelled.ledger
     tokens = schedule.steps * int(prepared.train.labelled.rows.lengths.sum()) / schedule.steps_per_epoch
@@ -81,19 +91,37 @@ def _planned(
         "gpu": gpu or runtime.device,
         "room_gib": round(available / GIB, 1) if available is not None else None,
         "choice": asdict(batch),
-        "memory_gib": estimate_memory(model_config, memory_inputs(config, runtime, batch, prepared)).in_gib(),
-        "weights": count_weights(model_config).total,
-        "adapters": count_adapter_weights(model_config, config.lora_r, config.targets),
+        "memory_gib": estimate_memory(sizes, memory_inputs(config, runtime, sizes, batch, prepared, layout)).in_gib(),
+        "weights": sizes.weights,
+        "adapters": sizes.adapter_weights(config.lora_r, config.targets),
         "ledger": ledger.as_record(),
         "lost": ledger.sentences(),
         "windows": windows,
-        "fill": 0.0,
+        "packed": layout.packed,
         "accumulate": schedule.accumulate,
         "steps": schedule.steps,
         "tokens": round(tokens),
-        "seconds": _seconds(model_config, tokens, batch, config, gpu),
+        "seconds": _seconds(sizes, tokens, batch, layout, gpu),
+        "fits": _fits(config, sizes, layout, prepared, requested),
     }
     return record, batch
+
+
+def _fits(
+    config: RunConfig, sizes: ModelSizes, layout: Layout, prepared: TrainingData, requested: int
+) -> dict[str, dict[str, Any] | None]:
+    """For each common size of a GPU, the fastest batch configuration that fits by the estimate; None if none does."""
+    implementation = attention.VARLEN if layout.packed else attention.STOCK
+    runtime = Runtime("cuda:0", "bf16", implementation, liger=True)
+    fits: dict[str, dict[str, Any] | None] = {}
+    for size in GPU_SIZES:
+        available = int(size * GIB) - CUDA_CONTEXT
+        try:
+            batches = possible_batches(config, runtime, sizes, requested, prepared, available, layout)
+            fits[str(size)] = asdict(batches[0])
+        except NotEnoughMemory:
+            fits[str(size)] = None
+    return fits
 
 
 def _runtime(config: RunConfig, gpu: str | None) -> Runtime:
@@ -106,14 +134,12 @@ def _runtime(config: RunConfig, gpu: str | None) -> Runtime:
     return runtime
 
 
-def _seconds(
-    model_config: dict[str, Any], tokens: float, batch: BatchConfig, config: RunConfig, gpu: str | None
-) -> float | None:
+def _seconds(sizes: ModelSizes, tokens: float, batch: BatchConfig, layout: Layout, gpu: str | None) -> float | None:
     """Time of the training steps from the GPU's matrix rate; None for a GPU without a known rate."""
     if gpu not in GPUS:
         return None
-    flop = FLOP_PER_TOKEN * count_weights(model_config).linear * tokens
-    slowdown = batch.cost(dimensions(model_config).layers, config.max_tokens)
+    flop = FLOP_PER_TOKEN * sizes.active_weights * tokens
+    slowdown = batch.cost(sizes.layers, layout.row_tokens)
     return round(flop * slowdown / (GPUS[gpu][1] * 1e12 * MATRIX_RATE_SHARE), 1)
 
 
@@ -131,6 +157,7 @@ def _measure_step(
         [batch],
         windows,
         lambda chosen: trainer_arguments(config, runtime, chosen, folder, accumulate=1, steps=1),
+        packed=runtime.packed,
         warm=1,
     )
     return measured
@@ -152,13 +179,15 @@ def _lines(record: dict[str, Any]) -> list[str]:
         f"Model       {record['weights'] / 1e9:.2f} billion weights, {record['adapters'] / 1e6:.1f} million in the adapters",
         f"Data        {ledger['rows']} conversations, {ledger['tokens_trained']} tokens trained, "
         f"{ledger['tokens_masked']} masked",
-        *(f"            {sentence}" for sentence in record["lost"]),
-        f"Windows     {record['windows']}, {record['fill']:.1%} full; {record['steps']} steps, {record['tokens']} tokens",
+        *(f"            {sentence}" for sentence in [*record["lost"], *record["notes"]]),
+        f"{'Windows     ' if record['packed'] else 'Rows        '}{record['windows']}, {record['fill']:.1%} full; "
+        f"{record['steps']} steps, {record['tokens']} tokens",
         f"Batch       {batch['micro_batch']} windows in a pass, {batch['checkpoint_layers']} layers checkpointed, "
         f"{batch['optimizer']}",
         f"Memory      {memory['total']:.2f} GiB{limit} on {record['gpu']}, estimated:",
         *(f"            {part:12} {size:8.2f} GiB" for part, size in memory.items() if part != "total"),
     ]
+    lines += _fit_lines(record["fits"])
     if record.get("measured"):
         measured = record["measured"]
         lines.append(
@@ -168,3 +197,21 @@ def _lines(record: dict[str, Any]) -> list[str]:
     if record["seconds"] is not None:
         lines.append(f"Time        about {record['seconds'] / 60:.1f} minutes of training")
     return lines
+
+
+def _fit_lines(fits: dict[str, dict[str, Any] | None]) -> list[str]:
+    """One line for each different configuration: the GPU sizes that it is the fastest one for."""
+    lines: dict[str, list[str]] = {}
+    for size, batch in fits.items():
+        text = "does not fit; lower --max-tokens or --lora-r"
+        if batch is not None:
+            text = (
+                f"{batch['micro_batch']} rows in a pass, {batch['checkpoint_layers']} layers checkpointed, "
+                f"{batch['optimizer']}"
+            )
+        lines.setdefault(text, []).append(size)
+    heading = "On a GPU of"
+    return [
+        f"{heading if index == 0 else '':12}{', '.join(sizes)} GB: {text}"
+        for index, (text, sizes) in enumerate(lines.items())
+    ]

@@ -45,7 +45,13 @@ def worst_batch(windows: Dataset, micro_batch: int) -> list[dict[str, Any]]:
 
 
 def measure(
-    model: PeftModel, args: SFTConfig, batch: list[dict[str, Any]], config: BatchConfig, *, warm: int = 0
+    model: PeftModel,
+    args: SFTConfig,
+    batch: list[dict[str, Any]],
+    config: BatchConfig,
+    *,
+    packed: bool = True,
+    warm: int = 0,
 ) -> Measurement:
     """Run forward, backward and a step of the optimizer on `batch`, then restore everything.
 
@@ -56,7 +62,7 @@ def measure(
     """
     checkpoint_layers(model, config.checkpoint_layers)
     device = next(model.parameters()).device
-    inputs = collate(batch, device)
+    inputs = collate(batch, device, packed=packed)
     with restored_afterwards(model):
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer_class, settings = Trainer.get_optimizer_cls_and_kwargs(args)
@@ -137,6 +143,7 @@ def first_that_runs(
     windows: Dataset,
     arguments: Callable[[BatchConfig], SFTConfig],
     *,
+    packed: bool = True,
     warm: int = 0,
 ) -> tuple[BatchConfig, Measurement]:
     """Measure `batches` in order and return the first that does not run out of memory.
@@ -147,7 +154,7 @@ def first_that_runs(
     for batch in batches:
         try:
             rows = worst_batch(windows, batch.micro_batch)
-            return batch, measure(model, arguments(batch), rows, batch, warm=warm)
+            return batch, measure(model, arguments(batch), rows, batch, packed=packed, warm=warm)
         except torch.OutOfMemoryError:
             model.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()

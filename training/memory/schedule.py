@@ -42,6 +42,10 @@ def step_schedule(
     return StepSchedule(accumulate, per_micro_step * accumulate, requested_windows, steps_per_epoch, steps)
 
 
-def requested_windows(config: RunConfig, windows: int) -> int:
-    """Windows in a step over all processes, as --tokens-per-step asks for; at most `windows`."""
-    return max(1, min(config.tokens_per_step // config.max_tokens, windows))
+def requested_windows(config: RunConfig, windows: int, step_tokens: float | None = None) -> int:
+    """Windows in a step over all processes, as --tokens-per-step asks for; at most `windows`.
+
+    Args:
+        step_tokens: tokens that a window counts for; None: --max-tokens.
+    """
+    return max(1, min(int(config.tokens_per_step // (step_tokens or config.max_tokens)), windows))

@@ -9,6 +9,9 @@ values, from 0 to the number of tokens) and `max_length_q`. Two implementations 
 
 Neither takes a mask. Without boundaries, packed conversations would attend to each other without an error, so missing
 boundaries are an error here. `checks.py` verifies both implementations on the loaded model before the first step.
+
+Features that no fused kernel computes (Gemma 2's soft cap, gpt-oss's sinks, dropout) take matrix products for each
+conversation. Models that cannot be packed at all use transformers' own attention, with one conversation in each row.
 """
 
 from __future__ import annotations
@@ -25,12 +28,25 @@ if TYPE_CHECKING:
 
 VARLEN = "dataprep_varlen"
 SEGMENTS = "dataprep_segments"
+PACKING = (VARLEN, SEGMENTS)
 STOCK = "sdpa"  # transformers' own attention, which generation uses: it pads on the left and keeps a cache
+EAGER = "eager"  # the same for models that do not support SDPA
+
+
+class PackingUnsupported(TrainingError):
+    """The model cannot be trained on packed windows; the message is the reason."""
 
 
 def register() -> None:
-    """Register both implementations with transformers, without masks."""
+    """Register both implementations with transformers, without masks, and switch cuDNN's attention off.
+
+    On an H100 SDPA prefers cuDNN, which builds a plan (about 30 ms) for every new length: generation with a growing cache
+    and conversations of different lengths spend most of their time on it. Flash and memory-efficient kernels do not.
+    """
+    import torch
     from transformers import AttentionInterface, AttentionMaskInterface
+
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
     for name, function in ((VARLEN, varlen_attention), (SEGMENTS, segment_attention)):
         AttentionInterface.register(name, function)
@@ -83,11 +99,11 @@ def varlen_attention(
     """
     from torch.nn.attention.varlen import varlen_attn
 
+    if dropout or _needs_products(kwargs) or not _same_head_size(query, value):
+        return segment_attention(module, query, key, value, attention_mask, scaling, dropout, **kwargs)
     bounds, longest = _boundaries(kwargs)
     window = _sliding_window(kwargs, longest)
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    key, value = _repeat_heads(key, query), _repeat_heads(value, query)
     kernel_scaling = query.shape[-1] ** -0.5
     if scaling is not None and scaling != kernel_scaling:
         query = query * (scaling / kernel_scaling)
@@ -97,6 +113,21 @@ def varlen_attention(
     tokens_before = -1 if window is None else window - 1  # that each token attends to; -1: all
     out: Any = varlen_attn(q, k, v, bounds, bounds, longest, longest, window_size=(tokens_before, 0))
     return out.to(query.dtype).unsqueeze(0), None
+
+
+def _needs_products(kwargs: dict[str, Any]) -> bool:
+    """Whether the scores are changed in a way that no fused kernel computes."""
+    return kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None
+
+
+def _same_head_size(query: Tensor, value: Tensor) -> bool:
+    return query.shape[-1] == value.shape[-1]  # multi-head latent attention (DeepSeek) has smaller values
+
+
+def _repeat_heads(part: Tensor, query: Tensor) -> Tensor:
+    """Keys or values with as many heads as `query`."""
+    groups = query.shape[1] // part.shape[1]
+    return part.repeat_interleave(groups, 1) if groups > 1 else part
 
 
 def _autocast_type(value: Tensor) -> torch.dtype:
@@ -126,14 +157,48 @@ def segment_attention(
     parts = []
     for start, end in zip(cuts, cuts[1:], strict=False):
         length = end - start
-        mask = _sliding_mask(length, window, query.device) if window is not None and length > window else None
         q, k, v = query[:, :, start:end], key[:, :, start:end], value[:, :, start:end]
+        if _needs_products(kwargs):
+            parts.append(_attention_products(module, q, k, v, scaling, dropout, window, kwargs))
+            continue
+        mask = _sliding_mask(length, window, query.device) if window is not None and length > window else None
         parts.append(
             scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=grouped
+                q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling, enable_gqa=grouped
             )
         )
     return torch.cat(parts, 2).transpose(1, 2), None
+
+
+def _attention_products(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scaling: float | None,
+    dropout: float,
+    window: int | None,
+    kwargs: dict[str, Any],
+) -> Tensor:
+    """One conversation's attention as matrix products, with soft cap and sinks; the scores take length x length memory.
+
+    A sink is a learnt score for each head that takes part in the softmax and has no value (gpt-oss).
+    """
+    import torch
+    from torch.nn.functional import dropout as apply_dropout
+
+    length = query.shape[2]
+    key, value = _repeat_heads(key, query), _repeat_heads(value, query)
+    scores = query @ key.transpose(2, 3) * (scaling if scaling is not None else query.shape[-1] ** -0.5)
+    softcap, sinks = kwargs.get("softcap"), kwargs.get("s_aux")
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    scores = scores.masked_fill(~_sliding_mask(length, window or length, query.device), float("-inf")).float()
+    if sinks is not None:
+        column = sinks.float().reshape(1, -1, 1, 1).expand(scores.shape[0], -1, length, 1)
+        scores = torch.cat([scores, column], -1)
+    shares = scores.softmax(-1)[..., :length].to(value.dtype)
+    return apply_dropout(shares, dropout, module.training) @ value
 
 
 def _sliding_mask(length: int, window: int, device: torch.device) -> Tensor:
@@ -145,14 +210,7 @@ def _sliding_mask(length: int, window: int, device: torch.device) -> Tensor:
 
 
 def _sliding_window(kwargs: dict[str, Any], longest: int) -> int | None:
-    """Tokens that each token attends to, including itself; None if no conversation is longer than that.
-
-    Raises:
-        TrainingError: the model's attention needs something that neither implementation computes.
-    """
-    for name, feature in (("softcap", "a soft cap on the attention scores"), ("s_aux", "attention sinks")):
-        if kwargs.get(name) is not None:
-            raise TrainingError(f"This model uses {feature}, which is not supported: choose another model.")
+    """Tokens that each token attends to, including itself; None if no conversation is longer than that."""
     window = kwargs.get("sliding_window")
     return int(window) if window is not None and window < longest else None
 
@@ -160,10 +218,7 @@ def _sliding_window(kwargs: dict[str, Any], longest: int) -> int | None:
 def _boundaries(kwargs: dict[str, Any]) -> tuple[Tensor, int]:
     bounds = kwargs.get("cu_seq_lens_q")
     if bounds is None:
-        raise TrainingError(
-            "Packed windows reached attention without the boundaries of their conversations, which would then attend to "
-            "each other: collate windows with training.data.collate, and generate with attention 'sdpa'."
-        )
+        raise PackingUnsupported("its layers do not pass the boundaries of packed conversations to attention")
     return bounds, int(kwargs["max_length_q"])
 
 
@@ -173,12 +228,17 @@ def stock_attention(model: Any) -> Iterator[None]:
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     before, training = base.config._attn_implementation, model.training
     model.eval()
-    base.set_attn_implementation(STOCK if base._supports_sdpa else "eager")
+    base.set_attn_implementation(stock_name(base))
     try:
         yield
     finally:
         base.set_attn_implementation(before)
         model.train(training)
+
+
+def stock_name(base: Any) -> str:
+    """The name of transformers' own attention for this model (or model class)."""
+    return STOCK if base._supports_sdpa else EAGER
 
 
 def boundaries(lengths: list[int], device: str | torch.device) -> dict[str, Any]:

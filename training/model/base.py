@@ -2,65 +2,115 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataprep.common.text import nearest
 from training.config import RunConfig
-from training.errors import ModelError, OptionError
+from training.errors import ModelError, NotEnoughMemory, OptionError
 from training.model import attention
+from training.model.architecture import Architecture, read_architecture
+from training.model.identity import read_model_config
 from training.model.runtime import Runtime
-from training.model.sizes import read_model_config
+from training.model.sizes import names_without_adapter, target_names
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
     from transformers import PreTrainedModel
 
+# What transformers and bitsandbytes raise about files that they cannot use.
+UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, NotImplementedError)
 
-def load_base(model: str, revision: str | None, config: RunConfig, runtime: Runtime) -> PreTrainedModel:
+
+def load_base(
+    model: str, revision: str | None, config: RunConfig, runtime: Runtime, architecture: Architecture | None = None
+) -> PreTrainedModel:
     """Load the base model without gradients, in NF4 (or unquantised with `--quantization none`).
 
-    Raises:
-        ModelError: the model cannot be read.
-    """
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    Args:
+        architecture: the model's, if it has been read already.
 
+    Raises:
+        ModelError: the model cannot be read, or lacks weights.
+    """
+    import torch
+    import transformers
+    from safetensors import SafetensorError
+
+    if architecture is None:
+        architecture = read_architecture(read_model_config(model, revision), model)
     attention.register()
-    nf4 = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+    nf4 = transformers.BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=runtime.dtype,
     )
     if runtime.liger:
-        _apply_liger(str(read_model_config(model, revision).get("model_type")))
+        _apply_liger(architecture.model_type)
     try:
-        base = AutoModelForCausalLM.from_pretrained(
+        base, loading = getattr(transformers, architecture.auto_class).from_pretrained(
             model,
             revision=revision,
             dtype=runtime.dtype,
             quantization_config=nf4 if config.quantization == "nf4" else None,
             device_map={"": runtime.device},
             attn_implementation=runtime.attention,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ModelError(f"The model {model} cannot be loaded ({str(error).splitlines()[0]}).") from None
+    except torch.OutOfMemoryError as error:
+        raise NotEnoughMemory(
+            f"The weights of {model} do not fit into the memory of {runtime.device} ({_first_line(error)}): use a larger GPU."
+        ) from None
+    except (SafetensorError, *UNREADABLE) as error:
+        raise ModelError(f"The model {model} cannot be loaded ({_first_line(error)}).") from None
+    _check_complete(model, loading)
     base.requires_grad_(False)
-    base.config.use_cache = False
+    base.config.get_text_config().use_cache = False
+    base.config.get_text_config().output_router_logits = False
     _disable_cpu_repacking(base)
-    return base
+    loaded: PreTrainedModel = base
+    return loaded
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _check_complete(model: str, loading: dict[str, Any]) -> None:
+    """Check that the checkpoint had every weight: transformers initialises missing ones at random, with a warning only.
+
+    Raises:
+        ModelError: some are missing or have another shape.
+    """
+    missing = sorted(loading["missing_keys"])
+    mismatched = sorted(str(key[0] if isinstance(key, tuple) else key) for key in loading["mismatched_keys"])
+    for names, fault in ((missing, "lacks"), (mismatched, "has the wrong shape for")):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise ModelError(
+                f"The checkpoint of {model} {fault} {', '.join(names[:3])}{more}: download it again, or use another model."
+            )
 
 
 def _apply_liger(model_type: str) -> None:
     """Apply liger's norm, rotary embedding and MLP to this kind of model; the loss stays with trl's fused head."""
+    from inspect import signature
+
     from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
 
     apply = MODEL_TYPE_TO_APPLY_LIGER_FN.get(model_type)
-    if apply is not None:
-        apply(rope=True, rms_norm=True, cross_entropy=False, fused_linear_cross_entropy=False)
+    if apply is None:
+        return
+    wanted = {"rope": True, "rms_norm": True, "cross_entropy": False, "fused_linear_cross_entropy": False}
+    supported = {name: value for name, value in wanted.items() if name in signature(apply).parameters}
+    try:
+        apply(**supported)
+    except NotImplementedError:  # some architectures have no fused rotary embedding
+        apply(**supported | {"rope": False})
 
 
 def _disable_cpu_repacking(model: torch.nn.Module) -> None:
@@ -79,44 +129,68 @@ def _disable_cpu_repacking(model: torch.nn.Module) -> None:
 def add_adapters(base: PreTrainedModel, config: RunConfig) -> PeftModel:
     """Put fresh LoRA adapters on `base`. B is zero, so that the outputs do not change yet; the caller sets the seed.
 
+    In a multimodal model only the text decoder gets adapters.
+
     Raises:
         OptionError: `--targets` names a layer that the model lacks, or the output layer.
     """
     from peft import LoraConfig, get_peft_model
 
-    targets = config.targets if config.targets == "all-linear" else [name.strip() for name in config.targets.split(",")]
-    if "lm_head" in targets:
+    names = target_names(config.targets)
+    if names is not None and "lm_head" in names:
         raise OptionError(
             "--targets lm_head: the output layer cannot have an adapter, because the loss is fused with it; remove it."
         )
-    if config.targets != "all-linear":
-        _check_targets(targets, base)
+    decoder = base.get_decoder()  # type: ignore[no-untyped-call]
+    without_adapter = names_without_adapter(decoder)
+    if names is not None:
+        _check_targets(names, decoder, without_adapter)
+    elif without_adapter:
+        names = sorted(_linear_names(decoder) - without_adapter)
     lora = LoraConfig(
         r=config.lora_r,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
-        target_modules=targets,
+        target_modules=names if names is not None else "all-linear",
+        exclude_modules=_outside(base, decoder),
         task_type="CAUSAL_LM",
     )
     try:
         return get_peft_model(base, lora)
     except ValueError as error:
-        raise OptionError(
-            f"--targets {config.targets} does not fit this model ({str(error).splitlines()[0]})."
-        ) from None
+        raise OptionError(f"--targets {config.targets} does not fit this model ({_first_line(error)}).") from None
 
 
-def _check_targets(targets: Sequence[str], base: torch.nn.Module) -> None:
-    """Check that the model has every target: peft ignores missing ones silently as long as it finds one of them."""
+def _outside(base: torch.nn.Module, decoder: torch.nn.Module) -> str | None:
+    """A pattern for the linear layers outside the text decoder, such as those of a vision tower; None if there are none."""
     import torch
 
-    modules = dict(base.named_modules())
-    linear = {name.rpartition(".")[2] for name, module in modules.items() if isinstance(module, torch.nn.Linear)}
+    path = next(path for path, module in base.named_modules() if module is decoder)
+    inside = {id(module) for module in decoder.modules()}
+    output = base.get_output_embeddings()  # type: ignore[operator]
+    others = [
+        module
+        for module in base.modules()
+        if isinstance(module, torch.nn.Linear) and id(module) not in inside and module is not output
+    ]
+    return rf"(?!{re.escape(path)}\.).*" if others else None
+
+
+def _linear_names(decoder: torch.nn.Module) -> set[str]:
+    import torch
+
+    return {path.rpartition(".")[2] for path, module in decoder.named_modules() if isinstance(module, torch.nn.Linear)}
+
+
+def _check_targets(targets: Sequence[str], decoder: torch.nn.Module, without_adapter: frozenset[str]) -> None:
+    """Check that the model has every target: peft ignores missing ones silently as long as it finds one of them."""
+    paths = [f".{path}" for path, _ in decoder.named_modules() if path]
+    available = _linear_names(decoder) - without_adapter
     for target in targets:
-        if not any(f".{name}".endswith(f".{target}") for name in modules if name):
-            raise OptionError(
-                f"--targets names '{target}', which the model lacks. {nearest(target, linear - {'lm_head'})}"
-            )
+        if not any(path.endswith(f".{target}") for path in paths):
+            raise OptionError(f"--targets names '{target}', which the model lacks. {nearest(target, available)}")
+        if target.rpartition(".")[2] in without_adapter:
+            raise OptionError(f"--targets names '{target}', which cannot have adapters. {nearest(target, available)}")
 
 
 def load_adapted(model: str, revision: str | None, adapter: Path, config: RunConfig, runtime: Runtime) -> PeftModel:
@@ -152,7 +226,9 @@ def checkpoint_layers(model: torch.nn.Module, count: int) -> None:
     from torch.utils.checkpoint import checkpoint
     from transformers.modeling_layers import GradientCheckpointingLayer
 
-    layers: list[Any] = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    decoder: Any = base.get_decoder()
+    layers: list[Any] = [module for module in decoder.modules() if isinstance(module, GradientCheckpointingLayer)]
     uses_dropout = any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
     recompute = partial(checkpoint, use_reentrant=False, preserve_rng_state=uses_dropout)  # saving RNG states is slow
     for number, layer in enumerate(layers):

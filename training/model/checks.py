@@ -1,89 +1,134 @@
-"""Checks of attention on the loaded model, before the first step."""
+"""Checks of packing on the loaded model, before the first step."""
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-from training.errors import TrainingError
-from training.model.attention import boundaries, stock_attention
+import numpy as np
+
+from training.model.attention import PackingUnsupported, boundaries, stock_attention
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-COMPARED_TOKENS = 256  # at most, whose logits are compared
+CHECKED_CONVERSATIONS = 4  # that are packed for the leak check
+CHECKED_TOKENS = 64  # of each of them; a leak shows most in the first tokens of a conversation
+COMPARED_TOKENS = 256  # of the longest conversation, at most, whose logits are compared with transformers' own
 
 
-def check_leaks(model: torch.nn.Module, windows: Any, *, bound: float = 0.0) -> float:
-    """Check that changing one packed conversation does not change the logits of another.
+def check_leaks(model: torch.nn.Module, windows: Any, *, bound: float) -> float:
+    """Check that changing one packed conversation does not change the logits of any other.
 
-    Takes the first of `windows` (columns input_ids, seq_lengths) with at least two conversations and replaces the ids of
-    the first one. Returns the largest difference in the last one's logits, or 0.0 if no window has two conversations.
+    Packs the first conversations of `windows` (columns input_ids, seq_lengths), changes each of them in turn, and
+    compares the logits of all others: the one before, the one after, and those further away.
+
+    Returns:
+        The largest root mean square of the differences in one conversation's logits, relative to the logits' standard
+        deviation; 0.0 if there is only one conversation.
 
     Raises:
-        TrainingError: the difference exceeds `bound`: attention leaks across conversations.
+        PackingUnsupported: it exceeds `bound`, or the model cannot take packed conversations at all.
     """
     import torch
 
-    lengths = windows["seq_lengths"]
-    number = next((index for index, parts in enumerate(lengths) if len(parts) > 1), None)
-    if number is None:
+    conversations = _first_conversations(windows)
+    if len(conversations) < 2:
         return 0.0
-    parts = [int(length) for length in lengths[number]]
-    device = next(model.parameters()).device
-    ids = torch.tensor(windows[number]["input_ids"], device=device)
-    changed = ids.clone()
-    changed[: parts[0]] = ids[: parts[0]].flip(0)
-    if torch.equal(ids, changed):
-        changed[: parts[0]] = (ids[: parts[0]] + 1) % 3
-    before, after = (_last_logits(model, tokens, parts) for tokens in (ids, changed))
-    difference = float((before - after).abs().max())
-    if not difference <= bound:
-        raise TrainingError(
-            f"Attention leaks across packed conversations: changing one changed its neighbour's logits by "
-            f"{difference:.3g} (bound {bound:.3g}); try --attention sdpa, and report this."
-        )
-    return difference
+    lengths = [len(conversation) for conversation in conversations]
+    original = _logits(model, np.concatenate(conversations), lengths)
+    scale, worst = original.std(), 0.0
+    for changed in range(len(conversations)):
+        packed = [_changed(part) if index == changed else part for index, part in enumerate(conversations)]
+        difference = _logits(model, np.concatenate(packed), lengths) - original
+        moved = torch.split(difference, lengths)
+        others = [part for index, part in enumerate(moved) if index != changed]
+        largest = torch.stack([part.square().mean().sqrt() for part in others]).max() / scale
+        worst = max(worst, float(largest))
+        if not largest <= bound:
+            raise PackingUnsupported(
+                f"a change of one packed conversation changes another one's logits by {float(largest):.2g} of their "
+                f"standard deviation (bound {bound:.2g})"
+            )
+    return worst
+
+
+def _first_conversations(windows: Any) -> list[np.ndarray]:
+    """The first ids of the first conversations with more than one token."""
+    conversations: list[np.ndarray] = []
+    for window in windows:
+        ids = np.array(window["input_ids"], np.int64)
+        parts = np.split(ids, np.cumsum(window["seq_lengths"])[:-1])
+        conversations += [part[:CHECKED_TOKENS] for part in parts if len(part) > 1]
+        if len(conversations) >= CHECKED_CONVERSATIONS:
+            break
+    return conversations[:CHECKED_CONVERSATIONS]
+
+
+def _changed(ids: np.ndarray) -> np.ndarray:
+    """Other ids of the same conversation: in reverse order or, if that is the same, shifted by one place."""
+    backwards = ids[::-1]
+    if not np.array_equal(backwards, ids):
+        return backwards
+    return np.where(ids > 0, ids - 1, ids + 1)
 
 
 def check_against_stock(model: torch.nn.Module, windows: Any, *, bound: float) -> float:
     """Check that the longest conversation, alone, gets the logits that transformers' own attention gives it.
 
-    Returns the root mean square of the difference, relative to the standard deviation of the stock logits.
+    Returns:
+        The root mean square of the differences, relative to the standard deviation of the stock logits.
 
     Raises:
-        TrainingError: it exceeds `bound`: the model's attention does something that is not implemented here.
+        PackingUnsupported: it exceeds `bound`: the model's attention does something that is not implemented here.
     """
-    import torch
-
     lengths = windows["seq_lengths"]
     number = max(range(len(lengths)), key=lambda index: max(lengths[index]))
     part = max(range(len(lengths[number])), key=lambda index: int(lengths[number][index]))
     start, length = int(sum(lengths[number][:part])), int(lengths[number][part])
-    device = next(model.parameters()).device
-    ids = torch.tensor(windows[number]["input_ids"][start : start + length], device=device)
-    ours = _last_logits(model, ids, [length])
+    ids = np.array(windows[number]["input_ids"][start : start + length], np.int64)
+    ours = _logits(model, ids, [length], keep=COMPARED_TOKENS)
     with stock_attention(model):
-        stock = _last_logits(model, ids, None)
+        stock = _logits(model, ids, None, keep=COMPARED_TOKENS)
     difference = float((ours - stock).square().mean().sqrt() / stock.std())
     if not difference <= bound:
-        raise TrainingError(
-            f"This model's attention is not supported: its logits differ from transformers' own by {difference:.1%} of "
-            f"their standard deviation (bound {bound:.1%}); choose another model, and report this."
+        raise PackingUnsupported(
+            f"its logits with packed attention differ from transformers' own by {difference:.1%} of their standard "
+            f"deviation (bound {bound:.1%})"
         )
     return difference
 
 
-def _last_logits(model: torch.nn.Module, ids: Tensor, parts: list[int] | None) -> Tensor:
-    """Logits of the last conversation's tokens, float32; `parts` None: of a single conversation without boundaries."""
+def _logits(model: torch.nn.Module, ids: np.ndarray, lengths: list[int] | None, *, keep: int = 0) -> Tensor:
+    """Logits of the last `keep` tokens (0: of all), tokens x vocabulary, float32.
+
+    Args:
+        lengths: of the conversations in `ids`; None: one conversation, given without boundaries.
+
+    Raises:
+        PackingUnsupported: the model raises an error on packed conversations.
+    """
     import torch
 
-    keep = min(len(ids) if parts is None else parts[-1], COMPARED_TOKENS)
-    packed = {} if parts is None else boundaries(parts, ids.device)
+    device = next(model.parameters()).device
+    tensor = torch.from_numpy(np.ascontiguousarray(ids))[None].to(device)
+    arguments = {} if lengths is None else boundaries(lengths, device)
+    if keep and "logits_to_keep" in signature(_base_of(model).forward).parameters:
+        arguments["logits_to_keep"] = keep  # the whole logits of a long conversation can take gigabytes
     training = model.training
     model.eval()
-    with torch.no_grad():
-        out = model(input_ids=ids[None], use_cache=False, logits_to_keep=keep, **packed)
-    model.train(training)
-    logits: Tensor = out.logits[0].float()
+    try:
+        with torch.no_grad():
+            logits: Tensor = model(input_ids=tensor, use_cache=False, **arguments).logits[0, -keep:].float()
+    except (ValueError, TypeError, NotImplementedError) as error:
+        if lengths is None:
+            raise
+        raise PackingUnsupported(f"transformers refuses packed conversations ({str(error).splitlines()[0]})") from None
+    finally:
+        model.train(training)
     return logits
+
+
+def _base_of(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model

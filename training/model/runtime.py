@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from training.config import RunConfig
 from training.errors import OptionError
@@ -22,6 +23,15 @@ class Runtime:
     precision: str  # "bf16", "fp16" or "fp32"
     attention: str  # name in transformers' AttentionInterface
     liger: bool  # whether liger-kernel's fused kernels are used
+
+    def as_record(self) -> dict[str, Any]:
+        """The runtime as run.json holds it, without the device's number, which may differ when the run is resumed."""
+        return {**asdict(self), "device": self.device.partition(":")[0]}
+
+    @property
+    def packed(self) -> bool:
+        """Whether the attention keeps packed conversations apart; otherwise each conversation has a row of its own."""
+        return self.attention in attention.PACKING
 
     @property
     def dtype(self) -> torch.dtype:
@@ -63,3 +73,22 @@ def _use_liger(kernels: str, on_gpu: bool) -> bool:
     if kernels == "liger" and not available:
         raise OptionError("--kernels liger needs a GPU and the package liger-kernel: pip install liger-kernel.")
     return kernels != "none" and available
+
+
+def runtime_of_run(config: RunConfig, recorded: Mapping[str, Any]) -> Runtime:
+    """This machine's runtime for a finished run: in the run's precision, and packed only if the run was packed.
+
+    The precision matters, because what NF4 keeps of a weight depends on the type that the weight comes in.
+
+    Args:
+        recorded: `place` of run.json.
+    """
+    gpu_only = {"device": "cuda", "attention": "varlen", "kernels": "liger"}  # this machine may have no GPU
+    automatic: dict[str, Any] = {name: "auto" for name, value in gpu_only.items() if getattr(config, name) == value}
+    runtime = choose_runtime(replace(config, precision="auto", **automatic))
+    packed = recorded["attention"] in attention.PACKING
+    return replace(
+        runtime,
+        precision=recorded["precision"],
+        attention=runtime.attention if packed else recorded["attention"],
+    )

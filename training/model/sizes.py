@@ -1,135 +1,92 @@
-"""A model's sizes, read from its config.json without loading the weights."""
+"""A model's sizes, from which its memory and its time are estimated."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from training.errors import ModelError
-from training.model.files import CONFIG, locate, read_json_object
-from training.model.tokenizer import ChatTokenizer
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from training.model.runtime import Runtime
-
-CPU_LIMIT = 2_000_000_000  # weights; a larger model takes days to train on a CPU
+    from torch.nn import Module, Parameter
 
 
-@dataclass(frozen=True)
-class WeightCounts:
-    """Numbers of weights: `linear` in the linear layers, which are held in 4 bits, and `rest` in all others."""
+# Names under which peft adapts the experts and routers of a mixture of experts, whatever layer has them. They get no
+# adapters: peft computes those of all experts for every token, and NF4 does not hold the experts.
+EXPERT_LAYERS = frozenset({"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
 
-    linear: int
-    rest: int
+
+class Linear(NamedTuple):
+    """A linear layer of the text decoder: its path, and its input and output width."""
+
+    path: str
+    inputs: int
+    outputs: int
 
     @property
-    def total(self) -> int:
-        """All weights of the model."""
-        return self.linear + self.rest
+    def name(self) -> str:
+        """The last part of the path, which `--targets` names."""
+        return self.path.rpartition(".")[2]
 
 
 @dataclass(frozen=True)
-class Dimensions:
-    """The sizes in a model's config.json that memory depends on."""
+class ModelSizes:
+    """The sizes of a decoder that memory and time depend on. Numbers of weights cover the whole model."""
 
     hidden: int
-    ffn: int
+    ffn: int  # width of the MLP that one token passes through
     layers: int
     heads: int
     kv_heads: int
     head: int
-    vocabulary: int
-    tied: bool
+    vocabulary: int  # rows of the input embeddings
+    linears: tuple[Linear, ...]  # of all decoder layers
+    quantised_weights: int  # that NF4 holds in 4 bits
+    expert_weights: int  # of experts that are one parameter for a whole layer, which stays in 16 bits
+    active_expert_weights: int  # of the experts that one token passes through
+    weights: int
+    keeps_scores: bool = False  # attention with a soft cap or sinks, which keeps every score for the backward pass
+    without_adapter: frozenset[str] = frozenset()  # names of layers that cannot have adapters
+
+    def adapter_weights(self, rank: int, targets: str) -> int:
+        """The adapters' weights: rank x (inputs + outputs) for each adapted layer."""
+        return sum(rank * (linear.inputs + linear.outputs) for linear in self.adapted(targets))
+
+    def adapted_per_layer(self, targets: str) -> float:
+        """Adapted linear layers in one decoder layer, on average."""
+        return len(self.adapted(targets)) / self.layers
+
+    def adapted(self, targets: str) -> list[Linear]:
+        """The linear layers that `--targets` gives adapters."""
+        names = target_names(targets)
+        if names is None:
+            return [linear for linear in self.linears if linear.name not in self.without_adapter]
+        return [linear for linear in self.linears if any(f".{linear.path}".endswith(f".{name}") for name in names)]
 
     @property
-    def linears(self) -> dict[str, tuple[int, int]]:
-        """Input and output width of each linear layer of one decoder layer, by name."""
-        query, keys = self.heads * self.head, self.kv_heads * self.head
-        return {
-            "q_proj": (self.hidden, query),
-            "k_proj": (self.hidden, keys),
-            "v_proj": (self.hidden, keys),
-            "o_proj": (query, self.hidden),
-            "gate_proj": (self.hidden, self.ffn),
-            "up_proj": (self.hidden, self.ffn),
-            "down_proj": (self.ffn, self.hidden),
-        }
+    def active_weights(self) -> int:
+        """Weights of the decoder's linear layers and experts that one token is multiplied with."""
+        return sum(linear.inputs * linear.outputs for linear in self.linears) + self.active_expert_weights
+
+    @property
+    def largest_linear(self) -> int:
+        """Weights of the largest linear layer."""
+        return max((linear.inputs * linear.outputs for linear in self.linears), default=0)
 
 
-def dimensions(model_config: dict[str, Any]) -> Dimensions:
-    """Read the sizes from the content of a config.json, by the names that Llama and most other decoders use."""
-    heads = int(model_config.get("num_attention_heads", 1))
-    hidden = int(model_config.get("hidden_size", 0))
-    return Dimensions(
-        hidden=hidden,
-        ffn=int(model_config.get("intermediate_size") or 4 * hidden),
-        layers=int(model_config.get("num_hidden_layers", 0)),
-        heads=heads,
-        kv_heads=int(model_config.get("num_key_value_heads") or heads),
-        head=int(model_config.get("head_dim") or hidden // heads),
-        vocabulary=int(model_config.get("vocab_size", 0)),
-        tied=bool(model_config.get("tie_word_embeddings", False)),
-    )
+def target_names(targets: str) -> list[str] | None:
+    """`--targets` as a list of names; None for all-linear."""
+    return None if targets == "all-linear" else [name.strip() for name in targets.split(",")]
 
 
-def count_weights(model_config: dict[str, Any]) -> WeightCounts:
-    """Count the weights of a decoder with this config.json."""
-    size = dimensions(model_config)
-    linear = size.layers * sum(inputs * outputs for inputs, outputs in size.linears.values())
-    embeddings = size.vocabulary * size.hidden * (1 if size.tied else 2)
-    return WeightCounts(linear, embeddings + (2 * size.layers + 1) * size.hidden)
+def names_without_adapter(decoder: Module) -> frozenset[str]:
+    """Names of layers that cannot have adapters: those of experts, and the output projection of state-space layers.
 
-
-def count_adapter_weights(model_config: dict[str, Any], rank: int, targets: str) -> int:
-    """Count the adapters' weights: rank x (inputs + outputs) for each adapted layer."""
-    size = dimensions(model_config)
-    adapted = size.linears if targets == "all-linear" else {name.strip() for name in targets.split(",")}
-    return size.layers * sum(rank * sum(widths) for name, widths in size.linears.items() if name in adapted)
-
-
-def read_model_config(model: str, revision: str | None) -> dict[str, Any]:
-    """Read the model's config.json.
-
-    Raises:
-        ModelError: the model has no config.json, or an unreadable one.
+    The kernels of state-space layers (Mamba) read that projection's weight themselves, which would ignore an adapter.
     """
-    return read_json_object(_config_path(model, revision))
+    experts = any(is_expert(path, parameter) for path, parameter in decoder.named_parameters())
+    state_space = any({"conv1d", "out_proj"} <= module._modules.keys() for module in decoder.modules())
+    return (EXPERT_LAYERS if experts else frozenset()) | (frozenset({"out_proj"}) if state_space else frozenset())
 
 
-def _config_path(model: str, revision: str | None) -> Path:
-    path = locate(model, CONFIG, revision)
-    if path is None:
-        raise ModelError(f"{model} has no config.json, so it is not a transformers model.")
-    return path
-
-
-def model_revision(model: str, revision: str | None) -> str:
-    """Identify the model's files: the commit on the Hub, or a digest of a folder's config.json and file sizes."""
-    path = _config_path(model, revision)
-    if not Path(model).expanduser().is_dir():
-        return path.parent.name
-    digest = hashlib.sha256(path.read_bytes())
-    for file in sorted(path.parent.glob("*.safetensors")):
-        digest.update(f"{file.name}:{file.stat().st_size}".encode())
-    return digest.hexdigest()[:16]
-
-
-def check_model_fits(model_config: dict[str, Any], tokenizer: ChatTokenizer, runtime: Runtime, name: str) -> None:
-    """Check that the model has an embedding for every id of the tokenizer, and that this machine can train it.
-
-    Raises:
-        ModelError: one of them does not hold.
-    """
-    if tokenizer.size > int(model_config.get("vocab_size", 0)):
-        raise ModelError(
-            f"The tokenizer of {name} has {tokenizer.size} ids and the model has {model_config.get('vocab_size')} "
-            "embeddings: use the tokenizer that belongs to the model (embeddings are never resized)."
-        )
-    weights = count_weights(model_config).total
-    if runtime.device == "cpu" and weights > CPU_LIMIT:
-        raise ModelError(
-            f"{name} has {weights / 1e9:.1f} billion weights and this machine has no GPU: QLoRA on it needs a GPU with "
-            f"about {max(6.0, weights * 1.1 / 2**30):.0f} GB; --model tiny runs the whole path without one."
-        )
+def is_expert(path: str, parameter: Parameter) -> bool:
+    """Whether a parameter holds all experts of a layer (experts x outputs x inputs)."""
+    return ".experts." in path and parameter.dim() == 3

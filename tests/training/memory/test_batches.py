@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.shapes import LLAMA_2_7B
+from tests.support.shapes import llama_2_7b_sizes
 from training.errors import NotEnoughMemory
 from training.memory.batches import BatchConfig, candidate_batches, fitting_batches
 from training.memory.estimate import GIB, MemoryInputs, estimate_memory
+
+SIZES = llama_2_7b_sizes()
 
 
 def need(batch: BatchConfig) -> int:
@@ -15,7 +17,7 @@ def need(batch: BatchConfig) -> int:
     inputs = MemoryInputs(
         tokens, int(tokens * 0.85), batch.checkpoint_layers, batch.optimizer, 64, "all-linear", True, 2, True, False
     )
-    return estimate_memory(LLAMA_2_7B, inputs).total
+    return estimate_memory(SIZES, inputs).total
 
 
 def test_more_memory_gives_a_larger_batch_with_fewer_checkpointed_layers() -> None:

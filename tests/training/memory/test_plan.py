@@ -11,23 +11,27 @@ from typing import Any
 
 import pytest
 
-from tests.support.shapes import LLAMA_2_7B
+from tests.support.shapes import LLAMA_2_7B, llama_2_7b_sizes
 from training.config import TINY_DEFAULTS, RunConfig
 from training.data.training_data import load_training_data, open_training_build
 from training.errors import NotEnoughMemory, OptionError
 from training.memory import plan as planning
 from training.memory import probe
-from training.memory.choose import RunPlan, choose_run_plan, possible_batches
+from training.memory.choose import choose_run_plan, possible_batches
 from training.memory.estimate import CUDA_CONTEXT, GIB
+from training.memory.layout import choose_layout
 from training.memory.plan import GPUS, plan
+from training.memory.run_plan import RunPlan
+from training.model.architecture import read_architecture
+from training.model.identity import read_model_config
 from training.model.runtime import Runtime, choose_runtime
-from training.model.sizes import read_model_config
 from training.model.tiny import train_tokenizer
 from training.model.tokenizer import load_tokenizer
 from training.run import base_model_name, load_with_new_adapters
 from training.run_folder import RunFolder
 
 GPU = Runtime("cuda:0", "bf16", "dataprep_varlen", liger=True)
+SIZES = llama_2_7b_sizes()
 SEVEN_B = RunConfig(data=Path("."), model="m")
 
 
@@ -44,12 +48,13 @@ def planned(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Call
     name = base_model_name(config, build, folder)
     runtime = choose_runtime(config)
     prepared = load_training_data(config, build, load_tokenizer(name))
-    model_config = read_model_config(name, None)
+    architecture = read_architecture(read_model_config(name, None), name)
+    layout = choose_layout(config, architecture, prepared)
     adapted = load_with_new_adapters(name, config, runtime)
 
     def choose(**options: Any) -> RunPlan:
         return choose_run_plan(
-            replace(config, **options), runtime, model_config, prepared, adapted, folder, None, processes=1
+            replace(config, **options), runtime, architecture, layout, prepared, adapted, folder, None, processes=1
         )
 
     return choose
@@ -74,7 +79,7 @@ def test_tokens_per_step_sets_the_number_of_accumulated_windows(planned: Callabl
 def test_an_error_about_memory_names_settings_that_fit() -> None:
     config = replace(SEVEN_B, micro_batch=8, checkpoint_layers=0)
     with pytest.raises(NotEnoughMemory) as error:
-        possible_batches(config, GPU, LLAMA_2_7B, 8, None, 24 * GIB)
+        possible_batches(config, GPU, SIZES, 8, None, 24 * GIB)
     message = str(error.value)
     assert "--micro-batch 8 --checkpoint-layers 0" in message
     assert "will fit" in message
@@ -85,14 +90,14 @@ def test_an_error_about_memory_names_settings_that_fit() -> None:
         "checkpoint_layers": int(flags["--checkpoint-layers"]),
         "optimizer": flags["--optimizer"],
     }
-    assert possible_batches(replace(config, **named), GPU, LLAMA_2_7B, 8, None, 24 * GIB)
+    assert possible_batches(replace(config, **named), GPU, SIZES, 8, None, 24 * GIB)
     with pytest.raises(NotEnoughMemory, match="lower --max-tokens"):
-        possible_batches(config, GPU, LLAMA_2_7B, 8, None, 4 * GIB)
+        possible_batches(config, GPU, SIZES, 8, None, 4 * GIB)
 
 
 def test_more_checkpointed_layers_than_the_model_has_are_refused() -> None:
     with pytest.raises(OptionError, match="the model has 32 layers"):
-        possible_batches(replace(SEVEN_B, checkpoint_layers=99), GPU, LLAMA_2_7B, 8, None, 80 * GIB)
+        possible_batches(replace(SEVEN_B, checkpoint_layers=99), GPU, SIZES, 8, None, 80 * GIB)
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +135,23 @@ def test_a_plan_on_a_gpu_measures_and_times_a_step(
     assert record["seconds"] == pytest.approx(record["tokens"] * 0.5 / 1000, abs=0.1)
     assert any(line.startswith("Measured") for line in lines)
     assert lines[-1].startswith("Time")
+
+
+def test_a_plan_says_for_each_size_of_a_gpu_whether_the_run_fits(small_build: Path, llama: Path) -> None:
+    """A 7B model needs more than 4 and less than 8 GB; a larger GPU gets a larger batch or fewer recomputed layers."""
+    record, lines = plan(RunConfig(data=small_build, model=str(llama)), "t4")
+    fits = record["fits"]
+    assert list(fits) == ["8", "12", "16", "24", "40", "48", "80"]
+    assert all(fits.values())
+    assert fits["8"]["checkpoint_layers"] > fits["80"]["checkpoint_layers"]
+    assert any(line.startswith("On a GPU of") for line in lines)
+    too_long = RunConfig(data=small_build, model=str(llama), max_tokens=65_536, tokens_per_step=65_536)
+    assert plan(too_long, "h100")[0]["fits"]["8"] is None
+
+
+def test_a_plan_for_a_mixture_of_experts_counts_the_experts(small_build: Path, llama: Path, tmp_path: Path) -> None:
+    config = {"model_type": "mixtral", "vocab_size": 32000}  # its other values are the defaults of Mixtral 8x7B
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "tokenizer.json").write_bytes((llama / "tokenizer.json").read_bytes())
+    with pytest.raises(NotEnoughMemory):
+        plan(RunConfig(data=small_build, model=str(tmp_path)), "h100")

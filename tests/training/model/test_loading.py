@@ -1,0 +1,63 @@
+"""A checkpoint that lacks weights is refused before training, and adapters go where they can be computed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from tests.support.tiny_models import tiny_tokenizer, write_tiny_model
+from training.config import RunConfig
+from training.errors import ModelError, OptionError
+from training.model.base import add_adapters, load_base
+from training.model.runtime import Runtime
+
+RUNTIME = Runtime("cpu", "fp32", "dataprep_segments", liger=False)
+
+
+def config_for(folder: Path, **options: Any) -> RunConfig:
+    return RunConfig(data=folder, model=str(folder), device="cpu", **options)
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "none"])
+@pytest.mark.parametrize("tensor", ["model.layers.1.mlp.up_proj.weight", "model.norm.weight"])
+def test_a_checkpoint_without_a_tensor_is_refused(tmp_path: Path, quantization: Any, tensor: str) -> None:
+    write_tiny_model("llama", tmp_path, tiny_tokenizer())
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors[tensor]
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=tensor.replace(".", r"\.")):
+        load_base(str(tmp_path), None, config_for(tmp_path, quantization=quantization), RUNTIME)
+
+
+def test_a_tensor_of_another_shape_is_refused(tmp_path: Path) -> None:
+    write_tiny_model("llama", tmp_path, tiny_tokenizer())
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["model.norm.weight"] = tensors["model.norm.weight"][:-1].clone()
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError):
+        load_base(str(tmp_path), None, config_for(tmp_path, quantization="none"), RUNTIME)
+
+
+def test_adapters_of_a_mixture_of_experts_are_on_attention_only(tmp_path: Path) -> None:
+    write_tiny_model("qwen3_moe", tmp_path, tiny_tokenizer())
+    config = config_for(tmp_path, quantization="none", lora_r=4)
+    adapted = add_adapters(load_base(str(tmp_path), None, config, RUNTIME), config)
+    trained = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
+    assert trained
+    assert all(".self_attn." in name for name in trained)
+    with pytest.raises(OptionError, match="gate_proj"):
+        base = load_base(str(tmp_path), None, config, RUNTIME)
+        add_adapters(base, replace(config, targets="gate_proj"))
+
+
+def test_adapters_of_a_multimodal_model_are_in_its_text_decoder_only(tmp_path: Path) -> None:
+    write_tiny_model("gemma3", tmp_path, tiny_tokenizer())
+    config = config_for(tmp_path, quantization="none", lora_r=4, targets="q_proj,v_proj")
+    adapted = add_adapters(load_base(str(tmp_path), None, config, RUNTIME), config)
+    trained = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
+    assert trained
+    assert all(".language_model." in name for name in trained)

@@ -1,0 +1,53 @@
+"""Whole runs of models that are not packed, mixtures of experts, and multimodal models: train, resume, evaluate."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dataprep.contract import open_build
+from tests.support.tiny_models import write_tiny_model
+from training.after.evaluate import evaluate
+from training.config import RunConfig
+from training.model.tiny import tokenizer_for
+from training.run import run
+from training.run_folder import RunFolder
+
+
+@pytest.mark.parametrize(
+    "name, attention, note",
+    [
+        ("nemotron", "sdpa", "do not pass the boundaries"),  # found by the leak check
+        ("falcon", "sdpa", "cannot be replaced"),  # known from its class
+        ("mixtral", "dataprep_segments", "experts"),
+        ("qwen2_5_vl", "dataprep_segments", None),
+    ],
+)
+def test_a_run_is_trained_resumed_and_evaluated(
+    small_build: Path, tmp_path: Path, name: str, attention: str, note: str | None
+) -> None:
+    build = open_build(small_build)
+    write_tiny_model(name, tmp_path / "model", tokenizer_for(build.splits["train"], dict(build.manifest.template)))
+    config = RunConfig(
+        data=small_build, model=str(tmp_path / "model"), device="cpu", out=tmp_path / "run", max_steps=2, save_every=1,
+        stop_prompts=1, max_tokens=128, tokens_per_step=256, held_out=8, lora_r=4,
+    )  # fmt: skip
+    record = run(config)
+    assert record["status"] == "done"
+    assert record["place"]["attention"] == attention
+    assert not note or any(note in text for text in record["notes"])
+    _interrupt_after_first_step(RunFolder(tmp_path / "run"))
+    resumed = run(replace(config, resume="auto"))
+    assert resumed["metrics"] == record["metrics"]
+    result = evaluate(tmp_path / "run", 1, 8)
+    assert result["after"]["loss"] == pytest.approx(record["metrics"]["held_out_after"], rel=1e-4)
+
+
+def _interrupt_after_first_step(folder: RunFolder) -> None:
+    """Leave the folder as a process leaves it that is killed in the second step."""
+    shutil.rmtree(folder.checkpoints / "step-000002")
+    shutil.rmtree(folder.adapter)
+    folder.update(status="running")

@@ -1,0 +1,80 @@
+"""What a run has decided before its first step, for run.json and for the log."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from training.data.windows import Packing
+from training.memory.batches import BatchConfig
+from training.memory.estimate import GIB, MemoryEstimate
+from training.memory.layout import Layout
+from training.memory.schedule import StepSchedule
+from training.model.runtime import Runtime
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from training.memory.probe import Measurement
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What was decided before the first step."""
+
+    runtime: Runtime  # with transformers' own attention if the model cannot be packed
+    layout: Layout
+    batch: BatchConfig
+    schedule: StepSchedule
+    processes: int
+    tokens_per_step: float  # real tokens, on average, over all processes
+    packing: Packing
+    windows: Dataset  # the packed windows, and empty ones that make their number a multiple of the processes' share
+    test: Dataset | None
+    estimate: MemoryEstimate
+    measured: Measurement | None
+    leak: float | None  # None: not packed, so not checked
+    off_stock: float | None
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.schedule.steps
+
+    @property
+    def accumulate(self) -> int:
+        """Micro-batches that each process accumulates in a step."""
+        return self.schedule.accumulate
+
+    def as_record(self) -> dict[str, Any]:
+        """The plan as run.json holds it."""
+        measured = asdict(self.measured) if self.measured else None
+        return {
+            "place": self.runtime.as_record(),
+            "resolved": {**asdict(self.batch), "processes": self.processes, **self.schedule.as_record()},
+            "packing": {
+                "windows": len(self.packing.windows),
+                "fill": round(self.packing.fill, 4),
+                "empty": len(self.windows) - len(self.packing.windows),
+            },
+            "memory": {"estimate_gib": self.estimate.in_gib(), "measured": measured},
+            "self_test": {"leak": self.leak, "off_stock": self.off_stock},
+        }
+
+    def sentence(self) -> str:
+        """The plan in one line of the log."""
+        batch, schedule = self.batch, self.schedule
+        step = f"{schedule.accumulate} x {batch.micro_batch} windows"
+        if self.processes > 1:
+            step += f" on each of {self.processes} processes"
+        if schedule.windows_per_step != schedule.requested_windows:
+            step += f" ({schedule.windows_per_step} in a step; --tokens-per-step asks for {schedule.requested_windows})"
+        rows = "windows" if self.layout.packed else "conversations in rows of their own"
+        line = (
+            f"{len(self.packing.windows)} {rows}, {self.packing.fill:.1%} full; {schedule.steps} steps of {step}, "
+            f"{batch.checkpoint_layers} layers checkpointed, {batch.optimizer}; "
+            f"estimated {self.estimate.total / GIB:.1f} GiB"
+        )
+        if self.measured and self.measured.allocated:
+            line += f", measured {self.measured.allocated / GIB:.1f} GiB"
+        return line + "."

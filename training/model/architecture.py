@@ -1,0 +1,243 @@
+"""The architecture of a model, from its config.json alone: its sizes, its limits, and whether it can be packed.
+
+The model is built on PyTorch's meta device, which has shapes and no values. That counts the weights of every architecture
+exactly and takes less than a second for a model of any size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from training.errors import ModelError
+from training.model.sizes import Linear, ModelSizes, is_expert, names_without_adapter
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig
+
+MOST_LAYERS = 10_000  # a config.json with more is damaged
+# Modules and buffers with one entry per position; a longer row is an index error.
+POSITION_TABLES = ("wpe", "embed_positions", "position_embeddings", "embed_positions_buffer")
+# Kinds of layers that keep no state from one token to the next.
+ATTENTION_KINDS = {"full_attention", "sliding_attention", "chunked_attention"}
+# Rotary embeddings that depend on the longest row of the batch, so that a long row changes shorter ones.
+LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a model's class and config.json say about training it."""
+
+    model_type: str
+    auto_class: str  # the transformers class that loads it with an output layer
+    decoder: str  # path of the text decoder within the model
+    sizes: ModelSizes
+    stock_attention: str  # name of transformers' own attention
+    packing_obstacle: str | None  # why conversations cannot be packed, None if nothing is known to prevent it
+    positions: int | None  # most tokens in a row that the model was made for; None: unlimited
+    has_position_table: bool  # longer rows are an error rather than untrained positions
+    rope_limit: int | None  # tokens; a longer row changes the rotary embedding of shorter rows in the same pass
+
+
+def read_architecture(model_config: dict[str, Any], name: str) -> Architecture:
+    """Read the architecture from the content of a config.json.
+
+    Args:
+        name: the model's, for messages.
+
+    Raises:
+        ModelError: transformers does not know the architecture, or the config.json is invalid.
+    """
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    )
+
+    config = _config_object(model_config, name)
+    mappings: dict[str, Any] = {
+        "AutoModelForCausalLM": MODEL_FOR_CAUSAL_LM_MAPPING,
+        "AutoModelForImageTextToText": MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    }
+    auto_class = next((auto for auto, mapping in mappings.items() if type(config) in mapping), None)
+    if auto_class is None:
+        raise ModelError(
+            f"{name} is of type '{config.model_type}', which transformers cannot load as a language model."
+        )
+    model_class = mappings[auto_class][type(config)]
+    if isinstance(model_class, tuple):
+        model_class = model_class[0]
+    if model_class.config_class is config.sub_configs.get("text_config"):
+        config = config.get_text_config()
+    skeleton = _skeleton(model_class, config, name)
+    decoder = skeleton.get_decoder()
+    text_config = config.get_text_config()
+    positions = _value(text_config, "max_position_embeddings")
+    return Architecture(
+        model_type=str(config.model_type),
+        auto_class=auto_class,
+        decoder=next(path for path, module in skeleton.named_modules() if module is decoder),
+        sizes=_sizes(skeleton, decoder, text_config),
+        stock_attention=_stock_attention(model_class),
+        packing_obstacle=_packing_obstacle(model_class, text_config),
+        positions=int(positions) if positions else None,
+        has_position_table=_has_position_table(decoder),
+        rope_limit=_rope_limit(text_config),
+    )
+
+
+def _config_object(model_config: dict[str, Any], name: str) -> PretrainedConfig:
+    from transformers import __version__
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    model_type = str(model_config.get("model_type"))
+    if model_type not in CONFIG_MAPPING:
+        raise ModelError(
+            f"{name} is of type '{model_type}', which transformers {__version__} does not know: a newer version may, "
+            "but code from the model's repository is never run."
+        )
+    try:
+        config: PretrainedConfig = CONFIG_MAPPING[model_type].from_dict(
+            {key: _decoded(value) for key, value in model_config.items() if key != "auto_map"}
+        )
+        layers = int(config.get_text_config().num_hidden_layers)
+    except Exception as error:  # each architecture validates its values with exceptions of its own
+        raise ModelError(f"The config.json of {name} is invalid ({_first_line(error)}).") from None
+    if not 0 < layers <= MOST_LAYERS:
+        raise ModelError(f"The config.json of {name} is invalid: it asks for {layers} layers.")
+    return config
+
+
+def _decoded(value: Any) -> Any:
+    """A value of config.json, with the objects that transformers writes for infinity and NaN as numbers."""
+    if isinstance(value, dict):
+        return (
+            float(value["__float__"]) if value.keys() == {"__float__"} else {k: _decoded(v) for k, v in value.items()}
+        )
+    return [_decoded(part) for part in value] if isinstance(value, list) else value
+
+
+def _skeleton(model_class: Any, config: PretrainedConfig, name: str) -> Any:
+    import torch
+
+    try:
+        with torch.device("meta"):
+            skeleton = model_class(config)
+    except Exception as error:  # whatever an architecture raises about sizes that do not fit together
+        raise ModelError(f"The config.json of {name} does not describe a model ({_first_line(error)}).") from None
+    return skeleton
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _sizes(skeleton: Any, decoder: torch.nn.Module, text_config: Any) -> ModelSizes:
+    import torch
+    from transformers.modeling_layers import GradientCheckpointingLayer
+    from transformers.pytorch_utils import Conv1D
+
+    output = skeleton.get_output_embeddings()
+    kinds = (torch.nn.Linear, Conv1D)
+    # bitsandbytes quantises plain linear layers only: no subclasses, no experts that are one parameter, no output layer.
+    quantised = sum(
+        module.weight.numel() for module in skeleton.modules() if type(module) in kinds and module is not output
+    )
+    linears = []
+    for path, module in decoder.named_modules():
+        if isinstance(module, kinds) and module is not output:
+            rows, columns = module.weight.shape
+            width, out = (rows, columns) if isinstance(module, Conv1D) else (columns, rows)
+            linears.append(Linear(path, width, out))
+    experts = sum(parameter.numel() for path, parameter in skeleton.named_parameters() if is_expert(path, parameter))
+    total = sum(parameter.numel() for parameter in skeleton.parameters())
+    layers = sum(isinstance(module, GradientCheckpointingLayer) for module in decoder.modules())
+    hidden = int(text_config.hidden_size)
+    heads = int(_value(text_config, "num_attention_heads") or 1)
+    return ModelSizes(
+        hidden=hidden,
+        ffn=_active_ffn(text_config, hidden),
+        layers=layers or int(text_config.num_hidden_layers),
+        heads=heads,
+        kv_heads=int(_value(text_config, "num_key_value_heads") or heads),
+        head=int(_value(text_config, "head_dim") or hidden // heads),
+        vocabulary=int(skeleton.get_input_embeddings().weight.shape[0]),
+        linears=tuple(linears),
+        quantised_weights=quantised,
+        expert_weights=experts,
+        active_expert_weights=int(experts * _active_share(text_config)),
+        weights=total,
+        keeps_scores=_keeps_scores(decoder, text_config),
+        without_adapter=names_without_adapter(decoder),
+    )
+
+
+def _value(config: Any, name: str) -> Any:
+    """A value of a config, None if it is missing or, as in Gemma 4, differs between layers."""
+    try:
+        return getattr(config, name, None)
+    except Exception:  # of a kind that transformers does not export
+        return None
+
+
+def _active_ffn(text_config: Any, hidden: int) -> int:
+    """Width of the MLP that one token passes through: of all experts that it is routed to."""
+    width = _value(text_config, "intermediate_size") or _value(text_config, "n_inner") or 4 * hidden
+    width = max(width) if isinstance(width, (list, tuple)) else int(width)
+    active = _value(text_config, "num_experts_per_tok")
+    if not active or _number_of_experts(text_config) < 2:
+        return width
+    expert = _value(text_config, "moe_intermediate_size") or width
+    shared = _value(text_config, "shared_expert_intermediate_size") or 0
+    return int(active) * int(expert) + int(shared)
+
+
+def _number_of_experts(text_config: Any) -> int:
+    names = ("num_experts", "num_local_experts", "n_routed_experts")
+    return max(int(_value(text_config, name) or 0) for name in names)
+
+
+def _active_share(text_config: Any) -> float:
+    return int(_value(text_config, "num_experts_per_tok") or 1) / max(1, _number_of_experts(text_config))
+
+
+def _keeps_scores(decoder: torch.nn.Module, text_config: Any) -> bool:
+    """Whether attention is computed as products, by a soft cap (Gemma 2) or sinks (gpt-oss)."""
+    sinks = any(name.endswith(".sinks") for name, _ in decoder.named_parameters())
+    return sinks or bool(_value(text_config, "attn_logit_softcapping"))
+
+
+def _stock_attention(model_class: Any) -> str:
+    from training.model.attention import stock_name
+
+    return stock_name(model_class)
+
+
+def _packing_obstacle(model_class: Any, text_config: Any) -> str | None:
+    kinds = set(_value(text_config, "layer_types") or ())
+    if model_class._is_stateful or kinds - ATTENTION_KINDS:
+        return "its recurrent or convolution layers would carry their state from one conversation to the next"
+    if not model_class._supports_attention_backend:
+        return "its attention layers cannot be replaced"
+    return None
+
+
+def _has_position_table(decoder: torch.nn.Module) -> bool:
+    return any(
+        name.rpartition(".")[2] in POSITION_TABLES
+        for names in (decoder.named_modules(), decoder.named_buffers())
+        for name, _ in names
+    )
+
+
+def _rope_limit(text_config: Any) -> int | None:
+    rope = _value(text_config, "rope_parameters") or {}
+    settings = [
+        rope,
+        *(value for value in rope.values() if isinstance(value, dict)),
+    ]  # some have one for each layer type
+    for setting in settings:
+        if setting.get("rope_type") in LENGTH_DEPENDENT_ROPE:
+            limit = setting.get("original_max_position_embeddings") or text_config.max_position_embeddings
+            return int(limit)
+    return None
