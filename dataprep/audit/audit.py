@@ -103,7 +103,7 @@ def audit_file(
     rows = read_rows(find_files([str(path)]), loaded, format)
     faults = [[*row.faults, *message_faults(row.messages)] for row in rows.read]
     places = rows.references()
-    for row, first in duplicates(rows.messages):
+    for row, first in duplicates(rows.messages, [row.tools for row in rows.read]):
         faults[row].append(Fault("duplicate", f"same conversation as {row_name(places[first])}"))
     shared = _take_shared_faults(faults)
     notes = [f"All rows have the fault {fault.kind}: {fault.detail}." for fault in shared]

@@ -23,14 +23,17 @@ _START = 40  # characters of the first question by which a conversation is looke
 # form, followed by a space, so half as many letters suffice.
 _QUESTION, _ANSWER = 20, 100
 
+# Fields that make two messages with the same content different.
+_COMPARED_FIELDS = ("reasoning_content", "tool_calls", "trained")
+
 # A message of the compared data: whether it is not its conversation's first question, the row, and its number in the row.
 _Occurrence = tuple[bool, int, int]
 
 
-def duplicates(conversations: Sequence[Sequence[Message]]) -> Iterator[tuple[int, int]]:
-    """(row, first row with the same conversation); conversations without messages are skipped."""
-    first_rows: dict[str, int] = {}
-    for row, key in enumerate(_keys(conversations)):
+def duplicates(conversations: Sequence[Sequence[Message]], tools: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """(row, first row with the same conversation and tools); conversations without messages are skipped."""
+    first_rows: dict[tuple[str, str], int] = {}
+    for row, key in enumerate(zip(_keys(conversations), tools, strict=True)):
         if conversations[row]:
             first = first_rows.setdefault(key, row)
             if first != row:
@@ -95,15 +98,21 @@ def match_sources(
 
 
 def _valid_unicode(messages: Sequence[Message]) -> list[Message]:
-    """The messages with lone surrogates replaced, which text columns refuse."""
-    return [{**message, "content": message["content"].encode(errors="replace").decode()} for message in messages]
+    """Role and content of the messages, with lone surrogates replaced, which text columns refuse."""
+    return [
+        {"role": message["role"], "content": message["content"].encode(errors="replace").decode()}
+        for message in messages
+    ]
 
 
 def _keys(conversations: Sequence[Sequence[Message]]) -> list[str]:
     """A digest of each conversation that ignores Unicode form, case and white space."""
     contents = [message["content"] for messages in conversations for message in _valid_unicode(messages)]
     forms = iter(exact_form(pl.Series(contents, dtype=pl.String)).to_list())
-    texts = (json.dumps([[message["role"], next(forms)] for message in messages]) for messages in conversations)
+    texts = (
+        json.dumps([[message["role"], next(forms), *map(message.get, _COMPARED_FIELDS)] for message in messages])
+        for messages in conversations
+    )
     return [xxhash.xxh3_128_hexdigest(text.encode()) for text in texts]
 
 

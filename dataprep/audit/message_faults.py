@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from dataprep.audit.faults import CERTAIN, LIKELY, Fault
 from dataprep.audit.text_reader import Message, roles_fault, without_system
-from dataprep.tables import ASSISTANT, USER
+from dataprep.tables import ASSISTANT, TOOL, USER
 
 _OTHER_SPEAKER = {ASSISTANT: re.compile(r"#*\s*Human:"), USER: re.compile(r"#*\s*Assistant:")}
 _SHORT_LINE = re.compile(r"(?P<line>[^\n?]{1,90})\n\s*\S")
@@ -31,14 +31,15 @@ def message_faults(messages: Sequence[Message]) -> Iterator[Fault]:
     if wrong_order:
         yield Fault("odd_roles", wrong_order)
     for number, message in enumerate(messages, 1):
-        if not message["content"].strip():
+        if not message["content"].strip() and not message.get("tool_calls") and message["role"] != TOOL:
             yield Fault("empty_turn", f"message {number} ({message['role']}) is empty")
         pattern = _OTHER_SPEAKER.get(message["role"])
         if pattern and pattern.match(message["content"]):
             speaker = message["content"].split(":")[0]
             yield Fault("odd_roles", f"message {number} ({message['role']}) begins with '{speaker}:'")
-    if messages and messages[-1]["role"] == USER:
-        yield Fault("unfinished", f"the last message ({len(messages)}) is a question without an answer")
+    if messages and messages[-1]["role"] in (USER, TOOL):
+        last = "a question" if messages[-1]["role"] == USER else "a tool's result"
+        yield Fault("unfinished", f"the last message ({len(messages)}) is {last} without an answer")
     yield from _split_answers(messages)
 
 

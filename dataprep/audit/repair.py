@@ -14,13 +14,16 @@ import pyarrow.parquet as pq
 from dataprep.audit.audit import Audit
 from dataprep.audit.faults import CONTROL_TOKEN_KINDS
 from dataprep.audit.rows import records
-from dataprep.audit.text_reader import Message, without_system
-from dataprep.common.errors import InputError
+from dataprep.audit.text_reader import Message, TextReader, without_system
+from dataprep.common.errors import InputError, TemplateError
 from dataprep.common.files import replace_file
 from dataprep.rendering import render
 from dataprep.tables import ASSISTANT
 
-_CONVERSATION_KEYS = ("conversations", "instruction", "input", "output", "text")  # `messages` replaces these
+# Keys that `messages` replaces.
+_CONVERSATION_KEYS = frozenset(
+    ("conversations", "instruction", "input", "output", "text", "system", "history", "prompt", "completion")
+)
 _SUFFIXES = (".jsonl", ".parquet")
 
 
@@ -39,7 +42,8 @@ def write_repaired(audit: Audit, out: Path) -> dict[str, Any]:
     if out.suffix not in _SUFFIXES:
         raise InputError(f"Cannot write {out}: use a file name that ends in {' or '.join(_SUFFIXES)}.")
     places = audit.rows.references()
-    left_out = [row for row in range(audit.row_count) if not _can_be_written(audit, row)]
+    reader = TextReader(audit.template) if audit.rows.texts else None
+    left_out = [row for row in range(audit.row_count) if not _can_be_written(audit, row, reader)]
     with _output_file(out, audit) as file:
         repaired_records = _repaired_records(audit, set(left_out))
         written = (
@@ -75,9 +79,19 @@ def _output_file(out: Path, audit: Audit) -> Iterator[IO[bytes]]:
         raise InputError(f"Cannot write {out}: {fault.strerror or fault}.") from None
 
 
-def _can_be_written(audit: Audit, row: int) -> bool:
+def _can_be_written(audit: Audit, row: int, reader: TextReader | None) -> bool:
     kinds = {fault.kind for fault in audit.faults.get(row, [])}
-    return not kinds & {"duplicate", "leak"} and (kinds <= {*CONTROL_TOKEN_KINDS} or row in audit.sources)
+    if kinds & {"duplicate", "leak"}:
+        return False
+    if not kinds <= {*CONTROL_TOKEN_KINDS}:
+        return row in audit.sources
+    if reader is None or not (kinds or audit.all_misframed):
+        return True
+    messages = audit.messages[row]
+    try:  # a template may not write all of a message: some strip reasoning
+        return reader.read(render(audit.template, messages)).messages == messages
+    except TemplateError:
+        return False
 
 
 def _repaired_records(audit: Audit, left_out: set[int]) -> Iterator[dict[str, Any]]:
@@ -92,12 +106,23 @@ def _repaired_records(audit: Audit, left_out: set[int]) -> Iterator[dict[str, An
         if not kinds <= {*CONTROL_TOKEN_KINDS}:
             messages = _up_to_last_answer(messages, audit.sources[row])
         if not audit.rows.texts:
-            replaced = () if "messages" in record else _CONVERSATION_KEYS
-            yield {key: value for key, value in record.items() if key not in replaced} | {"messages": messages}
+            if "messages" in record and not kinds:
+                yield record  # unchanged, with all fields of its messages
+                continue
+            others = {
+                key: value for key, value in record.items() if "messages" in record or key not in _CONVERSATION_KEYS
+            }
+            yield others | {"messages": [_decoded(message) for message in messages]}
         elif kinds or audit.all_misframed:
             yield record | {"text": render(audit.template, messages)}
         else:
             yield record  # unchanged, including white space that the template would not write
+
+
+def _decoded(message: Message) -> Message:
+    """A message with its tool calls as objects, as data sets have them."""
+    calls = message.get("tool_calls")
+    return {**message, "tool_calls": json.loads(calls)} if calls else message
 
 
 def _up_to_last_answer(messages: Sequence[Message], source: Sequence[Message]) -> list[Message]:

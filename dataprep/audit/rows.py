@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+import polars as pl
+
 from dataprep.audit.faults import Fault
 from dataprep.audit.text_reader import Message, ReadRow, TextReader
 from dataprep.common.errors import InputError
@@ -88,6 +90,10 @@ def _records_of(unit: Unit) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
             yield unit.line + row, None, "the row is not valid UTF-8"
 
 
+def _present(message: Message) -> Message:
+    return {field: value for field, value in message.items() if value is not None}
+
+
 def _rendered_texts(files: list[SourceFile]) -> list[tuple[Place, str | None, str]] | None:
     """Place and rendered text of each row, or the reason why it has none; None where the files have no rendered texts."""
     texts: list[tuple[Place, str | None, str]] = []
@@ -113,9 +119,11 @@ def _read_conversations(files: list[SourceFile], format: str) -> AuditedRows:
     if not reading.messages.is_empty():
         raise InputError(f"{files[0].path} has message trees: build them with `dataprep build`, then audit the build.")
     file_numbers = {file.name: number for number, file in enumerate(files)}
+    frame = reading.conversations
+    tools = pl.col("tools") if "tools" in frame.columns else pl.lit(None, pl.String).alias("tools")
     rows = {
-        (file, line): ReadRow(messages)
-        for file, line, messages in reading.conversations.select("file", "line", "messages").iter_rows()
+        (file, line): ReadRow([_present(message) for message in messages], tools=tools or "")
+        for file, line, messages, tools in frame.select("file", "line", "messages", tools).iter_rows()
     }
     for source, line, rule, detail in reading.fates.select("source", "line", "rule", "detail").iter_rows():
         why = detail if rule == "truncated" else f"the record {detail}"

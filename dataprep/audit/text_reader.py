@@ -5,23 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from dataprep.audit.faults import Fault
 from dataprep.common.errors import TemplateError
 from dataprep.rendering import Template, text_around_contents
-from dataprep.tables import ASSISTANT, SYSTEM, USER
+from dataprep.tables import ASSISTANT, SYSTEM, TOOL, USER
 
-Message = dict[str, str]
+Message = dict[str, Any]  # role and content, and those of `tables.MESSAGE_FIELDS` that have a value
 
 _PAIR: list[Message] = [{"role": USER, "content": "a question"}, {"role": ASSISTANT, "content": "an answer"}]
 
 
 @dataclass(frozen=True)
 class ReadRow:
-    """The messages of one row, and the faults that reading it showed."""
+    """The messages of one row, the tools that they may call (JSON; empty if none), and the faults that reading it showed."""
 
     messages: list[Message]
     faults: list[Fault] = field(default_factory=list)
+    tools: str = ""
 
 
 class TextReader:
@@ -49,8 +51,22 @@ class TextReader:
         self._lead = head.partition(user)[0]  # with the default system text, where the template writes one
         self._roles = {user: USER, answer: ASSISTANT}
         self._system_inside, self._system_before = _system_frames(template, head, user)
-        tokens = [token for token in (user, answer, self.begin, self.end) if token]
+        self._after_tool = ""  # what the template writes between a tool's result and the answer's marker
+        self._learn_tool_results(template, answer)
+        tokens = [token for token in (*self._roles, self.begin, self.end) if token]
         self._token = re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))))
+
+    def _learn_tool_results(self, template: Template, answer: str) -> None:
+        """Learn the marker of tool results, if the template writes one of its own."""
+        try:
+            before, after = _around(template, [*_PAIR, {"role": TOOL, "content": "a result"}, _PAIR[1]])[2:4]
+        except TemplateError:  # the template has no tool results
+            return
+        marker = before.replace(self.begin, "").replace(self.end, "").strip()
+        if marker and marker not in self._roles:
+            self._roles[marker] = TOOL
+            self._expected[TOOL] = self._count(before)
+            self._after_tool = after.replace(self.begin, "").replace(self.end, "").strip().removesuffix(answer).strip()
 
     def read(self, text: str) -> ReadRow:
         """The messages of `text`, and the faults of its markers and control tokens."""
@@ -96,7 +112,8 @@ class TextReader:
                 if counts is not None:
                     faults += _count_faults(counts, self._expected[role], f"before message {len(messages) + 1}")
                 counts = self._count("")
-                messages.append({"role": role, "content": text.strip()})
+                content = text.strip().removesuffix(self._after_tool if role == TOOL else "").strip()
+                messages.append({"role": role, "content": content})
                 if len(messages) == 1:
                     messages = self._with_system(messages)
             else:
@@ -106,7 +123,7 @@ class TextReader:
                     detail = (
                         f"no marker before the text after {token} of message {len(messages)}: '{text.strip()[:60]}'"
                     )
-                    faults.append(Fault("missing_control_token", detail))
+                    faults.append(Fault("unparsable", detail))  # whose text it is would be a guess
         if self.end and counts and messages[-1]["role"] == ASSISTANT:
             end_count = {self.end: counts[self.end]}
             faults += _count_faults(end_count, self._expected_last, f"after message {len(messages)}")
@@ -184,11 +201,20 @@ def without_system(messages: Sequence[Message]) -> Sequence[Message]:
 
 
 def roles_fault(messages: Sequence[Message]) -> str | None:
-    """A sentence about the first message whose role breaks the order user, assistant, …; None if no role does."""
+    """A sentence about the first message whose role breaks the order user, assistant, …; None if no role does.
+
+    Results of tools may follow an answer, and an answer follows them.
+    """
     turns = without_system(messages)
-    for at, message in enumerate(turns):
-        expected = (USER, ASSISTANT)[at % 2]
-        if message["role"] != expected:
-            number = at + 1 + len(messages) - len(turns)
+    # calls are not told apart from text where a rendered text was read
+    calls_are_known = any(message.get("tool_calls") for message in turns)
+    previous: Message = {"role": ASSISTANT}
+    for number, message in enumerate(turns, 1 + len(messages) - len(turns)):
+        is_result = message["role"] == TOOL and number > 1 and previous["role"] in (ASSISTANT, TOOL)
+        if is_result and previous["role"] == ASSISTANT and calls_are_known and not previous.get("tool_calls"):
+            return f"message {number} is a tool's result, and message {number - 1} calls no tool"
+        expected = USER if previous["role"] == ASSISTANT else ASSISTANT
+        if not is_result and message["role"] != expected:
             return f"message {number} has the role '{message['role']}', expected '{expected}'"
+        previous = message
     return None
