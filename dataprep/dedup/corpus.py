@@ -70,6 +70,7 @@ class Corpus(NamedTuple):
     max_memory: int  # bytes above the text itself
     alternative: str  # what else to do if that is too little
     siblings: bool = False  # whether threads of one tree are compared
+    contexts: pl.Series | None = None  # conversations with different ones are not similar (see `normal_form.contexts`)
 
     @property
     def free_memory(self) -> int:
@@ -144,16 +145,19 @@ class Corpus(NamedTuple):
     def similarities(self, left: RowIndices, right: RowIndices) -> Similarities:
         """Return the exact similarity of each pair; of threads of one tree, of what follows their common beginning.
 
-        The latter is 0 unless `siblings` are compared.
+        It is 0 for threads of one tree unless `siblings` are compared, and for pairs with different `contexts`.
         """
-        trees = self.ranked["tree_id"]
+        trees, result = self.ranked["tree_id"], np.zeros(len(left))
         same_tree = (trees.gather(left) == trees.gather(right)).fill_null(False).to_numpy()
-        result = np.zeros(len(left))
-        result[~same_tree] = pair_similarities(
-            self.ranked, self.compared, left[~same_tree], right[~same_tree], 2 * self.batch_bytes
+        comparable = np.ones(len(left), bool)
+        if self.contexts is not None:
+            comparable = (self.contexts.gather(left) == self.contexts.gather(right)).to_numpy()
+        others, siblings = np.flatnonzero(comparable & ~same_tree), np.flatnonzero(comparable & same_tree)
+        result[others] = pair_similarities(
+            self.ranked, self.compared, left[others], right[others], 2 * self.batch_bytes
         )
         if self.siblings:
-            result[same_tree] = self._sibling_similarities(left[same_tree], right[same_tree])
+            result[siblings] = self._sibling_similarities(left[siblings], right[siblings])
         return result
 
     def _sibling_similarities(self, left: RowIndices, right: RowIndices) -> Similarities:

@@ -36,8 +36,9 @@ MARGIN_CHARS = 8  # characters at the inner end of the cut that the rest of the 
 def drop_exact_duplicates(conversations: pl.DataFrame) -> StageResult[None]:
     """Keep one conversation of each group of equal ones.
 
-    Equal conversations have as many messages, with the same roles, and contents that are equal in `exact_form`. The best
-    rank survives (null counts as 0: an only child has no rank), then the longest, then the smallest id.
+    Equal conversations have the same tools and as many messages, with the same roles, names, calls and flags, and contents
+    and reasoning that are equal in `exact_form`. The best rank survives (null counts as 0: an only child has no rank), then
+    the longest, then the smallest id.
 
     Args:
         conversations: CONVERSATIONS.
@@ -152,8 +153,24 @@ def _digests(conversations: pl.DataFrame) -> list[bytes]:
     messages = _message_rows(conversations)
     messages = messages.with_columns(exact_form(messages["content"].fill_null("")).alias("content"))
     # Each message is preceded by its role and length, so that no content can imitate a message border.
-    framed = pl.concat_str("role", pl.lit("\n"), pl.col("content").str.len_bytes(), pl.lit("\n"), "content")
+    parts = ["role", pl.lit("\n"), pl.col("content").str.len_bytes(), pl.lit("\n"), "content"]
+    if "reasoning_content" in messages.columns:
+        messages = messages.with_columns(exact_form(messages["reasoning_content"]).alias("reasoning_content"))
+    if "trained" in messages.columns:
+        messages = messages.with_columns(pl.col("trained").fill_null(True).cast(pl.String))
+    for name in ("reasoning_content", "tool_calls", "name", "trained"):
+        if name in messages.columns:
+            parts += [
+                pl.col(name).str.len_bytes().cast(pl.String).fill_null("-"),
+                pl.lit("\n"),
+                pl.col(name).fill_null(""),
+            ]
+    framed = pl.concat_str(parts)
     texts = text_buffer(messages.select(framed).to_series()).concatenated(_message_counts(conversations))
     view, bounds = memoryview(texts.data.data), texts.offsets.tolist()
     # xxhash takes one buffer at a time: 0.3 µs per conversation, and only for candidates.
-    return [xxhash.xxh3_128_digest(view[a:b]) for a, b in pairwise(bounds)]
+    digests = [xxhash.xxh3_128_digest(view[a:b]) for a, b in pairwise(bounds)]
+    if "tools" not in conversations.columns:
+        return digests
+    tools = conversations["tools"].fill_null("")
+    return [xxhash.xxh3_128_digest(digest + text.encode()) for digest, text in zip(digests, tools, strict=True)]

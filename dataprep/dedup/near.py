@@ -11,7 +11,7 @@ import polars as pl
 from dataprep.common.errors import RecipeError
 from dataprep.dedup.corpus import Corpus, SketchCache, best_first, half_of_memory, survival_order
 from dataprep.dedup.minhash import ALGORITHM, MIN_THRESHOLD
-from dataprep.dedup.normal_form import ComparedText, content_bytes
+from dataprep.dedup.normal_form import ComparedText, content_bytes, contexts
 from dataprep.dedup.prefix_filter import ALGORITHM as EXACT_ALGORITHM
 from dataprep.dedup.recall import RecallEstimate, estimate_recall
 from dataprep.dedup.survivors import Survivors, choose_survivors
@@ -59,9 +59,10 @@ def drop_near_duplicates(
 ) -> StageResult[NearReport]:
     """Keep one conversation of each group of near-duplicates.
 
-    Thresholds from `minhash.MIN_THRESHOLD` on use sketches to find candidates; lower ones use an exact search, which is
-    slower. Near-duplicates have an exact Jaccard similarity of `threshold` or more on the word 5-grams of their `compared` text.
-    The best rank survives (null counts as 0), then the best quality label, the most reviews, the longest, the smallest id.
+    Near-duplicates have an exact Jaccard similarity of `threshold` or more on the word 5-grams of their `compared` text, the
+    same tools and the same trained answers. The best rank survives (null counts as 0), then the best quality label, the
+    most reviews, the longest, the smallest id. Thresholds from `minhash.MIN_THRESHOLD` on use sketches to find candidates;
+    lower ones use an exact search, which is slower.
 
     Args:
         conversations: CONVERSATIONS.
@@ -79,9 +80,8 @@ def drop_near_duplicates(
     """
     if not 0 < threshold <= 1:
         raise RecipeError(f"A near-duplicate threshold of {threshold} is out of range; give one above 0 and up to 1.")
-    corpus = Corpus(
-        best_first(conversations), compared, max_memory or half_of_memory(), "give --near-dup off", siblings
-    )
+    ranked, memory = best_first(conversations), max_memory or half_of_memory()
+    corpus = Corpus(ranked, compared, memory, "give --near-dup off", siblings, contexts(ranked))
     corpus.check_memory()
     sketches = corpus.sketches(cache) if threshold >= MIN_THRESHOLD else None
     survivors, similar, candidates = choose_survivors(corpus, sketches, threshold)

@@ -18,7 +18,7 @@ import polars as pl
 
 from dataprep.dedup.buffers import Bytes, TextBuffer, for_each_block, offsets_from_sizes, text_buffer
 from dataprep.dedup.folding import OTHER_PLANES, TEXT, fold, folding_table, non_ascii_characters
-from dataprep.tables import ASSISTANT, USER
+from dataprep.tables import ASSISTANT, USER, message_fields
 
 RowIndices = npt.NDArray[np.intp]
 ComparedText = Literal["thread", "prompt", "answer"]
@@ -46,18 +46,48 @@ class CharacterTable(NamedTuple):
 
 
 def documents(conversations: pl.DataFrame, compared: ComparedText = "thread") -> pl.Series:
-    """Return the text of each conversation that is compared: all contents, the user's or the answers, each on a line."""
+    """Return the text of each conversation that is compared: all messages, the user's or the answers, each on a line.
+
+    The text of a message is its content, its reasoning and its calls of tools, each on a line of its own.
+    """
     turn = pl.element()
     roles = {"thread": pl.lit(True), "prompt": turn.struct["role"] == USER, "answer": turn.struct["role"] == ASSISTANT}
-    contents = turn.struct["content"] if compared == "thread" else turn.filter(roles[compared]).struct["content"]
-    lines = pl.col("messages").list.eval(contents).list.join("\n", ignore_nulls=True).fill_null("")
+    turns = turn if compared == "thread" else turn.filter(roles[compared])
+    texts = [turns.struct[name] for name in text_fields(conversations)]
+    text = texts[0] if len(texts) == 1 else pl.concat_str(texts, separator="\n", ignore_nulls=True)
+    lines = pl.col("messages").list.eval(text).list.join("\n", ignore_nulls=True).fill_null("")
     return conversations.select(text=lines + "\n").to_series()
 
 
 def content_bytes(conversations: pl.DataFrame) -> npt.NDArray[np.int64]:
-    """Return the number of bytes of all contents of each conversation."""
-    sizes = pl.col("messages").list.eval(pl.element().struct["content"].str.len_bytes()).list.sum()
-    return conversations.select(sizes.fill_null(0).cast(pl.Int64)).to_series().to_numpy()
+    """Return the number of bytes of all compared texts of each conversation."""
+    sizes = [
+        pl.col("messages").list.eval(pl.element().struct[name].str.len_bytes()).list.sum().fill_null(0)
+        for name in text_fields(conversations)
+    ]
+    return conversations.select(pl.sum_horizontal(sizes).cast(pl.Int64)).to_series().to_numpy()
+
+
+def text_fields(conversations: pl.DataFrame) -> list[str]:
+    """Return the message fields that are compared as text: `content`, and reasoning and calls of tools if present."""
+    present = message_fields(conversations)
+    return [name for name in ("content", "reasoning_content", "tool_calls") if name in present]
+
+
+def contexts(conversations: pl.DataFrame) -> pl.Series | None:
+    """Return what must be equal in duplicates beside their texts: the tools, and the answers that are not trained.
+
+    None if no conversation has either.
+    """
+    parts = []
+    if "tools" in conversations.columns:
+        parts.append(pl.col("tools").fill_null(""))
+    if "trained" in message_fields(conversations):
+        flags = pl.col("messages").list.eval(pl.element().struct["trained"].fill_null(True).cast(pl.String))
+        parts.append(pl.when(flags.list.contains("false")).then(flags.list.join(" ")).otherwise(pl.lit("")))
+    if not parts:
+        return None
+    return conversations.select(context=pl.concat_str(parts, separator="\n").cast(pl.Categorical)).to_series()
 
 
 def for_each_normalised_block(column: pl.Series, process: Callable[[NormalisedBlock], None]) -> None:

@@ -71,7 +71,7 @@ def test_near_duplicates_are_dropped_with_survivor_and_exact_similarity(tmp_path
     assert all(0.9 < similarity < 1 for similarity in fates["similarity"])
     assert set(fates["survivor"]) <= set(read_fates(outcome.path).filter(fate="kept")["id"])
     report = read_manifest(outcome.path).complete()["near_dup"]
-    assert (report["threshold"], report["dropped"]) == (0.8, 4)
+    assert report is not None and (report["threshold"], report["dropped"]) == (0.8, 4)
     assert report["error_budget"]["recall"]
     assert report["algorithm"]
     off = make_build(tmp_path / "store", source=(source,), near_dup="off")
