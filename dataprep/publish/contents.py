@@ -13,7 +13,7 @@ from dataprep.common.errors import GateError, StoreError
 from dataprep.common.text import json_text
 from dataprep.contract import MANIFEST, Build
 from dataprep.publish.data_files import DATA, data_files
-from dataprep.publish.layouts import SCHEMAS, Layout, dataset_info, filled_splits
+from dataprep.publish.layouts import Layout, dataset_info, filled_splits, layout_schema, schema_of
 from dataprep.report import card
 
 CARD = "README.md"
@@ -119,7 +119,8 @@ def _card(build: Build, place: str, layout: Layout, sizes: Mapping[str, int]) ->
         "dataset_info": dataset_info(build, layout, sizes),
         "dataprep": {"version": build.manifest.version, "layout": layout, "tag": tag_of(build, layout)},
     }
-    columns = f"`{', '.join(SCHEMAS[layout].names)}`: the `{layout}` layout of `dataprep export`, sorted by id."
+    names = ", ".join(layout_schema(schema_of(build), layout).names)
+    columns = f"`{names}`: the `{layout}` layout of `dataprep export`, sorted by id."
     revision = "" if is_folder(place) else f', revision="{tag_of(build, layout)}"'
     load = f"from datasets import load_dataset\ndata = load_dataset({json_text(place)}{revision})"
     return card.card(build.manifest.complete(), head=head, columns=columns, load=load)

@@ -7,7 +7,8 @@ the same, and a store that knows them (the Hub's) needs only the others.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -17,8 +18,16 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dataprep.contract import Build
-from dataprep.publish.layouts import SCHEMAS, Layout, filled_splits, sorted_rows
-from dataprep.store.shards import plain_array
+from dataprep.publish.layouts import (
+    Layout,
+    decoded_json,
+    filled_splits,
+    json_columns,
+    layout_schema,
+    schema_of,
+    sorted_rows,
+)
+from dataprep.store.shards import file_schema, plain_array
 
 Format = Literal["parquet", "jsonl"]
 
@@ -37,6 +46,7 @@ def data_files(
 
     A file is made in memory as a whole: pyarrow aborts the process if the disk fills up while it cuts chunks by content.
     """
+    schema = layout_schema(schema_of(build), layout)
     for split, table in filled_splits(build).items():
         rows = sorted_rows(table, layout)
         lengths = row_bytes(rows.to_struct())
@@ -44,21 +54,46 @@ def data_files(
         for number, part in enumerate(parts):
             name = f"{DATA}/{split}-{number:05d}-of-{len(parts):05d}.{form}"
             if form == "jsonl":
-                yield name, _json_lines(rows[part])
+                yield name, _json_lines(rows[part], schema, json_columns(layout))
             else:
-                yield name, _parquet(rows[part], lengths[part], SCHEMAS[layout])
+                yield name, _parquet(rows[part], lengths[part], schema, json_columns(layout))
 
 
-def _json_lines(rows: pl.DataFrame) -> bytes:
+def _json_lines(rows: pl.DataFrame, schema: pa.Schema, decoded: Sequence[str]) -> bytes:
     content = io.BytesIO()
-    rows.write_ndjson(content)
+    if "tools" not in schema.names and not _has_optional_fields(schema):
+        rows.write_ndjson(content)
+        return content.getvalue()
+    for row in rows.iter_rows(named=True):
+        content.write(json.dumps(_decoded(row, decoded), ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
     return content.getvalue()
 
 
-def _parquet(rows: pl.DataFrame, lengths: NDArray[np.int64], schema: pa.Schema) -> bytes:
+def _has_optional_fields(schema: pa.Schema) -> bool:
+    """Return whether messages or turns have more than the two fields that every build has."""
+    turns = [field.type.value_type for field in schema if field.name in ("messages", "conversations")]
+    return any(turn.num_fields > 2 for turn in turns)
+
+
+def _decoded(row: Mapping[str, Any], decoded: Sequence[str]) -> dict[str, Any]:
+    """Return a row, message or turn with JSON text as objects, and without the optional fields that are null."""
+    result = {}
+    for name, value in row.items():
+        if name in decoded:
+            value = None if value is None else decoded_json(value)
+        elif name in ("messages", "conversations"):
+            value = [{key: v for key, v in _decoded(turn, decoded).items() if v is not None} for turn in value]
+        if value is not None or name != "tools":
+            result[name] = value
+    return result
+
+
+def _parquet(rows: pl.DataFrame, lengths: NDArray[np.int64], schema: pa.Schema, decoded: Sequence[str]) -> bytes:
     table = pa.Table.from_arrays([plain_array(rows[field.name], field.type) for field in schema], schema=schema)
+    written_schema = file_schema(schema) if decoded else schema
+    table = table.cast(written_schema)
     content = pa.BufferOutputStream()
-    with pq.ParquetWriter(content, schema, **PARQUET_OPTIONS) as writer:
+    with pq.ParquetWriter(content, written_schema, **PARQUET_OPTIONS) as writer:
         for group in parts_of(lengths, ROW_GROUP_BYTES):
             writer.write_table(table[group])
     return bytes(content.getvalue())

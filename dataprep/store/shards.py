@@ -72,7 +72,7 @@ class ShardWriter:
     def __init__(self, folder: Path, split: str, max_bytes: int, schema: pa.Schema = SHARD_SCHEMA) -> None:
         self._folder = folder / split
         self._schema = schema
-        self._file_schema = _file_schema(schema)
+        self._file_schema = file_schema(schema)
         self._split = split
         self._max_bytes = max_bytes
         self._finished: list[tuple[Path, int]] = []  # the path and rows of each finished shard
@@ -132,7 +132,7 @@ class ShardWriter:
         return {"rows": sum(rows for _, rows in self._finished), "shards": shards}
 
 
-_JSON_COLUMNS = ("tools", "tool_calls")  # strings that `datasets` decodes into Python objects
+JSON_COLUMNS = ("tools", "tool_calls")  # strings that `datasets` decodes into Python objects
 
 
 def dataset_info(schema: pa.Schema = SHARD_SCHEMA) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def dataset_info(schema: pa.Schema = SHARD_SCHEMA) -> dict[str, Any]:
     return {"citation": "", "description": "", "features": _features(schema), "homepage": "", "license": ""}
 
 
-def _file_schema(schema: pa.Schema) -> pa.Schema:
+def file_schema(schema: pa.Schema) -> pa.Schema:
     """The schema of a shard's file: columns of JSON text are marked as such, so that datasets decodes them.
 
     The mark is Arrow's extension type `arrow.json`, whose storage is a plain string, and the features in the metadata. A
@@ -153,7 +153,7 @@ def _file_schema(schema: pa.Schema) -> pa.Schema:
 
 
 def _json_field(field: pa.Field) -> pa.Field:
-    if field.name in _JSON_COLUMNS:
+    if field.name in JSON_COLUMNS:
         return field.with_type(pa.json_(pa.string()))
     if pa.types.is_list(field.type) and pa.types.is_struct(field.type.value_type):
         return field.with_type(pa.list_(pa.struct(list(map(_json_field, field.type.value_type)))))
@@ -161,7 +161,7 @@ def _json_field(field: pa.Field) -> pa.Field:
 
 
 def _features(fields: Iterable[pa.Field]) -> dict[str, Any]:
-    return {field.name: {"_type": "Json"} if field.name in _JSON_COLUMNS else _feature(field.type) for field in fields}
+    return {field.name: {"_type": "Json"} if field.name in JSON_COLUMNS else _feature(field.type) for field in fields}
 
 
 def _feature(kind: pa.DataType) -> dict[str, Any]:

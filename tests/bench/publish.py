@@ -97,12 +97,14 @@ def bench_export(path: Path, folder: Path, rounds: int) -> None:
     from dataprep.contract import open_build
     from dataprep.publish.data_files import PARQUET_OPTIONS
     from dataprep.publish.export import export
-    from dataprep.publish.layouts import SCHEMAS, Layout
+    from dataprep.publish.layouts import Layout, layout_schema, schema_of
 
     opened = open_build(path)
     layouts: tuple[Layout, ...] = ("text", "messages")
     for layout in layouts:
-        table = pa.Table.from_batches(opened.splits["train"].select(SCHEMAS[layout].names).to_batches())
+        table = pa.Table.from_batches(
+            opened.splits["train"].select(layout_schema(schema_of(opened), layout).names).to_batches()
+        )
         took: dict[str, list[float]] = {"ours": [], "pyarrow": []}
         for _ in range(rounds):
             took["pyarrow"].append(seconds(partial(pq.write_table, table, folder / "peer.parquet", **PARQUET_OPTIONS)))

@@ -22,7 +22,7 @@ from dataprep.contract import Build, open_build
 from dataprep.publish import data_files as data_files_module
 from dataprep.publish.data_files import Format, data_files
 from dataprep.publish.export import export, new_folder
-from dataprep.publish.layouts import SCHEMAS, Layout, dataset_info
+from dataprep.publish.layouts import LAYOUTS, Layout, dataset_info, layout_schema, schema_of
 from dataprep.publish.publishing import publish
 from tests.support.builds import GUANACO_TEXTS, guanaco_file, guanaco_text, make_build
 from tests.support.commands import dataprep, dataprep_error
@@ -64,12 +64,12 @@ def test_every_layout_loads_with_every_row(built: Build, tmp_path: Path, layout:
                 [{"role": back[t["from"]], "content": t["value"]} for t in row] for row in rows["conversations"]
             ]
             assert messages == sorted_split(built, split, "messages")
-        for column in SCHEMAS[layout].names:
+        for column in layout_schema(schema_of(built), layout).names:
             if column != "conversations":
                 assert list(rows[column]) == sorted_split(built, split, column), column
-        assert set(rows.column_names) == set(SCHEMAS[layout].names)
+        assert set(rows.column_names) == set(layout_schema(schema_of(built), layout).names)
         if form == "parquet":
-            assert rows.features.arrow_schema.remove_metadata().equals(SCHEMAS[layout])
+            assert rows.features.arrow_schema.remove_metadata().equals(layout_schema(schema_of(built), layout))
     assert not list(tmp_path.glob(".out-*"))
 
 
@@ -88,8 +88,9 @@ def test_a_build_from_an_export_has_the_same_conversations(
 
 
 def test_features_on_a_card_are_those_of_datasets(built: Build) -> None:
-    for layout, schema in SCHEMAS.items():
-        info = dataset_info(built, layout, {"a": 5})  # type: ignore[arg-type]
+    for layout in LAYOUTS:
+        schema = layout_schema(schema_of(built), layout)
+        info = dataset_info(built, layout, {"a": 5})
         assert Features._from_yaml_list(info["features"]) == Features.from_arrow_schema(schema)
         assert (info["download_size"], [split["num_examples"] for split in info["splits"]]) == (5, [28, 5])
 
