@@ -235,12 +235,13 @@ def _trainer(context: RunContext, plan: RunPlan, adapted: PeftModel, signals: Tr
     if config.report_to == "tensorboard" and context.first_process:
         callbacks.append(tensorboard(folder.tensorboard, step_of(context.checkpoint)))
     template = (context.build.path / "template.jinja").read_text("utf-8")
+    special = context.build.manifest.template
     trainer = QloraTrainer(
         adapted,
         args,
         train=plan.windows,
         test=plan.test,
-        tokenizer=context.tokenizer.for_transformers(context.build.manifest.template["end_token"], template),
+        tokenizer=context.tokenizer.for_transformers(special["end_token"], template, special["special_tokens"]),
         folder=folder,
         config=config,
         batch=plan.batch,

@@ -9,6 +9,7 @@ from typing import Any
 
 from dataprep.common.text import visible
 from training.after.finished_run import load_run_model, open_finished_run
+from training.after.generate import without_cudnn_attention
 from training.after.prompts import Messages, prompt_ids, render
 from training.config import at_least, check_seed
 from training.errors import ModelError, OptionError
@@ -111,7 +112,7 @@ def run_responder(path: Path, *, max_new_tokens: int, temperature: float, seed: 
     template = (run.folder.adapter / "chat_template.jinja").read_text("utf-8")
     special = run.record["template"]
     end = run.tokenizer.id_of(special["end_token"])
-    pad = run.tokenizer.id_of(run.tokenizer.padding_token(special["end_token"]))
+    pad = run.tokenizer.padding_id(special["end_token"])
     decoder = run.tokenizer.for_transformers(special["end_token"], template)
     model = load_run_model(run)
     positions = int(getattr(model.config, "max_position_embeddings", 0) or 0)
@@ -134,7 +135,7 @@ def run_responder(path: Path, *, max_new_tokens: int, temperature: float, seed: 
         if temperature > 0:
             sampling = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
         tokens = torch.tensor([ids], device=next(model.parameters()).device)
-        with attention.stock_attention(model), torch.no_grad():
+        with attention.stock_attention(model), without_cudnn_attention(), torch.no_grad():
             model.generate(  # type: ignore[no-untyped-call]
                 input_ids=tokens,
                 attention_mask=torch.ones_like(tokens),

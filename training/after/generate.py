@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,7 +72,7 @@ def answers(
     """
     import torch
 
-    end, pad = tokenizer.id_of(end_token), tokenizer.id_of(tokenizer.padding_token(end_token))
+    end, pad = tokenizer.id_of(end_token), tokenizer.padding_id(end_token)
     device = next(model.parameters()).device
     sampling: dict[str, Any] = {"do_sample": False}
     if temperature > 0:
@@ -79,7 +80,7 @@ def answers(
     longest = max(map(len, prompts))
     ids = torch.tensor([[pad] * (longest - len(prompt)) + prompt for prompt in prompts], device=device)
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
-    with attention.stock_attention(model), torch.no_grad(), torch.random.fork_rng():
+    with attention.stock_attention(model), without_cudnn_attention(), torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(seed)
         generated = model.generate(  # type: ignore[no-untyped-call]
             input_ids=ids,
@@ -91,6 +92,16 @@ def answers(
             **sampling,
         )
     return [_answer(row, end, tokenizer) for row in generated[:, longest:].tolist()]
+
+
+def without_cudnn_attention() -> AbstractContextManager[None]:
+    """Keep SDPA from cuDNN, which builds a plan of about 30 ms for every new length of the growing cache."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    manager: AbstractContextManager[None] = sdpa_kernel(
+        [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    )
+    return manager
 
 
 def _answer(ids: list[int], end: int, tokenizer: ChatTokenizer) -> Answer:

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from training.after.finished_run import FinishedRun, autocast, load_run_model, open_finished_run, open_run_build
+from training.after.stopping import check_stopping, special_token_ids, write_generation_config
 from training.data.training_data import load_training_data
 from training.errors import ModelError, RunError
 from training.model.files import locate, read_json_object
+from training.model.sizes import read_model_config
 from training.run_folder import PARTIAL, commit_folder, write_errors
 
 if TYPE_CHECKING:
@@ -185,17 +187,21 @@ def nf4_round_trip(weight: Tensor) -> Tensor:
 
 def _write_other_files(run: FinishedRun, to: Path) -> None:
     """Write configuration, index, tokenizer, template and card."""
-    for name in ("config.json", "generation_config.json", INDEX):
-        path = locate(run.base_model, name, run.config.revision)
-        if path is not None:
-            shutil.copyfile(path, to / name)
-    model_config = read_json_object(to / "config.json")
+    index = locate(run.base_model, INDEX, run.config.revision)
+    if index is not None:
+        shutil.copyfile(index, to / INDEX)
+    template = run.record["template"]
+    ids = special_token_ids(run.base_model, run.config.revision, run.tokenizer, template)
+    model_config = read_model_config(run.base_model, run.config.revision)
     model_config.pop("quantization_config", None)
     model_config.pop("torch_dtype", None)
-    model_config["dtype"] = str(run.runtime.dtype).removeprefix("torch.")
+    model_config.pop("pad_token_id", None)
+    model_config |= {"dtype": str(run.runtime.dtype).removeprefix("torch.")} | ids
     (to / "config.json").write_text(json.dumps(model_config, indent=2), "utf-8")
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copyfile(run.folder.adapter / name, to / name)
+    write_generation_config(to, run.base_model, run.config.revision, ids)
+    check_stopping(to, template["end_token"])
     card = (run.folder.adapter / "README.md").read_text("utf-8")
     card = card.replace("library_name: peft", "library_name: transformers").replace("# LoRA adapter", "# Merged model")
     note = "\nMerged into the dequantised NF4 base that the adapter was trained on: load it without quantisation.\n"

@@ -8,6 +8,7 @@ SentencePiece `tokenizer.model` is converted by `sentencepiece_model.py`.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -92,24 +93,32 @@ class ChatTokenizer:
     def _special(self) -> dict[str, int]:
         return {token.content: number for number, token in self.backend.get_added_tokens_decoder().items()}
 
-    def padding_token(self, end_token: str) -> str:
-        """An existing special token to pad with. Never the end token: the model would not learn to stop.
+    def padding_token(self, end_token: str, template_tokens: Collection[str] = ()) -> str | None:
+        """An existing special token to pad with, or None if there is none.
 
-        Raises:
-            ModelError: the tokenizer has no other special token.
+        Never the end token, which the model would not learn to write, nor another token that the template writes.
         """
-        configured = [self.special_token("pad_token"), *PADDING_CANDIDATES]
-        fallbacks = [self.special_token("unk_token"), self.special_token("bos_token"), *self._special]
-        ends = {end_token, self.special_token("eos_token")}
-        for token in [*configured, *fallbacks]:
-            if token in self._special and token not in ends:
+        configured = [self.special_token("pad_token"), *PADDING_CANDIDATES, self.special_token("unk_token")]
+        own_ends = [self.special_token("eos_token"), self.special_token("bos_token")]
+        used = {end_token, *template_tokens}
+        for token in [*configured, *own_ends, *self._special]:
+            if token in self._special and token not in used:
                 return str(token)
-        raise ModelError(
-            f"The tokenizer has no special token to pad with besides the end token {end_token!r}: add <pad> to it."
-        )
+        return None
 
-    def for_transformers(self, end_token: str, template: str | None) -> PreTrainedTokenizerFast:
-        """The same tokenizer as a transformers object, which can be saved; it adds no special token by itself."""
+    def padding_id(self, end_token: str, template_tokens: Collection[str] = ()) -> int:
+        """The id to pad prompts with; that of the end token if there is no padding token, because padding is masked."""
+        return self.id_of(self.padding_token(end_token, template_tokens) or end_token)
+
+    def for_transformers(
+        self, end_token: str, template: str | None, template_tokens: Collection[str] = ()
+    ) -> PreTrainedTokenizerFast:
+        """The same tokenizer as a transformers object, which can be saved; it adds no special token by itself.
+
+        Args:
+            template: the chat template; None for the model's own.
+            template_tokens: special tokens that the template writes, which are not used for padding.
+        """
         from tokenizers import Tokenizer
         from transformers import PreTrainedTokenizerFast
 
@@ -118,7 +127,7 @@ class ChatTokenizer:
         tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
             tokenizer_object=Tokenizer.from_str(self.backend.to_str()),
             eos_token=end_token,
-            pad_token=self.padding_token(end_token),
+            pad_token=self.padding_token(end_token, template_tokens),
             padding_side="right",
             clean_up_tokenization_spaces=False,
             **special,
