@@ -94,7 +94,7 @@ def build(
     """
     check_name(name)
     delay_page_release()
-    renderer = Renderer(load_template(recipe.template))
+    renderer = Renderer(load_template(recipe.template, recipe.template_date))
     gate = Gate(recipe, FactExtractor(TemplateChecks(renderer), recipe.tokenizer))
     recipe = replace(recipe, source=tuple(pin(recipe.source)))  # the manifest names the revisions that are read
     files = find_files(recipe.source or (str(sample_file()),))

@@ -105,6 +105,8 @@ class Recipe:
 
     template: str = "llama2"
     """A bundled template, a .jinja file, a tokenizer_config.json, or a folder that holds one."""
+    template_date: str | None = None
+    """The date (YYYY-MM-DD) that a template writes where it asks for the current one."""
     gate: Literal["on", "warn", "off"] = "on"
     """The quality gate: on refuses a build with a critical fault, warn marks it, off checks nothing."""
     expectations: str | None = None

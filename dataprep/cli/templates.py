@@ -38,19 +38,21 @@ def list_templates(*, as_json: Json = False) -> None:
 
 
 @templates.command
-def check(template: str, *, as_json: Json = False) -> None:
+def check(template: str, *, template_date: str | None = None, as_json: Json = False) -> None:
     """Check whether a template can be used, list its tokens, and say whether it is rendered by columns or row by row.
 
     Parameters
     ----------
     template
         A bundled name, a .jinja file, a tokenizer_config.json, or a folder that contains one.
+    template_date
+        The date (YYYY-MM-DD) that the template writes where it asks for the current one.
     """
     from dataprep.common.terminal import stdout_console
     from dataprep.common.text import visible
     from dataprep.rendering import check_template, load_template
 
-    result = check_template(load_template(template))
+    result = check_template(load_template(template, template_date))
     if as_json:
         print_json(result.as_record())
     else:
@@ -66,6 +68,7 @@ def render(
     messages: Path,
     bos: str | None = None,
     eos: str | None = None,
+    template_date: str | None = None,
     add_generation_prompt: Annotated[bool, Switch] = False,
 ) -> None:
     """Render one conversation and print exactly the resulting text.
@@ -75,29 +78,33 @@ def render(
     template
         A bundled name, a .jinja file, a tokenizer_config.json, or a folder that contains one.
     messages
-        A JSON file: a list of {"role", "content"}, or an object with such a list under "messages".
+        A JSON file: a list of {"role", "content"}, or an object with such a list under "messages", and tools under "tools".
     bos
         The begin token; replaces the template's own.
     eos
         The end token; replaces the template's own.
+    template_date
+        The date (YYYY-MM-DD) that the template writes where it asks for the current one.
     add_generation_prompt
         Append the text that prompts a model for an answer.
     """
     from dataprep.rendering import load_template
     from dataprep.rendering import render as render_text
 
+    conversation, tools = _read_conversation(messages)
     text = render_text(
-        load_template(template),
-        _read_messages(messages),
+        load_template(template, template_date),
+        conversation,
         add_generation_prompt=add_generation_prompt,
         bos_token=bos,
         eos_token=eos,
+        tools=tools,
     )
     sys.stdout.buffer.write(text.encode("utf-8", "surrogatepass"))
     sys.stdout.flush()
 
 
-def _read_messages(path: Path) -> list[dict[str, Any]]:
+def _read_conversation(path: Path) -> tuple[list[dict[str, Any]], list[Any] | None]:
     try:
         value = json.loads(path.read_bytes())
     except OSError as error:
@@ -113,4 +120,7 @@ def _read_messages(path: Path) -> list[dict[str, Any]]:
             f'{path} does not contain a conversation: it must be a list of {{"role": …, "content": …}}, alone or under '
             '"messages".'
         )
-    return messages
+    tools = value.get("tools") if isinstance(value, dict) else None
+    if not (tools is None or isinstance(tools, list)):
+        raise InputError(f'{path} has "tools" that are not a list: write them as JSON schemas in a list.')
+    return messages, tools

@@ -24,11 +24,20 @@ class TemplateChecks:
         self.special_tokens: Sequence[str] = template.special_tokens
         self.forbidden_in_content: Sequence[str] = template.forbidden_in_content
         self.frames_pairs = _frames_pairs(template)
+        self._renderer = renderer
         self._parser = Parser(renderer.planner)
 
     def parses_back(self, messages: pl.Series, text: pa.StringArray) -> pl.Series:
         """Return whether each text gives exactly its messages back; null if the template renders them row by row."""
         return self._parser.parses_back(messages, text)
+
+    def unwritten(self, messages: pl.Series, tools: pl.Series | None = None) -> pl.DataFrame:
+        """Count, for each conversation, what the template left out of the rendered text.
+
+        Returns: `unwritten_system`, `unwritten_messages` and `unwritten_reasoning`; see `Renderer.unwritten`.
+        """
+        columns = {"messages": messages} | ({} if tools is None else {"tools": tools})
+        return self._renderer.unwritten(pl.DataFrame(columns))
 
 
 def _frames_pairs(template: Template) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,7 +20,7 @@ from dataprep.common.arrow import numbers, to_numpy
 from dataprep.rendering.layout import LEFT, RIGHT, ContentKind, Slot
 from dataprep.rendering.plan import Plan
 from dataprep.rendering.spans import Span
-from dataprep.rendering.symbols import Shape
+from dataprep.rendering.symbols import MessageShape, Shape
 
 SPANS = pa.list_(pa.struct([("start", pa.int32()), ("end", pa.int32())]))
 
@@ -46,19 +47,24 @@ class FlatMessages:
     roles: pl.Series
     contents: pl.Series
     missing: np.ndarray | None  # whether the role or the content is null; None: nowhere
+    context_only: np.ndarray | None  # whether `trained` is false; None: nowhere
     bytes: np.ndarray  # of each content
     chars: np.ndarray
     stripped_bytes: np.ndarray  # of each content stripped on both sides
 
     @classmethod
     def of(cls, messages: pl.Series) -> FlatMessages:
-        """Flatten a column `list<struct<role, content>>` without copying; a null list counts as empty."""
-        offsets, roles, contents = flatten(messages)
+        """Flatten a column `list<struct<role, content, …>>` without copying; a null list counts as empty."""
+        offsets, fields = flatten(messages)
+        roles, contents = fields["role"], fields["content"]
+        trained = fields.get("trained")
+        context_only = None if trained is None else (~trained.fill_null(True)).to_numpy()
         nulls = roles.null_count() + contents.null_count()
         missing = (roles.is_null() | contents.is_null()).to_numpy() if nulls else None
         contents = contents.fill_null("") if nulls else contents
         sizes = contents.str.len_bytes().to_numpy()
-        flat = cls(offsets, roles, contents, missing, sizes, contents.str.len_chars().to_numpy(), sizes.copy())
+        chars = contents.str.len_chars().to_numpy()
+        flat = cls(offsets, roles, contents, missing, context_only, sizes, chars, sizes.copy())
         candidates = np.flatnonzero(_may_be_padded(contents))
         flat.stripped_bytes[candidates] = flat.stripped(LEFT | RIGHT, candidates).str.len_bytes().to_numpy()
         return flat
@@ -90,15 +96,41 @@ def _may_be_padded(contents: pl.Series) -> np.ndarray:
     return padded
 
 
-def flatten(messages: pl.Series) -> tuple[np.ndarray, pl.Series, pl.Series]:
-    """The offsets, roles and contents of a column `list<struct<role, content>>`, without copying."""
+def message_schema(messages: pl.Series) -> dict[str, Any]:
+    """The fields of the messages in a column `list<struct<…>>`, with their types."""
+    inner = messages.dtype.inner if isinstance(messages.dtype, pl.List) else None
+    assert isinstance(inner, pl.Struct)
+    return dict(inner.to_schema())
+
+
+def flatten(messages: pl.Series) -> tuple[np.ndarray, dict[str, pl.Series]]:
+    """The offsets and the fields of a column `list<struct<role, content, …>>`, without copying."""
     if messages.null_count():
         messages = messages.fill_null([])
     lists = messages.rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
     offsets = to_numpy(lists.offsets)
     flat = lists.values.slice(offsets[0], offsets[-1] - offsets[0])
-    roles, contents = (pl.Series(field, dtype=pl.String) for field in flat.flatten())
-    return offsets - offsets[0], roles, contents
+    types = message_schema(messages)
+    fields = {name: pl.Series(array, dtype=types[name]) for name, array in zip(types, flat.flatten(), strict=True)}
+    return offsets - offsets[0], fields
+
+
+# Fields of a message that plans do not cover.
+_FURTHER_FIELDS = ("reasoning_content", "tool_calls", "name", "tool_call_id")
+
+
+def has_further_fields(messages: pl.Series, tools: pl.Series | None) -> np.ndarray:
+    """Whether each conversation has tools, or a message with a field besides role, content and trained."""
+    result = np.zeros(len(messages), bool) if tools is None else tools.is_not_null().to_numpy().copy()
+    present = [name for name in _FURTHER_FIELDS if name in message_schema(messages)]
+    if present:
+        offsets, fields = flatten(messages)
+        used = np.logical_or.reduce([fields[name].is_not_null().to_numpy() for name in present])
+        result[np.repeat(np.arange(len(messages)), np.diff(offsets))[used]] = True
+    return result
+
+
+_CODES = len(ContentKind) * 2  # of a role: the kind of its content, and whether it is context only
 
 
 def shapes_of(messages: FlatMessages) -> tuple[np.ndarray, list[Shape]]:
@@ -108,7 +140,9 @@ def shapes_of(messages: FlatMessages) -> tuple[np.ndarray, list[Shape]]:
     kinds = (messages.stripped_bytes == 0).astype(np.uint32) + (messages.bytes == 0)  # NORMAL, BLANK, EMPTY
     if messages.missing is not None:
         kinds[messages.missing] = ContentKind.MISSING
-    codes = (to_numpy(coded.indices).astype(np.uint32) * len(ContentKind) + kinds).astype("<u4")
+    if messages.context_only is not None:
+        kinds[messages.context_only] += len(ContentKind)
+    codes = (to_numpy(coded.indices).astype(np.uint32) * _CODES + kinds).astype("<u4")
     # The codes of one conversation, read as one binary value: the dictionary of these values is the list of shapes.
     borders = pa.py_buffer((messages.offsets * 4).astype(np.int64))
     keys = pa.Array.from_buffers(pa.large_binary(), len(messages.offsets) - 1, [None, borders, pa.py_buffer(codes)])
@@ -117,8 +151,11 @@ def shapes_of(messages: FlatMessages) -> tuple[np.ndarray, list[Shape]]:
 
 
 def _decode_shape(key: bytes, roles: Sequence[str]) -> Shape:
-    codes = np.frombuffer(key, "<u4").tolist()
-    return tuple((roles[code // len(ContentKind)], ContentKind(code % len(ContentKind))) for code in codes)
+    kinds = len(ContentKind)
+    return tuple(
+        MessageShape(roles[code // _CODES], ContentKind(code % kinds), code % _CODES < kinds)
+        for code in np.frombuffer(key, "<u4").tolist()
+    )
 
 
 @dataclass(frozen=True)

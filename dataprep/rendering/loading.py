@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 import tomllib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 from dataprep.common.bundled import templates_folder
 from dataprep.common.errors import TemplateError
 from dataprep.common.text import excerpt, nearest
-from dataprep.rendering.probe import with_end_token
+from dataprep.rendering.probe import completed
 from dataprep.rendering.template import Template, compile_template
 
 CONFIG = "tokenizer_config.json"
@@ -36,14 +38,19 @@ def list_templates() -> list[str]:
     return sorted(path.stem for path in templates_folder().glob("*.jinja"))
 
 
-def load_template(name_or_path: str | Path) -> Template:
+def load_template(name_or_path: str | Path, date: str | None = None) -> Template:
     """Load a template: a bundled name, a .jinja file, a tokenizer_config.json, or a folder that contains one.
 
     The result is well-formed. `Renderer` and `check_template` test whether it can be trained with.
 
+    Args:
+        name_or_path: the template.
+        date: YYYY-MM-DD, what the template writes where it asks for the current date.
     Raises:
         TemplateError: an unknown name, an unreadable file, or a mistake in its header or syntax.
     """
+    if date is not None:
+        _check_date(date)
     path = _locate(str(name_or_path))
     if path.is_dir():
         path = path / CONFIG if (path / CONFIG).is_file() else path / TEMPLATE_FILE
@@ -55,7 +62,16 @@ def load_template(name_or_path: str | Path) -> Template:
             f"{path} has a chat template of over {MAX_TEMPLATE_BYTES >> 20} MiB, or one that is not Unicode."
         )
     compile_template(template.source, template.format_source if path.suffix == ".json" else str(path))
-    return with_end_token(template)
+    return completed(replace(template, date=date))
+
+
+def _check_date(text: str) -> None:
+    try:
+        valid = datetime.date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        valid = False
+    if not valid:
+        raise TemplateError(f"--template-date is '{excerpt(text, 80)}', and must be a date such as 2026-01-31.")
 
 
 def _locate(name: str) -> Path:
@@ -94,7 +110,9 @@ def _from_jinja(path: Path) -> Template:
     config = path.parent / CONFIG
     if header is None and config.is_file():
         return _with_tokens(path.stem if path.name != TEMPLATE_FILE else path.parent.name, source, path, config)
-    header = header or {}
+    if header is None:
+        unknown = {"bos_token": "", "eos_token": ""}
+        return Template(path.stem, source, unknown, guess_special_tokens(source), guessed_tokens=True)
     tokens = [header[name] for name in ("bos_token", "eos_token", "end_token") if header.get(name)]
     return Template(
         name=path.stem,
@@ -105,6 +123,18 @@ def _from_jinja(path: Path) -> Template:
         forbidden=tuple(header.get("forbidden", ())),
         format_source=header.get("source", ""),
     )
+
+
+# Spellings of special tokens that are common enough to be recognised: <|im_end|>, <｜User｜>, <end_of_turn>, <turn|>, </s>.
+_TOKEN_SPELLING = re.compile(
+    r"<\|[^|<>\s]+\|>|<｜[^｜<>\s]+｜>|</?s>|<(?:bos|eos)>|<(?:start|end)_of_(?:turn|utterance)>"
+    r"|<\|?turn\|?>|<\|?(?:tool_)?(?:call|response|channel)\|?>"
+)
+
+
+def guess_special_tokens(source: str) -> tuple[str, ...]:
+    """The special tokens in a template without header or tokenizer, recognised by their spelling."""
+    return tuple(dict.fromkeys(_TOKEN_SPELLING.findall(source)))
 
 
 def _parse_header(path: Path, source: str) -> dict[str, Any] | None:

@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import jinja2
 
 from dataprep.common.errors import TemplateError
 from dataprep.rendering.layout import LEFT, RIGHT, ContentKind, Layout, Slot
-from dataprep.rendering.rows import render_row
+from dataprep.rendering.rows import Unwritten, render_row
 from dataprep.rendering.spans import AnnotatedLayout, annotate
 from dataprep.rendering.symbols import ContentInspected, Shape, render_symbolically
-from dataprep.rendering.template import Template, render, rendering_error, template_variables
+from dataprep.rendering.template import Conversation, Template, render, rendering_error
+from dataprep.tables import SYSTEM
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Plan:
     """The pieces, spans and controls of every conversation of a shape."""
 
     annotated: AnnotatedLayout
+    unwritten: Unwritten  # messages that the template leaves out
 
     def text(self, contents: list[str]) -> str:
         """The text of one conversation, for proofs; `columns` assembles the texts of whole batches."""
@@ -73,18 +76,17 @@ class Planner:
         return self._strategies[shape]
 
     def _derive(self, shape: Shape) -> RenderStrategy:
-        problem = _problem(self.template, shape)
+        problem = shape_problem(self.template, shape)
         if problem:
             return Refusal(problem)
         strategy: Plan | Refusal
         try:
-            strategy = Plan(
-                annotate(
-                    self.template,
-                    [role for role, _ in shape],
-                    lambda indices, prompt: self._layout(tuple(shape[index] for index in indices), prompt),
-                )
+            annotated = annotate(
+                self.template,
+                [message.turn for message in shape],
+                lambda indices, prompt: self._layout(tuple(shape[index] for index in indices), prompt),
             )
+            strategy = Plan(annotated, _unwritten(shape, annotated.layout))
         except ContentInspected as inspection:
             return RowByRow(str(inspection))
         except TemplateError as error:
@@ -101,10 +103,9 @@ class Planner:
         return strategy if proven else RowByRow("renders unusual contents differently from its plan")
 
     def _layout(self, shape: Shape, add_generation_prompt: bool) -> Layout:
-        key = (shape, add_generation_prompt)
+        key = (tuple(message._replace(trained=True) for message in shape), add_generation_prompt)
         if key not in self._layouts:
-            variables = template_variables(self.template.variables, add_generation_prompt)
-            self._layouts[key] = render_symbolically(self.template.source, shape, variables)
+            self._layouts[key] = render_symbolically(self.template, shape, add_generation_prompt)
         return self._layouts[key]
 
 
@@ -112,7 +113,7 @@ def _plan_holds(template: Template, shape: Shape, plan: Plan) -> bool:
     """Whether plain Jinja gives the plan's text for the most awkward contents of the shape."""
     try:
         return all(
-            render(template, _messages(shape, contents)) == plan.text(contents)
+            render(template, Conversation.of(_messages(shape, contents)).messages) == plan.text(contents)
             for contents in trial_contents(template, shape)
         )
     except TemplateError:
@@ -131,19 +132,33 @@ def _refusal_holds(template: Template, shape: Shape, refusal: Refusal) -> bool:
     return True
 
 
-def _messages(shape: Shape, contents: list[str]) -> list[dict[str, str]]:
-    return [{"role": role, "content": content} for (role, _), content in zip(shape, contents, strict=True)]
+def _unwritten(shape: Shape, layout: Layout) -> Unwritten:
+    """The messages whose text the template leaves out; a plan always writes a content whole or not at all."""
+    written = {slot.ordinal for slot in layout.slots}
+    missing = [
+        message.role == SYSTEM
+        for index, message in enumerate(shape)
+        if message.kind is ContentKind.NORMAL and index not in written
+    ]
+    return Unwritten(system=sum(missing), messages=len(missing) - sum(missing))
 
 
-def _problem(template: Template, shape: Shape) -> str | None:
+def _messages(shape: Shape, contents: list[str]) -> list[dict[str, Any]]:
+    return [
+        {"role": message.role, "content": content, "trained": message.trained}
+        for message, content in zip(shape, contents, strict=True)
+    ]
+
+
+def shape_problem(template: Template, shape: Shape) -> str | None:
     """The problem that makes a shape unusable with any template."""
     if not shape:
         return "The conversation has no messages."
-    for number, (role, kind) in enumerate(shape, start=1):
-        if kind is ContentKind.MISSING:
+    for number, message in enumerate(shape, start=1):
+        if message.kind is ContentKind.MISSING:
             return f"Message {number} has no role or no content."
-        if template.special_pattern.search(role):
-            return f"The role {role!r} of message {number} contains a special token of the template {template.name}."
+        if template.special_pattern.search(message.role):
+            return f"The role {message.role!r} of message {number} contains a special token of the template {template.name}."
     return None
 
 
@@ -174,7 +189,7 @@ def trial_contents(template: Template, shape: Shape) -> Iterator[list[str]]:
     own = "".join(template.forbidden_in_content)
     normal = (*_NORMAL, f" {own} ", f"{own}x{own}")
     for trial in range(min(len(normal), max(1, _MAX_TRIAL_MESSAGES // max(1, len(shape))))):
-        yield [_trial_content(kind, trial + position, normal) for position, (_, kind) in enumerate(shape)]
+        yield [_trial_content(message.kind, trial + position, normal) for position, message in enumerate(shape)]
 
 
 def _trial_content(kind: ContentKind, number: int, normal: tuple[str, ...]) -> str:

@@ -1,35 +1,56 @@
 """Renders whole frames: as columns where the template allows it, otherwise row by row.
 
     renderer = Renderer(load_template("llama2"))
-    refusals = renderer.refusals(conversations)        # row, detail: the conversations that cannot be rendered
+    refusals = renderer.refusals(conversations)        # row, rule, detail: the conversations that cannot be rendered
     for batch in renderer.batches(renderable):         # in order, without gaps
         batch.start, batch.text, batch.spans, batch.controls
     renderer.check_sample(renderable, seed=42)         # compares both ways of rendering on a few rows
 
 `text` is a plain Arrow string array; `spans` and `controls` are lists of `start` and `end` in code points, int32.
+Frames need `messages`, with any of the fields of `tables.MESSAGE_FIELDS`, and may have `tools`. Conversations with tools,
+or with a field besides role, content and trained, are rendered row by row.
 """
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from dataprep.common.errors import TemplateError
-from dataprep.rendering.columns import SPANS, BatchTooLong, FlatMessages, assemble, flatten, shapes_of
-from dataprep.rendering.plan import Plan, Planner, Refusal, RenderStrategy, RowByRow
-from dataprep.rendering.probe import require_trainable, warnings
-from dataprep.rendering.rows import RenderCache, RenderedRow, render_row
+from dataprep.rendering.columns import (
+    SPANS,
+    BatchTooLong,
+    FlatMessages,
+    assemble,
+    flatten,
+    has_further_fields,
+    shapes_of,
+)
+from dataprep.rendering.plan import Plan, Planner, Refusal, RenderStrategy, RowByRow, shape_problem
+from dataprep.rendering.probe import Capabilities, capabilities, require_trainable, warnings
+from dataprep.rendering.rows import (
+    RenderCache,
+    RenderedRow,
+    UnsupportedField,
+    Unwritten,
+    conversation_digest,
+    render_row,
+)
 from dataprep.rendering.template import Template
 
 BATCH_BYTES = 8 << 20  # of contents: large enough for an efficient gather, small enough for the processor's caches
 WORKERS = 2
 CACHE_BYTES = 64 << 20  # of rows rendered one at a time, between `refusals` and `batches`
+REMEMBERED_ROWS = 200_000  # counts of what rows leave out, about 150 bytes each
+TEMPLATE_REFUSED = "template_refused"  # a rule of the fates
 _MESSAGE_BYTES = 64  # the cost of a message without text: its view, its numbers, its constants
 
 _Columns = tuple[pa.Array, pa.Array, pa.Array]  # text, spans, controls
@@ -56,33 +77,44 @@ class Renderer:
         self.template = template
         self.planner = Planner(template)
         self._cache = RenderCache(CACHE_BYTES)
+        self._unwritten: dict[bytes, Unwritten] = {}
 
     def warnings(self) -> list[str]:
         """The warnings of `dataprep templates check`."""
         return warnings(self.template, self.planner)
 
+    @functools.cached_property
+    def capabilities(self) -> Capabilities:
+        """Which optional parts of a conversation the template writes."""
+        return capabilities(self.template)
+
     def refusals(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Find the conversations that cannot be rendered.
 
         Args:
-            frame: needs `row` (unique) and `messages` (list<struct<role, content>>).
+            frame: needs `row` (unique) and `messages`.
         Returns:
-            A frame of `row` and `detail` (the reason, a sentence), in the order of `frame`.
+            A frame of `row`, `rule` (`template_refused`, `tools_not_in_template` or `reasoning_not_in_template`) and
+            `detail` (the reason, a sentence), in the order of `frame`.
         """
-        details: dict[int, str] = {}  # by position in `frame`
-        for start, messages in split_into_batches(frame["messages"]):
-            shape, strategies, _ = self._plan(messages)
-            for number, strategy in enumerate(strategies):
+        refused: dict[int, tuple[str, str]] = {}  # by position in `frame`
+        for start, part in split_into_batches(frame):
+            planned = self._plan(part)
+            for number, strategy in enumerate(planned.strategies):
                 if isinstance(strategy, Refusal):
-                    details |= dict.fromkeys((np.flatnonzero(shape == number) + start).tolist(), strategy.detail)
-            for position, result in self._render_row_by_row(messages, shape, strategies):
+                    positions = (np.flatnonzero(planned.strategy_of == number) + start).tolist()
+                    refused |= dict.fromkeys(positions, (TEMPLATE_REFUSED, strategy.detail))
+            for position, result in self._render_row_by_row(part, planned):
                 if isinstance(result, RenderedRow):
-                    self._cache.put(messages[position].to_list(), result)
+                    self._cache.put(*_conversation(part, position), result)
                 else:
-                    details[start + position] = str(result)
-        positions = sorted(details)
-        texts = pl.Series([details[position] for position in positions], dtype=pl.String)
-        return pl.DataFrame({"row": frame["row"].gather(positions), "detail": texts})
+                    rule = result.rule if isinstance(result, UnsupportedField) else TEMPLATE_REFUSED
+                    refused[start + position] = rule, str(result)
+        positions = sorted(refused)
+        rules, details = (
+            pl.Series([refused[position][index] for position in positions], dtype=pl.String) for index in (0, 1)
+        )
+        return pl.DataFrame({"row": frame["row"].gather(positions), "rule": rules, "detail": details})
 
     def batches(self, frame: pl.DataFrame) -> Iterator[Batch]:
         """Render all rows of `frame`, in batches of some tens of megabytes.
@@ -95,60 +127,102 @@ class Renderer:
         # Polars, Arrow and NumPy release the GIL, so batches are rendered while the caller writes an earlier one.
         with ThreadPoolExecutor(WORKERS) as pool:
             pending: deque[Future[list[Batch]]] = deque()
-            for start, messages in split_into_batches(frame["messages"]):
-                pending.append(pool.submit(self._render, start, messages))
+            for start, part in split_into_batches(frame):
+                pending.append(pool.submit(self._render, start, part))
                 if len(pending) > WORKERS:
                     yield from pending.popleft().result()
             while pending:
                 yield from pending.popleft().result()
 
-    def _render(self, start: int, messages: pl.Series) -> list[Batch]:
+    def unwritten(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Count what the template leaves out of each conversation.
+
+        Args:
+            frame: needs `messages`, without the rows that `refusals` names.
+        Returns:
+            A frame of `unwritten_system` and `unwritten_messages` (messages whose text is not whole in the rendering,
+            except for white space at its ends) and `unwritten_reasoning` (the same of answers' reasoning); integers.
+        """
+        counts = np.zeros((frame.height, 3), np.int64)
+        for start, part in split_into_batches(frame):
+            planned = self._plan(part)
+            for number, strategy in enumerate(planned.strategies):
+                if isinstance(strategy, Plan) and strategy.unwritten != Unwritten():
+                    rows = np.flatnonzero(planned.strategy_of == number) + start
+                    counts[rows] = astuple(strategy.unwritten)
+            for position in planned.row_by_row():
+                digest = conversation_digest(*_conversation(part, position))
+                if digest not in self._unwritten:
+                    self._remember(digest, render_row(self.template, *_conversation(part, position)))
+                counts[start + position] = astuple(self._unwritten[digest])
+        return pl.DataFrame(
+            {f"unwritten_{item.name}": counts[:, index] for index, item in enumerate(fields(Unwritten))}
+        )
+
+    def _remember(self, digest: bytes, row: RenderedRow) -> None:
+        """Keep the counts of a row for `unwritten`, which asks for a batch soon after it was rendered."""
+        if len(self._unwritten) >= REMEMBERED_ROWS:
+            self._unwritten.pop(next(iter(self._unwritten)), None)
+        self._unwritten[digest] = row.unwritten
+
+    def _render(self, start: int, part: pl.DataFrame) -> list[Batch]:
         try:
-            return [Batch(start, *self._render_columns(start, messages))]
+            return [Batch(start, *self._render_columns(start, part))]
         except BatchTooLong:
-            half = len(messages) // 2
+            half = part.height // 2
             if not half:
                 raise TemplateError(f"The text of row {start} would be longer than 2 GiB: remove that row.") from None
-            return self._render(start, messages[:half]) + self._render(start + half, messages[half:])
+            return self._render(start, part[:half]) + self._render(start + half, part[half:])
 
-    def _render_columns(self, start: int, messages: pl.Series) -> _Columns:
-        shape, strategies, flat = self._plan(messages)
+    def _render_columns(self, start: int, part: pl.DataFrame) -> _Columns:
+        planned = self._plan(part)
         rows: list[tuple[int, RenderedRow]] = []
         errors = [
-            (int(np.argmax(shape == number)), strategy.detail)
-            for number, strategy in enumerate(strategies)
-            if isinstance(strategy, Refusal)
+            (int(np.argmax(planned.strategy_of == number)), strategy.detail)
+            for number, strategy in enumerate(planned.strategies)
+            if isinstance(strategy, Refusal) and (planned.strategy_of == number).any()
         ]
-        for position, result in self._render_row_by_row(messages, shape, strategies):
+        for position, result in self._render_row_by_row(part, planned):
             if isinstance(result, RenderedRow):
                 rows.append((position, result))
+                self._remember(conversation_digest(*_conversation(part, position)), result)
             else:
                 errors.append((position, str(result)))
         if errors:
             position, detail = min(errors)
             raise TemplateError(f"Row {start + position} cannot be rendered: {detail}")
-        has_plan = np.array([isinstance(strategy, Plan) for strategy in strategies])
-        plans = [strategy for strategy in strategies if isinstance(strategy, Plan)]
-        plan_of = np.cumsum(has_plan)[shape] - 1
-        planned = np.flatnonzero(has_plan[shape])
-        columns = assemble(flat, planned, plan_of[planned], plans)
-        return columns if not rows else _interleave(columns, planned, rows)
+        has_plan = np.array([isinstance(strategy, Plan) for strategy in planned.strategies])
+        plans = [strategy for strategy in planned.strategies if isinstance(strategy, Plan)]
+        plan_of = np.cumsum(has_plan)[planned.strategy_of] - 1
+        by_columns = np.flatnonzero(has_plan[planned.strategy_of])
+        columns = assemble(planned.messages, by_columns, plan_of[by_columns], plans)
+        return columns if not rows else _interleave(columns, by_columns, rows)
 
-    def _plan(self, messages: pl.Series) -> tuple[np.ndarray, list[RenderStrategy], FlatMessages]:
-        """The index of each conversation's shape, the strategy of each shape, and the messages for `assemble`."""
+    def _plan(self, part: pl.DataFrame) -> _PlannedBatch:
+        messages, tools = part["messages"], part["tools"] if "tools" in part.columns else None
         flat = FlatMessages.of(messages)
-        shape, shapes = shapes_of(flat)
-        return shape, [self.planner.strategy(one_shape) for one_shape in shapes], flat
+        strategy_of, shapes = shapes_of(flat)
+        strategies = [self.planner.strategy(shape) for shape in shapes]
+        further = has_further_fields(messages, tools)
+        if further.any():
+            unusable = np.array([shape_problem(self.template, shape) is not None for shape in shapes])
+            further &= ~unusable[strategy_of]
+            strategy_of = np.where(further, len(strategies), strategy_of)
+            strategies.append(RowByRow("has messages with further fields"))
+        return _PlannedBatch(flat, strategy_of, strategies)
 
     def _render_row_by_row(
-        self, messages: pl.Series, shape: np.ndarray, strategies: Sequence[RenderStrategy]
+        self, part: pl.DataFrame, planned: _PlannedBatch
     ) -> Iterator[tuple[int, RenderedRow | TemplateError]]:
-        """The results of the conversations that are rendered one at a time, by their position in `messages`."""
-        numbers = [number for number, strategy in enumerate(strategies) if isinstance(strategy, RowByRow)]
-        for position in np.flatnonzero(np.isin(shape, numbers)).tolist() if numbers else ():
-            conversation = messages[position].to_list()
+        """The results of the conversations that are rendered one at a time, by their position in `part`."""
+        for position in planned.row_by_row():
+            messages, tools = _conversation(part, position)
             try:
-                yield position, self._cache.pop(conversation) or render_row(self.template, conversation)
+                row = self._cache.pop(messages, tools)
+                if row is None:
+                    self.capabilities.require(self.template, messages, tools)
+                    row = render_row(self.template, messages, tools)
+                yield position, row
             except TemplateError as error:
                 yield position, error
 
@@ -162,11 +236,30 @@ class Renderer:
         sample = frame[chosen]
         for batch in self.batches(sample):
             for position, row in enumerate(rendered_rows(batch), start=batch.start):
-                if row != render_row(self.template, sample["messages"][position].to_list()):
+                if row != render_row(self.template, *_conversation(sample, position)):
                     raise TemplateError(
                         f"Row {int(chosen[position])} comes out differently by columns and through Jinja with the "
                         f"template {self.template.name}: please report this, with the conversation."
                     )
+
+
+@dataclass(frozen=True)
+class _PlannedBatch:
+    """The messages of a batch, and how each of its conversations is rendered: with strategies[strategy_of[i]]."""
+
+    messages: FlatMessages
+    strategy_of: np.ndarray
+    strategies: list[RenderStrategy]
+
+    def row_by_row(self) -> list[int]:
+        """The positions of the conversations that are rendered one at a time."""
+        numbers = [number for number, strategy in enumerate(self.strategies) if isinstance(strategy, RowByRow)]
+        return np.flatnonzero(np.isin(self.strategy_of, numbers)).tolist() if numbers else []
+
+
+def _conversation(part: pl.DataFrame, position: int) -> tuple[list[dict[str, Any]], str | None]:
+    """The messages and the tools of one conversation."""
+    return part["messages"][position].to_list(), part["tools"][position] if "tools" in part.columns else None
 
 
 def rendered_rows(batch: Batch) -> list[RenderedRow]:
@@ -178,18 +271,23 @@ def rendered_rows(batch: Batch) -> list[RenderedRow]:
     return [RenderedRow(*row) for row in zip(batch.text.to_pylist(), spans, controls, strict=True)]
 
 
-def split_into_batches(messages: pl.Series) -> Iterator[tuple[int, pl.Series]]:
-    """Split `messages` into batches of about `BATCH_BYTES` of contents, each with the index of its first row."""
-    if not len(messages):
+def split_into_batches(frame: pl.DataFrame) -> Iterator[tuple[int, pl.DataFrame]]:
+    """Split a frame into batches of about `BATCH_BYTES` of contents, each with the index of its first row.
+
+    Batches have the columns `messages` and `tools`, if there are tools.
+    """
+    if frame.is_empty():
         return
-    offsets, _, contents = flatten(messages)
+    offsets, fields_of_messages = flatten(frame["messages"])
+    contents = fields_of_messages["content"]
     sizes = contents.str.len_bytes().fill_null(0).to_numpy().astype(np.int64) + _MESSAGE_BYTES
     ends = np.concatenate([[0], np.cumsum(sizes)])[offsets]
     # A batch ends with the row whose end passes a multiple of the limit.
     borders = np.flatnonzero(np.diff(ends[1:] // BATCH_BYTES)) + 1
     starts = [0, *borders.tolist()]
-    for start, end in zip(starts, [*starts[1:], len(messages)], strict=True):
-        yield start, messages[start:end]
+    wanted = frame.select(name for name in ("messages", "tools") if name in frame.columns)
+    for start, end in zip(starts, [*starts[1:], frame.height], strict=True):
+        yield start, wanted[start:end]
 
 
 def _interleave(columns: _Columns, planned: np.ndarray, rows: Sequence[tuple[int, RenderedRow]]) -> _Columns:

@@ -1,8 +1,9 @@
 """The Jinja environments of chat templates: transformers' settings inside the immutable sandbox.
 
-Settings and helpers follow `transformers.utils.chat_template_utils` (5.23). Three are missing on purpose, because a
-build must be reproducible: `strftime_now`, `lipsum` and the filter `random`. `TrackingEnvironment` is the base for
-contents that are more than plain strings; no generated code converts them to plain strings.
+Settings and helpers follow `transformers.utils.chat_template_utils` (5.23). Two are missing on purpose, because a build
+must be reproducible: `lipsum` and the filter `random`; `template.template_inputs` passes a `strftime_now` without a clock.
+`TrackingEnvironment` is the base for contents that are more than plain strings; no generated code converts them to plain
+strings.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def raise_exception(message: str) -> NoReturn:
     raise TemplateError(message)
 
 
-def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+def to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
     """The filter `tojson` without the HTML escaping of Jinja's own."""
     allowed = {key: options[key] for key in ("indent", "separators", "sort_keys") if key in options}
     return json.dumps(value, ensure_ascii=ensure_ascii, **allowed)
@@ -117,7 +118,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
 
     def __init__(self) -> None:
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
-        self.filters |= {"tojson": _to_json, COUNTED: counted}
+        self.filters |= {"tojson": to_json, COUNTED: counted}
         del self.filters["random"]
         del self.globals["lipsum"]
         self.globals.update(raise_exception=raise_exception, namespace=TemplateNamespace)
@@ -215,6 +216,6 @@ def uses_autoescape(source: str) -> bool:
     return any(True for _ in tree.find_all((nodes.ScopedEvalContextModifier, nodes.EvalContextModifier)))
 
 
-def asks_for_the_date(source: str) -> bool:
-    """Whether a template uses `strftime_now`, with which a build would change every day."""
-    return "strftime_now" in meta.find_undeclared_variables(ChatEnvironment().parse(source))
+def undeclared_variables(source: str) -> set[str]:
+    """The names of variables and functions that a template uses and does not define."""
+    return meta.find_undeclared_variables(ChatEnvironment().parse(source))

@@ -3,17 +3,20 @@
 A span covers what is trained of one answer: from the end of the generation prompt (so it includes the space that
 Llama 2 has to emit after `[/INST]`) to the end of the end token. Its start is found by running the template on the
 messages before the answer with `add_generation_prompt=True` and comparing the prompt with the text before the answer.
-If the template has `{% generation %}` blocks, they define the starts instead.
+
+If the template has `{% generation %}` blocks, they are the spans, exactly as in the mask that transformers returns. A
+template that writes tool results inside an answer then has one span for each part of that answer.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from dataprep.common.errors import TemplateError
-from dataprep.rendering.layout import Layout, Mark, Position
+from dataprep.rendering.layout import Field, Layout, Mark, Position
 from dataprep.rendering.template import Template
 from dataprep.tables import ASSISTANT, SYSTEM
 
@@ -22,6 +25,17 @@ Span = tuple[Position, Position]
 RenderSubset = Callable[[Sequence[int], bool], Layout]
 
 CONTEXT_MESSAGES = 3  # enough to include a question after an answer, for any order of roles that a template accepts
+
+
+class Turn(NamedTuple):
+    """The role of a message, and whether the message is trained if it is an answer."""
+
+    role: str
+    trained: bool = True
+
+    @property
+    def is_trained_answer(self) -> bool:
+        return self.role == ASSISTANT and self.trained
 
 
 class LeadIn(NamedTuple):
@@ -41,64 +55,86 @@ class AnnotatedLayout:
     headers: tuple[str, ...]  # the template's text between the start of each span and its answer
 
 
-def annotate(template: Template, roles: Sequence[str], render_subset: RenderSubset) -> AnnotatedLayout:
+def annotate(template: Template, turns: Sequence[Turn], render_subset: RenderSubset) -> AnnotatedLayout:
     """Render a whole conversation to a layout and find its spans and controls.
 
     Raises:
-        TemplateError: an answer is not written, does not follow its generation prompt, has no end token, or has no
-            `{% generation %}` block of its own in a template that uses such blocks.
+        TemplateError: an answer is not written, does not follow its generation prompt, has no end token, or is outside
+            the `{% generation %}` blocks of a template that uses them.
     """
-    layout = render_subset(range(len(roles)), False)
-    answers = _answer_slots(template, layout, roles)
+    layout = render_subset(range(len(turns)), False)
+    answers = _answer_slots(template, layout, turns)
+    controls = _control_spans(template, layout)
     if template.has_generation_tags:
-        return AnnotatedLayout(
-            layout, _generation_spans(template, layout, answers), _control_spans(template, layout), ()
-        )
+        return AnnotatedLayout(layout, _generation_spans(template, layout, turns, answers), controls, ())
     lead_ins = {message: _lead_in(layout, slots[0]) for message, slots in answers.items()}
-    prompts = _generation_prompts(lead_ins, roles, render_subset)
+    prompts = _generation_prompts(lead_ins, turns, render_subset)
     spans, headers = [], []
     for message, slots in answers.items():
         prompt, written = prompts[message].text, lead_ins[message].text
-        if not _continues(prompts[message], lead_ins[message]):
+        prompt_length = _shared_length(prompts[message], lead_ins[message])
+        if prompt_length is None:
             raise TemplateError(
                 f"The template {template.name} does not write its generation prompt before an answer: the prompt ends "
                 f"with {prompt[-60:]!r}, but {written[-60:]!r} comes before message {message + 1}; add "
                 "{% generation %} tags."
             )
         last = next((slot for slot in slots if slot + 1 not in slots), slots[-1])
-        end = layout.slots[last][2]
-        end_token_end = find_end_token(template, layout.constant(end, layout.end_of_constant_after(last)))
-        spans.append((_shift(layout.start_of_constant_before(slots[0]), len(prompt)), _shift(end, end_token_end)))
-        headers.append(written[len(prompt) :])
-    return AnnotatedLayout(layout, tuple(spans), _control_spans(template, layout), tuple(headers))
+        end = _end_of_text(layout, [slot for slot in slots if slot <= last])
+        ending = layout.constant(end, layout.end_of_constant_after(last))
+        start = _shift(layout.start_of_constant_before(slots[0]), prompt_length)
+        spans.append((start, _shift(end, find_end_token(template, ending, _is_call(layout, slots)))))
+        headers.append(written[prompt_length:])
+    return AnnotatedLayout(layout, tuple(spans), controls, tuple(headers))
 
 
-def _answer_slots(template: Template, layout: Layout, roles: Sequence[str]) -> dict[int, list[int]]:
-    """For each answer, by its index among the messages, the indices of its slots."""
-    answers: dict[int, list[int]] = {message: [] for message, role in enumerate(roles) if role == ASSISTANT}
-    for slot, (message, _, _) in enumerate(layout.slots):
-        if message in answers:
-            answers[message].append(slot)
+def _answer_slots(template: Template, layout: Layout, turns: Sequence[Turn]) -> dict[int, list[int]]:
+    """For each trained answer, by its index among the messages, the indices of its slots."""
+    answers: dict[int, list[int]] = {message: [] for message, turn in enumerate(turns) if turn.is_trained_answer}
+    for index, slot in enumerate(layout.slots):
+        if slot.ordinal in answers and slot.field is not Field.OTHER:
+            answers[slot.ordinal].append(index)
     for message, slots in answers.items():
         if not slots:
             raise TemplateError(f"The template {template.name} does not write the answer of message {message + 1}.")
     return answers
 
 
+def _end_of_text(layout: Layout, slots: Sequence[int]) -> Position:
+    """The end of the last of those slots that has text; of the last one if none has."""
+    return layout.slots[next((slot for slot in reversed(slots) if not layout.slots[slot].is_empty), slots[-1])].end
+
+
+def _is_call(layout: Layout, slots: Sequence[int]) -> bool:
+    return any(layout.slots[slot].field is Field.TOOL_CALLS for slot in slots)
+
+
 def _lead_in(layout: Layout, slot: int) -> LeadIn:
     """The text that leads into a slot; into the end of the conversation if `slot` is the number of slots."""
-    until = layout.slots[slot][1] if slot < len(layout.slots) else layout.end
-    after_message = layout.slots[slot - 1][0] if slot else None
+    until = layout.slots[slot].start if slot < len(layout.slots) else layout.end
+    after_message = layout.slots[slot - 1].ordinal if slot else None
     return LeadIn(after_message, layout.constant(layout.start_of_constant_before(slot), until))
 
 
-def _continues(prompt: LeadIn, lead_in: LeadIn) -> bool:
-    """Whether the text before an answer starts with that generation prompt."""
-    return prompt.after_message == lead_in.after_message and lead_in.text.startswith(prompt.text)
+# The reasoning that a generation prompt may open (`<think>\n`) or write as an empty block (`<think>\n\n</think>\n\n`).
+REASONING_OPENING = re.compile(r"<(\w*think\w*)>\s*(</\1>\s*)?\Z")
+
+
+def _shared_length(prompt: LeadIn, lead_in: LeadIn) -> int | None:
+    """How many characters of the text before an answer belong to the generation prompt; None if the prompt differs.
+
+    A prompt that opens the reasoning counts without that opening where the answer is written without it.
+    """
+    if prompt.after_message != lead_in.after_message:
+        return None
+    for text in (prompt.text, REASONING_OPENING.sub("", prompt.text)):
+        if lead_in.text.startswith(text):
+            return len(text)
+    return None
 
 
 def _generation_prompts(
-    lead_ins: Mapping[int, LeadIn], roles: Sequence[str], render_subset: RenderSubset
+    lead_ins: Mapping[int, LeadIn], turns: Sequence[Turn], render_subset: RenderSubset
 ) -> dict[int, LeadIn]:
     """The generation prompt for each answer.
 
@@ -113,12 +149,12 @@ def _generation_prompts(
     prompts: dict[int, LeadIn] = {}
     for messages in answers_of.values():
         last = _prompt_after(range(messages[-1]), render_subset)
-        candidates = {message: _try_prompt_after(_context(roles, message), render_subset) for message in messages[:-1]}
+        candidates = {message: _try_prompt_after(_context(turns, message), render_subset) for message in messages[:-1]}
         candidates[messages[-1]] = last
         accepted = {
             message: prompt
             for message, prompt in candidates.items()
-            if prompt and prompt.text == last.text and _continues(prompt, lead_ins[message])
+            if prompt and prompt.text == last.text and _shared_length(prompt, lead_ins[message]) is not None
         }
         if len(accepted) < len(messages):
             accepted = {message: _prompt_after(range(message), render_subset) for message in messages}
@@ -126,11 +162,11 @@ def _generation_prompts(
     return prompts
 
 
-def _context(roles: Sequence[str], message: int) -> list[int]:
+def _context(turns: Sequence[Turn], message: int) -> list[int]:
     """The system message and the last messages before `message`, from one with the role that opens the conversation."""
-    start = int(roles[0] == SYSTEM)
+    start = int(turns[0].role == SYSTEM)
     recent = range(max(start, message - CONTEXT_MESSAGES), message)
-    first = next((index for index in recent if roles[index] == roles[start]), start)
+    first = next((index for index in recent if turns[index].role == turns[start].role), start)
     return [*range(min(start, message)), *range(first, message)]
 
 
@@ -149,52 +185,94 @@ def _try_prompt_after(messages: Sequence[int], render_subset: RenderSubset) -> L
         return None
 
 
-def _generation_spans(template: Template, layout: Layout, answers: Mapping[int, Sequence[int]]) -> tuple[Span, ...]:
-    """The `{% generation %}` blocks of a layout, each cut at the end of the end token after its answer.
+def _generation_spans(
+    template: Template, layout: Layout, turns: Sequence[Turn], answers: Mapping[int, Sequence[int]]
+) -> tuple[Span, ...]:
+    """The `{% generation %}` blocks of the trained answers; adjacent blocks of one answer are one span.
 
     Raises:
-        TemplateError: blocks are nested or not closed, do not enclose exactly one answer each, or lack the end token.
+        TemplateError: blocks are nested or not closed, contain text of others, or a trained answer or its end token is
+            outside of them.
     """
-    starts = [position for mark, position in layout.marks if mark is Mark.START]
-    ends = [position for mark, position in layout.marks if mark is Mark.END]
-    alternating = all(mark is (Mark.END if index % 2 else Mark.START) for index, (mark, _) in enumerate(layout.marks))
-    if not alternating or len(starts) != len(ends):
-        raise TemplateError(f"The template {template.name} nests {{% generation %}} blocks or leaves one open.")
-    if len(starts) != len(answers):
-        raise TemplateError(
-            f"The template {template.name} writes {len(starts)} {{% generation %}} blocks for {len(answers)} answers: "
-            "put one around each answer and its end token."
-        )
-    spans = []
-    for start, end, (message, slots) in zip(starts, ends, answers.items(), strict=True):
-        inside = [slot for slot in slots if start <= layout.slots[slot][1] and layout.slots[slot][2] <= end]
+    spans: list[Span] = []
+    owners: list[int] = []
+    for start, end in _blocks(template, layout):
+        owner = _block_owner(template, layout, turns, start, end)
+        if spans and owners[-1] == owner and layout.normalised(spans[-1][1]) == layout.normalised(start):
+            spans[-1] = (spans[-1][0], end)
+        else:
+            spans.append((start, end))
+            owners.append(owner)
+    for message, slots in answers.items():
+        own = [span for span, owner in zip(spans, owners, strict=True) if owner == message]
+        inside = [slot for slot in slots if any(_contains(span, layout, slot) for span in own)]
         if not inside:
             raise TemplateError(
                 f"The template {template.name} writes the answer of message {message + 1} outside its "
                 "{% generation %} block: put one around each answer and its end token."
             )
-        answer_end = layout.slots[inside[-1]][2]
-        ending = layout.constant(answer_end, min(end, layout.end_of_constant_after(inside[-1])))
-        spans.append((start, _shift(answer_end, find_end_token(template, ending))))
-    return tuple(spans)
+        answer_end = _end_of_text(layout, inside)
+        ending = "".join(layout.constant(max(start, answer_end), end) for start, end in own if end > answer_end)
+        find_end_token(template, ending, _is_call(layout, slots))
+    return tuple(span for span, owner in zip(spans, owners, strict=True) if turns[owner].is_trained_answer)
 
 
-def first_special_token(template: Template, text: str) -> str | None:
-    """The first special token in `text`."""
-    match = template.special_pattern.search(text)
-    return match[0] if match else None
+def _blocks(template: Template, layout: Layout) -> list[Span]:
+    """The non-empty `{% generation %}` blocks."""
+    starts = [position for mark, position in layout.marks if mark is Mark.START]
+    ends = [position for mark, position in layout.marks if mark is Mark.END]
+    alternating = all(mark is (Mark.END if index % 2 else Mark.START) for index, (mark, _) in enumerate(layout.marks))
+    if not alternating or len(starts) != len(ends):
+        raise TemplateError(f"The template {template.name} nests {{% generation %}} blocks or leaves one open.")
+    return [(start, end) for start, end in zip(starts, ends, strict=True) if start < end]
 
 
-def find_end_token(template: Template, ending: str) -> int:
+def _block_owner(template: Template, layout: Layout, turns: Sequence[Turn], start: Position, end: Position) -> int:
+    """The answer to which a block belongs: the last one with text in it, or else the last one before it."""
+    owner = None
+    for slot in layout.slots:
+        if slot.end > end or (owner is not None and slot.start >= end):
+            break
+        is_answer = slot.ordinal >= 0 and turns[slot.ordinal].role == ASSISTANT
+        if is_answer and slot.field is not Field.OTHER:
+            owner = slot.ordinal
+        if not is_answer and start <= slot.start and not slot.is_empty and slot.ordinal >= 0:
+            raise TemplateError(
+                f"The template {template.name} writes message {slot.ordinal + 1}, which is not an answer, inside a "
+                "{% generation %} block: put the blocks around answers only."
+            )
+    if owner is None:
+        raise TemplateError(f"The template {template.name} writes a {{% generation %}} block before any answer.")
+    return owner
+
+
+def _contains(span: Span, layout: Layout, slot: int) -> bool:
+    return span[0] <= layout.slots[slot].start and layout.slots[slot].end <= span[1]
+
+
+def special_tokens_in(template: Template, text: str) -> list[str]:
+    """The special tokens in `text`, in order."""
+    return [match[0] for match in template.special_pattern.finditer(text)]
+
+
+def find_end_token(template: Template, ending: str, is_call: bool = False) -> int:
     """Where the end token ends in `ending`, the template's text after an answer.
+
+    A call of a tool may end with another special token than an answer in words.
 
     Raises:
         TemplateError: the end token is not in it.
     """
-    token = template.end_token or first_special_token(template, ending)
-    if token and token in ending:
-        return ending.index(token) + len(token)
-    expected = f"the end token {token!r}" if token else "a special token"
+    written = special_tokens_in(template, ending)
+    accepted = [
+        template.end_token,
+        template.inner_end_token,
+        *(written[:1] if is_call or not template.end_token else ()),
+    ]
+    for token in accepted:
+        if token and token in ending:
+            return ending.index(token) + len(token)
+    expected = f"the end token {template.end_token!r}" if template.end_token else "a special token"
     known = ", ".join(template.special_tokens) or "none is known: state them in the template's header"
     where = " inside its {% generation %} block" if template.has_generation_tags else ""
     raise TemplateError(

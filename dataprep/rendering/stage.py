@@ -6,7 +6,10 @@ import polars as pl
 
 from dataprep.common.errors import RecipeError
 from dataprep.recipe import Recipe
+from dataprep.rendering.loading import list_templates, load_template
+from dataprep.rendering.probe import capabilities
 from dataprep.rendering.renderer import Renderer
+from dataprep.rendering.rows import TOOLS_NOT_IN_TEMPLATE
 from dataprep.rendering.template import Template
 from dataprep.tables import StageResult, dropped
 
@@ -32,8 +35,8 @@ def drop_refused(conversations: pl.DataFrame, renderer: Renderer) -> StageResult
         renderer: of the build's template.
 
     Returns:
-        kept, fates (rule `template_refused`, stage `render`, the template's reason as detail), and the warnings of
-        `dataprep templates check` as notes.
+        kept, fates (stage `render`; the rules and details of `Renderer.refusals`), and the warnings of `dataprep templates
+        check` as notes.
     """
     refusals = renderer.refusals(conversations)
     notes = [f"The template {renderer.template.name}: {warning}." for warning in renderer.warnings()]
@@ -41,4 +44,13 @@ def drop_refused(conversations: pl.DataFrame, renderer: Renderer) -> StageResult
         return StageResult(conversations, notes=notes)
     refused = conversations.join(refusals, on="row", how="inner", maintain_order="left")
     kept = conversations.join(refusals, on="row", how="anti", maintain_order="left")
-    return StageResult(kept, dropped(refused, "conversation", STAGE, "template_refused"), notes)
+    without_tools = pl.col("rule") == TOOLS_NOT_IN_TEMPLATE
+    refused = refused.with_columns(
+        detail=pl.when(without_tools).then(pl.col("detail") + _templates_with_tools()).otherwise("detail")
+    )
+    return StageResult(kept, dropped(refused, "conversation", STAGE), notes)
+
+
+def _templates_with_tools() -> str:
+    names = [name for name in list_templates() if capabilities(load_template(name)).tools]
+    return f" Bundled templates with tools: {', '.join(names)}."

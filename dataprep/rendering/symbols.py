@@ -8,17 +8,31 @@ then rendered row by row.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 from jinja2 import Template as Program
 from jinja2.runtime import Context, Macro, Undefined
 
 from dataprep.rendering.layout import LEFT, RIGHT, ContentKind, Layout, Mark, Part, Slot, build_layout
 from dataprep.rendering.sandbox import COUNTED, TemplateNamespace, TrackingEnvironment, counted
+from dataprep.rendering.spans import Turn
+from dataprep.rendering.template import Conversation, Template, template_inputs
 
-# A conversation without its contents: the role of each message and the kind of its content.
-Shape = tuple[tuple[str, ContentKind], ...]
+
+class MessageShape(NamedTuple):
+    """A message without its content."""
+
+    role: str
+    kind: ContentKind
+    trained: bool = True
+
+    @property
+    def turn(self) -> Turn:
+        return Turn(self.role, self.trained)
+
+
+Shape = tuple[MessageShape, ...]  # a conversation without its contents
 
 
 class ContentInspected(Exception):
@@ -208,16 +222,18 @@ def _program(source: str) -> Program:
     return SymbolicEnvironment().from_string(source)
 
 
-def render_symbolically(source: str, shape: Shape, variables: Mapping[str, Any]) -> Layout:
+def render_symbolically(template: Template, shape: Shape, add_generation_prompt: bool) -> Layout:
     """The layout that the template writes for every conversation of `shape`.
 
     Raises:
         ContentInspected: the layout depends on the contents.
         Exception: anything that Jinja raises; a refusal by the template is a `jinja2.TemplateError`.
     """
-    program = _program(source)
+    program = _program(template.source)
     messages = [
-        {"role": role, "content": SymbolicText([Slot(ordinal, kind)])} for ordinal, (role, kind) in enumerate(shape)
+        {"role": message.role, "content": SymbolicText([Slot(ordinal, message.kind)])}
+        for ordinal, message in enumerate(shape)
     ]
-    written = list(program.root_render_func(program.new_context({"messages": messages, **variables})))
+    context = program.new_context(template_inputs(template, Conversation(messages), add_generation_prompt))
+    written = list(program.root_render_func(context))
     return build_layout(part for text in written for part in _parts(text))

@@ -9,9 +9,18 @@ from typing import Any
 from jinja2 import Template as Program
 from jinja2.runtime import Context
 
-from dataprep.rendering.layout import Layout, Mark, build_layout
-from dataprep.rendering.sandbox import TrackingEnvironment
-from dataprep.rendering.tainted_str import TaintedStr, parts_of, strings_in
+from dataprep.rendering.layout import Field, Layout, Mark, build_layout
+from dataprep.rendering.sandbox import TrackingEnvironment, to_json
+from dataprep.rendering.tainted_str import (
+    TOOLS,
+    TaintedStr,
+    message_origin,
+    parts_of,
+    strings_in,
+    taint,
+    taint_json,
+)
+from dataprep.rendering.template import Conversation, Template, template_inputs
 
 # Filters that return their input's elements unchanged, or that call methods which `TaintedStr` implements.
 _TRACKED_FILTERS = {
@@ -30,6 +39,7 @@ class TaintEnvironment(TrackingEnvironment):
             name: apply if name in _TRACKED_FILTERS else _untracked(apply) for name, apply in self.filters.items()
         }
         self.filters |= {"string": self.keep, "join": self._join, "replace": _replace, "format": _format}
+        self.filters["tojson"] = _to_json
 
     def keep(self, value: Any) -> str:
         if isinstance(value, str):
@@ -95,6 +105,11 @@ def _tainted_result(text: str, arguments: Sequence[Any]) -> str:
     return TaintedStr(str(text), "").derived_from(arguments)
 
 
+def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+    text = to_json(value, ensure_ascii, **options)
+    return taint_json(value, text, bool(options.get("sort_keys")))
+
+
 def _replace(value: Any, old: Any, new: Any, count: int | None = None) -> TaintedStr:
     text = value if isinstance(value, str) else str(value)
     new = new if isinstance(new, str) else str(new)
@@ -110,18 +125,32 @@ def _program(source: str) -> Program:
     return TaintEnvironment().from_string(source)
 
 
-def render_tainted(
-    source: str, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]
-) -> tuple[str, Layout]:
+def render_tainted(template: Template, conversation: Conversation, add_generation_prompt: bool) -> tuple[str, Layout]:
     """The text of one conversation, and its layout.
 
     Raises:
         Exception: anything that Jinja raises.
     """
-    program = _program(source)
-    tainted = [
-        {**message, "content": TaintedStr.content(message["content"], ordinal)}
-        for ordinal, message in enumerate(messages)
-    ]
-    text = TaintedStr.concat(program.root_render_func(program.new_context({"messages": tainted, **variables})))
+    program = _program(template.source)
+    messages = [_tainted_message(message, ordinal) for ordinal, message in enumerate(conversation.messages)]
+    tainted = Conversation(messages, taint(conversation.tools, TOOLS))
+    context = program.new_context(template_inputs(template, tainted, add_generation_prompt))
+    text = TaintedStr.concat(program.root_render_func(context))
     return str(text), build_layout(parts_of(text))
+
+
+_FIELDS = {"reasoning_content": Field.REASONING, "tool_calls": Field.TOOL_CALLS}
+
+
+def _tainted_message(message: Mapping[str, Any], ordinal: int) -> dict[str, Any]:
+    """A message whose strings are tainted, except for its role, which no message may use to write a special token."""
+    tainted = {}
+    for key, value in message.items():
+        if key == "content" and isinstance(value, str):
+            tainted[key] = TaintedStr.content(value, ordinal)
+        elif key == "content":
+            tainted[key] = taint(value, message_origin(ordinal))
+        else:
+            field = _FIELDS.get(key, Field.OTHER)
+            tainted[key] = value if key == "role" else taint(value, message_origin(ordinal, field))
+    return tainted

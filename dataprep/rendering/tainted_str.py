@@ -14,15 +14,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from string import Formatter
 from typing import Any, SupportsIndex
 
-from dataprep.rendering.layout import ContentKind, Mark, Part, Slot
+from dataprep.rendering.layout import TOOLS_ORIGIN, UNKNOWN_ORIGIN, ContentKind, Field, Mark, Part, Slot
 
-TEMPLATE, UNKNOWN = "\0", "\1"  # origins, one character each; the origin of message n is chr(n + 2)
+TEMPLATE, UNKNOWN, TOOLS = "\0", "\1", "\2"  # origins, one character each; those of messages follow
+_FIRST_MESSAGE = 3
 # A marker between two characters, at an index: the origin of a content that is empty there, or a mark.
 Hole = tuple[int, str | Mark]
 
 
-def message_origin(ordinal: int) -> str:
-    return chr(ordinal + 2)
+def message_origin(ordinal: int, field: Field = Field.CONTENT) -> str:
+    """The origin of text that stands in a field of the message with that index."""
+    return chr(_FIRST_MESSAGE + ordinal * len(Field) + field)
 
 
 class TaintedStr(str):
@@ -205,11 +207,12 @@ def _contents(origins: str) -> list[str]:
 
 
 def strings_in(values: Iterable[Any]) -> Iterator[str]:
-    """All strings in `values` and in the lists, tuples and mapping values among them."""
+    """All strings in `values` and in the lists, tuples and mappings (keys and values) among them."""
     for value in values:
         if isinstance(value, str):
             yield value
         elif isinstance(value, Mapping):
+            yield from strings_in(value.keys())
             yield from strings_in(value.values())
         elif isinstance(value, list | tuple):
             yield from strings_in(value)
@@ -246,9 +249,56 @@ def parts_of(text: TaintedStr) -> list[Part]:
     return parts + [_part_of_hole(hole) for _, hole in holes]
 
 
-def _slot(origin: str, length: int) -> Slot:
-    return Slot(ord(origin) - 2, length=length)
+def _slot(origin: str, length: int, kind: ContentKind = ContentKind.NORMAL) -> Slot:
+    if origin in (UNKNOWN, TOOLS):
+        return Slot(UNKNOWN_ORIGIN if origin == UNKNOWN else TOOLS_ORIGIN, kind, length=length)
+    ordinal, field = divmod(ord(origin) - _FIRST_MESSAGE, len(Field))
+    return Slot(ordinal, kind, length=length, field=Field(field))
 
 
 def _part_of_hole(hole: str | Mark) -> Part:
-    return hole if isinstance(hole, Mark) else Slot(ord(hole) - 2, ContentKind.EMPTY)
+    return hole if isinstance(hole, Mark) else _slot(hole, 0, ContentKind.EMPTY)
+
+
+def taint(value: Any, origin: str) -> Any:
+    """Mark all strings in a JSON value, including keys, as written by `origin`."""
+    if isinstance(value, str):
+        return TaintedStr(value, origin * len(value))
+    if isinstance(value, Mapping):
+        return {taint(key, origin): taint(item, origin) for key, item in value.items()}
+    return [taint(item, origin) for item in value] if isinstance(value, list | tuple) else value
+
+
+def taint_json(value: Any, text: str, sort_keys: bool) -> TaintedStr:
+    """Add origins to `text`, the JSON of `value`: each string literal has the origin of its string."""
+    origin = [TEMPLATE] * len(text)
+    position = 0
+    for string in _strings_in_json(value, sort_keys):
+        start = text.index('"', position)  # only punctuation, numbers and names come before the next literal
+        position = _literal_end(text, start)
+        origins = string.origins() if isinstance(string, TaintedStr) else [TEMPLATE]
+        author = origins[0] if len(origins) == 1 else UNKNOWN if origins else TEMPLATE
+        origin[start:position] = author * (position - start)
+    return TaintedStr(text, "".join(origin))
+
+
+def _strings_in_json(value: Any, sort_keys: bool) -> Iterator[str]:
+    """The strings of a JSON value in the order in which `json.dumps` writes them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in sorted(value.items()) if sort_keys else value.items():
+            yield key if isinstance(key, str) else ""  # other keys become literals, too
+            yield from _strings_in_json(item, sort_keys)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _strings_in_json(item, sort_keys)
+
+
+_LITERAL = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+
+
+def _literal_end(text: str, start: int) -> int:
+    match = _LITERAL.match(text, start)
+    assert match is not None
+    return match.end()

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import jinja2
@@ -33,8 +34,12 @@ class Template:
     variables: Mapping[str, str]  # special tokens under the names that the template uses: `bos_token`, `eos_token`, …
     special_tokens: tuple[str, ...]  # tokens with an id of their own
     end_token: str | None = None  # ends each answer; None: the template writes none
+    inner_end_token: str | None = None  # ends an answer that is not the last message, if that is another token
     forbidden: tuple[str, ...] = ()  # further strings that a content must not contain
     format_source: str = ""  # where the format is documented
+    date: str | None = None  # YYYY-MM-DD: what `strftime_now` formats; None: the function is not available
+    guessed_tokens: bool = False  # nothing states the special tokens: they were recognised by their spelling
+    content_parts: bool = False  # the template takes contents as [{"type": "text", "text": …}] only
 
     @property
     def bos_token(self) -> str | None:
@@ -52,7 +57,9 @@ class Template:
     @property
     def sha256(self) -> str:
         """A digest of everything that decides the rendered text and the accepted contents: not of the name."""
-        inputs = [self.source, dict(self.variables), self.special_tokens, self.end_token, self.forbidden]
+        inputs: list[Any] = [self.source, dict(self.variables), self.special_tokens, self.end_token, self.forbidden]
+        inputs += [self.inner_end_token] if self.inner_end_token else []
+        inputs += [self.date] if self.date else []
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
     @functools.cached_property
@@ -76,12 +83,62 @@ class Template:
             "end_token": self.end_token,
             "special_tokens": list(self.special_tokens),
             "forbidden": list(self.forbidden),
+            **({"date": self.date} if self.date else {}),
+            **({"content_parts": True} if self.content_parts else {}),
         }
 
 
-def template_variables(variables: Mapping[str, Any], add_generation_prompt: bool) -> dict[str, Any]:
-    """The variables that transformers passes to a template, except for the messages."""
-    return {"tools": None, "documents": None, "add_generation_prompt": add_generation_prompt, **variables}
+@dataclass(frozen=True)
+class Conversation:
+    """The messages of a conversation, with the keys that transformers passes to a template, and its tools."""
+
+    messages: Sequence[Mapping[str, Any]]
+    tools: Sequence[Any] | None = None
+    context_only: frozenset[int] = frozenset()  # indices of answers that are not trained
+
+    @classmethod
+    def of(cls, messages: Sequence[Mapping[str, Any]], tools: str | Sequence[Any] | None = None) -> Conversation:
+        """A conversation as a build stores it: fields may be null, and tool calls and tools are JSON."""
+        present = [
+            {
+                key: json.loads(value) if key == "tool_calls" and isinstance(value, str) else value
+                for key, value in message.items()
+                if value is not None and key != "trained"
+            }
+            for message in messages
+        ]
+        context_only = frozenset(index for index, message in enumerate(messages) if message.get("trained") is False)
+        return cls(present, json.loads(tools) if isinstance(tools, str) else tools, context_only)
+
+    def subset(self, indices: Sequence[int]) -> Conversation:
+        """The messages with those indices, and all tools."""
+        return Conversation([self.messages[index] for index in indices], self.tools)
+
+
+def template_inputs(template: Template, conversation: Conversation, add_generation_prompt: bool) -> dict[str, Any]:
+    """The variables that transformers passes to a template."""
+    inputs: dict[str, Any] = {
+        "messages": [_as_template_reads(template, message) for message in conversation.messages],
+        "tools": conversation.tools,
+        "documents": None,
+        "add_generation_prompt": add_generation_prompt,
+        **template.variables,
+    }
+    if template.date:
+        inputs["strftime_now"] = datetime.fromisoformat(template.date).strftime
+    return inputs
+
+
+def _as_template_reads(template: Template, message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A message with its content in the form that the template takes, and with transformers' aliases of reasoning."""
+    content = message.get("content")
+    if template.content_parts and content is not None and not isinstance(content, list):
+        message = {**message, "content": [{"type": "text", "text": content}]}
+    reasoning = next((message[key] for key in _REASONING_KEYS if message.get(key) is not None), None)
+    return message if reasoning is None else {"thinking": reasoning, **message, "reasoning_content": reasoning}
+
+
+_REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 
 
 @functools.lru_cache(maxsize=64)
@@ -109,22 +166,25 @@ def render(
     add_generation_prompt: bool = False,
     bos_token: str | None = None,
     eos_token: str | None = None,
+    tools: Sequence[Any] | None = None,
 ) -> str:
     """Render one conversation to text, exactly as `transformers` would.
 
     Args:
         template: any template, usable for training or not.
-        messages: each with `role` and `content`.
+        messages: each with `role` and `content`, and optionally `reasoning_content`, `tool_calls` (parsed), `name` and
+            `tool_call_id`.
         add_generation_prompt: append the text that prompts a model for an answer.
         bos_token: replaces the template's own; likewise `eos_token`.
+        tools: the tools that the model may call, as JSON schemas.
     Raises:
         TemplateError: the template refuses the conversation, fails on it, or tries to leave the sandbox.
     """
     overrides = {"bos_token": bos_token, "eos_token": eos_token}
-    variables = {**template.variables, **{name: token for name, token in overrides.items() if token is not None}}
+    inputs = template_inputs(template, Conversation(messages, tools), add_generation_prompt)
+    inputs |= {name: token for name, token in overrides.items() if token is not None}
     try:
-        program = compile_template(template.source, template.name)
-        return program.render(messages=list(messages), **template_variables(variables, add_generation_prompt))
+        return compile_template(template.source, template.name).render(inputs)
     except TemplateError:
         raise
     except Exception as error:
@@ -143,6 +203,6 @@ def rendering_error(template: Template, error: Exception) -> TemplateError:
     if isinstance(error, jinja2.UndefinedError) and "'strftime_now'" in reason:
         return TemplateError(
             f"The template {template.name} asks for the current date ({reason}, because a build must not depend on the "
-            "day it is made): write a fixed date into the template instead."
+            "day it is made): give a date with --template-date YYYY-MM-DD."
         )
     return TemplateError(f"The template {template.name} fails on this conversation: {reason} ({type(error).__name__}).")

@@ -21,6 +21,16 @@ def test_a_message_with_tool_calls_needs_no_content(tmp_path: Path, capsysbinary
     assert capsysbinary.readouterr().out == b"<user>a<assistant>f"
 
 
+def test_tools_and_the_date_are_passed_to_the_template(
+    tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    (tmp_path / "tools.jinja").write_text("{{ strftime_now('%d.%m.') }}{{ tools[0].function.name }}")
+    conversation = {"messages": chat("a"), "tools": [{"type": "function", "function": {"name": "f"}}]}
+    (tmp_path / "chat.json").write_text(json.dumps(conversation))
+    templates.render(str(tmp_path / "tools.jinja"), messages=tmp_path / "chat.json", template_date="2026-01-31")
+    assert capsysbinary.readouterr().out == b"31.01.f"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

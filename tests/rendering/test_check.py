@@ -19,7 +19,7 @@ LOOP = "{% for m in messages %}"
     ("text", "message"),
     [
         (HEADER + LOOP + "{{ m.content }}\n{% endfor %}", "never learn to stop"),
-        (LOOP + "{{ m.content }}</s>{% endfor %}", "none is known: state them in the template's header"),
+        (LOOP + "{{ m.content }}[END]{% endfor %}", "none is known: state them in the template's header"),
         (HEADER + LOOP + "{{ m.role }}</s>{% endfor %}", "does not write the assistant's answer"),
         (HEADER + "{{ ''.__class__.__mro__ }}", "leave its sandbox"),
         (HEADER + "{{ messages.append(1) }}", "leave its sandbox"),
@@ -75,5 +75,5 @@ def test_a_refused_system_message_and_a_date_are_warned_about(tmp_path: Path) ->
     template = load_template(path)
     warnings = check_template(template).warnings
     assert "conversations with a system message are dropped" in "\n".join(warnings)
-    assert "`strftime_now` is not available" in "\n".join(warnings)
+    assert "it writes the current date in transformers" in "\n".join(warnings)
     assert Renderer(template).warnings() == list(warnings)

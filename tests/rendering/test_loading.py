@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dataprep.common.errors import TemplateError
-from dataprep.rendering import load_template, render
+from dataprep.rendering import check_template, load_template, render
 from tests.support.chats import chat
 
 CONFIG = {
@@ -216,3 +216,20 @@ def test_a_file_that_is_larger_than_any_template_is_refused(tmp_path: Path) -> N
     path.write_text("x" * (2 << 20))
     with pytest.raises(TemplateError, match="is larger than 1 MiB"):
         load_template(path)
+
+
+@pytest.mark.parametrize("date", ["yesterday", "2026-13-01", "20260131"])
+def test_a_date_of_another_form_is_refused(date: str) -> None:
+    with pytest.raises(TemplateError, match="must be a date such as 2026-01-31"):
+        load_template("llama2", date)
+
+
+def test_special_tokens_of_a_bare_file_are_guessed_and_warned_about(tmp_path: Path) -> None:
+    path = tmp_path / "bare.jinja"
+    path.write_text("{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}")
+    template = load_template(path)
+    assert template.special_tokens == ("<|end|>",)
+    assert template.end_token == "<|end|>"
+    warnings = "\n".join(check_template(template).warnings)
+    assert "its special tokens were guessed from their spelling: <|end|>" in warnings
+    assert "bos_token is not known and is written as nothing" in warnings

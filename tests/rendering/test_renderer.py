@@ -178,7 +178,7 @@ def test_a_batch_may_mix_both_ways_of_rendering() -> None:
     ]
     assert render_rows(mixed, conversations) == [render_row(mixed.template, messages) for messages in conversations]
     refusals = mixed.refusals(frame([*conversations, chat("a", system="no")]))
-    assert refusals.rows() == [(105, "The template test refuses this conversation: no.")]
+    assert refusals.rows() == [(105, "template_refused", "The template test refuses this conversation: no.")]
     mixed.check_sample(frame(conversations), seed=1)
 
 
@@ -187,8 +187,8 @@ def test_a_sample_that_differs_from_jinja_is_an_error(monkeypatch: pytest.Monkey
     zephyr.check_sample(frame(CHATS), seed=3)
     zephyr.check_sample(frame(CHATS)[:0], seed=3)
 
-    def without_controls(rendered_with: Template, messages: Chat) -> RenderedRow:
-        row = render_row(rendered_with, messages)
+    def without_controls(rendered_with: Template, messages: Chat, tools: str | None) -> RenderedRow:
+        row = render_row(rendered_with, messages, tools)
         return RenderedRow(row.text, row.spans, [])
 
     monkeypatch.setattr(renderer, "render_row", without_controls)
@@ -211,8 +211,8 @@ def test_a_build_fails_if_the_two_ways_of_rendering_differ(tmp_path: Path, monke
     compared: list[str] = []
     check_sample = Renderer.check_sample
 
-    def with_shifted_spans(rendered_with: Template, messages: Chat) -> RenderedRow:
-        row = render_row(rendered_with, messages)
+    def with_shifted_spans(rendered_with: Template, messages: Chat, tools: str | None) -> RenderedRow:
+        row = render_row(rendered_with, messages, tools)
         compared.append(row.text)
         return RenderedRow(row.text, [(start + 1, end) for start, end in row.spans], row.controls)
 
@@ -243,8 +243,8 @@ def test_rows_rendered_for_refusals_are_not_rendered_again(monkeypatch: pytest.M
     conversations = [chat(f"question {number}", f"answer {number} </s>") for number in range(20)]
     runs: list[str] = []
 
-    def counting(rendered_with: Template, messages: Chat) -> RenderedRow:
-        row = render_row(rendered_with, messages)
+    def counting(rendered_with: Template, messages: Chat, tools: str | None) -> RenderedRow:
+        row = render_row(rendered_with, messages, tools)
         runs.append(row.text)
         return row
 

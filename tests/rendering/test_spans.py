@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from dataprep.common.errors import TemplateError
 from dataprep.rendering import Renderer, Template, load_template, plan, rows, spans
 from dataprep.rendering.rows import render_row
+from dataprep.rendering.template import Conversation
 from tests.support.chats import BUNDLED, chat, frame, render_rows, template
 
 
@@ -30,10 +31,10 @@ def test_work_is_linear_in_the_number_of_turns(name: str, monkeypatch: pytest.Mo
     messages_seen = 0
 
     def counting(run: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(source: Any, messages: Sequence[Any], *more: Any) -> Any:
+        def counted(template: Any, messages: Any, *more: Any, **named: Any) -> Any:
             nonlocal messages_seen
-            messages_seen += len(messages)
-            return run(source, messages, *more)
+            messages_seen += len(messages.messages if isinstance(messages, Conversation) else messages)
+            return run(template, messages, *more, **named)
 
         return counted
 
@@ -94,10 +95,11 @@ def with_generation_tags(answer: str) -> Template:
 
 
 @pytest.mark.parametrize("content", ["c", "c[:]"], ids=["by columns", "row by row"])
-def test_a_generation_blocks_span_ends_with_the_end_token(content: str) -> None:
+def test_a_generation_block_is_the_span(content: str) -> None:
+    """As in transformers' mask, with whatever the block holds after the end token."""
     answer = "<|assistant|>{% generation %} {{ " + content + " }} </s>.{% endgeneration %}"
     [row] = render_rows(Renderer(with_generation_tags(answer)), [chat("a", "b", "c", " d", "e", "")])
-    assert [row.text[start:end] for start, end in row.spans] == [" b </s>", "  d </s>", "  </s>"]
+    assert [row.text[start:end] for start, end in row.spans] == [" b </s>.", "  d </s>.", "  </s>."]
 
 
 @pytest.mark.parametrize("content", ["c", "c[:]"], ids=["by columns", "row by row"])
@@ -106,17 +108,13 @@ def test_a_generation_blocks_span_ends_with_the_end_token(content: str) -> None:
     [
         (
             "{% if loop.last %}{% generation %}{{ CONTENT }}</s>{% endgeneration %}{% else %}{{ c }}</s>{% endif %}",
-            "writes 1 {% generation %} blocks for 2 answers",
+            "writes the answer of message 2 outside its",
         ),
         (
             "{% generation %}{{ CONTENT }}{% endgeneration %}</s>",
             "does not write the end token '</s>' after an answer inside its {% generation %} block but ''",
         ),
         ("{{ CONTENT }}{% generation %}</s>{% endgeneration %}", "writes the answer of message 2 outside its"),
-        (
-            "{% generation %}{{ CONTENT }}</s>{% endgeneration %}{% generation %}!{% endgeneration %}",
-            "writes 2 {% generation %} blocks for 1 answers",
-        ),
         (
             "{% generation %}{% generation %}{{ CONTENT }}</s>{% endgeneration %}{% endgeneration %}",
             "nests {% generation %} blocks or leaves one open",
@@ -135,4 +133,18 @@ def test_a_conversation_with_an_answer_outside_the_blocks_is_refused() -> None:
     starts_with_answer = [{"role": "assistant", "content": "hello"}, *chat("a", "b")]
     refusals = Renderer(with_generation_tags(answer)).refusals(frame([chat("a", "b"), starts_with_answer]))
     assert refusals["row"].to_list() == [101]
-    assert "1 {% generation %} blocks for 2 answers" in refusals["detail"][0]
+    assert "writes the answer of message 1 outside its {% generation %} block" in refusals["detail"][0]
+
+
+@pytest.mark.parametrize("content", ["c", "c[:]"], ids=["by columns", "row by row"])
+def test_adjacent_generation_blocks_of_one_answer_are_one_span(content: str) -> None:
+    answer = "{% generation %}{{ CONTENT }}{% endgeneration %}{% generation %}</s>{% endgeneration %}"
+    renderer = Renderer(with_generation_tags(answer.replace("CONTENT", content)))
+    [row] = render_rows(renderer, [chat("a", "b", "c", "")])
+    assert [row.text[start:end] for start, end in row.spans] == ["b</s>", "</s>"]
+
+
+def test_a_generation_block_around_a_question_is_refused() -> None:
+    source = "{% generation %}<|{{ m.role }}|>{{ c }}</s>{% endgeneration %}"
+    with pytest.raises(TemplateError, match="writes message 1, which is not an answer, inside a"):
+        Renderer(template(source))

@@ -145,9 +145,9 @@ def test_both_ways_of_rendering_agree(messages: Chat) -> None:
 
 
 def test_a_special_token_of_unknown_origin_is_refused() -> None:
-    """After `tojson` of a whole message, nobody knows who wrote a `</s>` in it."""
+    """After wrapping a text with two authors, nobody knows who wrote a `</s>` in it."""
     renderer = Renderer(
-        template("<|{{ m.role }}|>{{ c }}</s>{% if m.role == 'user' and '!' in c %}{{ m | tojson }}{% endif %}")
+        template("<|{{ m.role }}|>{{ c }}</s>{% if '!' in c %}{{ ('own text ' ~ c) | wordwrap }}{% endif %}")
     )
     refusals = renderer.refusals(frame([chat("fine", "b"), chat("fine!", "b"), chat("typed </s>!", "b")]))
     assert refusals["row"].to_list() == [102]
@@ -159,7 +159,7 @@ def test_a_templates_own_error_message_becomes_the_refusals_detail() -> None:
         template("{% if c == 'bad' %}{{ raise_exception('found ' ~ c) }}{% endif %}<|{{ m.role }}|>{{ c }}</s>")
     )
     refusals = renderer.refusals(frame([chat("good", "b"), chat("bad", "b")]))
-    assert refusals.rows() == [(101, "The template test refuses this conversation: found bad.")]
+    assert refusals.rows() == [(101, "template_refused", "The template test refuses this conversation: found bad.")]
 
 
 def test_a_symbolic_text_refuses_every_other_operation() -> None:

@@ -14,7 +14,7 @@ from dataprep.tables import ASSISTANT, SYSTEM, TURNS, USER
 
 Chat = list[dict[str, str]]
 
-BUNDLED = ("alpaca", "chatml", "gemma", "llama2", "llama3", "mistral", "vicuna", "zephyr")
+BUNDLED = ("alpaca", "chatml", "gemma", "llama2", "llama3", "mistral", "qwen3", "vicuna", "zephyr")
 
 # Python strips all of these except the last two; Arrow and Rust treat some of them differently.
 ODD_SPACE = "\x1c\x1f\x85\u00a0\u2003\u3000\u2028\t\r\n \u200b\ufeff"
