@@ -111,8 +111,9 @@ def _from_jinja(path: Path) -> Template:
     if header is None and config.is_file():
         return _with_tokens(path.stem if path.name != TEMPLATE_FILE else path.parent.name, source, path, config)
     if header is None:
-        unknown = {"bos_token": "", "eos_token": ""}
-        return Template(path.stem, source, unknown, guess_special_tokens(source), guessed_tokens=True)
+        guessed, unknown = guess_special_tokens(source), {"bos_token": "", "eos_token": ""}
+        _check_tokens(path, guessed)
+        return Template(path.stem, source, unknown, guessed, guessed_tokens=True)
     tokens = [header[name] for name in ("bos_token", "eos_token", "end_token") if header.get(name)]
     return Template(
         name=path.stem,
