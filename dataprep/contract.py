@@ -215,6 +215,9 @@ class Manifest:
             DamagedBuild: a part is missing or of another type.
         """
         try:
+            missing = [part for part in ("created", "dataprep", "libraries", "sources") if part not in self.data]
+            if missing:
+                raise InvalidJson(f"lacks {', '.join(missing)}")
             return typed(self.data, BuildData)
         except InvalidJson as fault:
             raise _damaged_manifest(self.path / MANIFEST, str(fault)) from None

@@ -23,7 +23,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without ⟦ in its encoding gets \u27e6
     try:
-        app(exit_on_error=False, print_error=False)
+        app(sys.argv[1:], exit_on_error=False, print_error=False)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has closed it
     except Exception as fault:

@@ -6,9 +6,13 @@ This module imports the standard library only, so that `training` may use it too
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import shutil
+import stat
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +21,7 @@ from uuid import uuid4
 
 # A disk with less free space counts as full where a library does not say why a write failed.
 FULL_DISK_BYTES = 16 * 2**20
+_SECONDS_TO_LOCK = 60  # a newer temporary folder may not be locked yet by the process that made it
 # How torch.save and safetensors report a failed write; they raise no OSError.
 _WRITE_FAILURES = ("inline_container", "PytorchStreamWriter", "file write failed", "Error while serializing")
 
@@ -81,6 +86,45 @@ def write_file(path: Path, content: str | bytes) -> None:
     """Replace `path` by a file of `content` (text as UTF-8) in one step; see `replace_file`."""
     with replace_file(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """Yield a new folder in the temporary directory, and remove it afterwards.
+
+    A process holds a lock on its folder, so that the next call can tell what killed processes left, and removes it.
+
+    Raises:
+        OSError: the temporary directory cannot be written, or the disk is full.
+    """
+    for leftover in Path(tempfile.gettempdir()).glob(f"{prefix}-*"):
+        with suppress(OSError):
+            status = leftover.lstat()
+            is_old = time.time() - status.st_mtime > _SECONDS_TO_LOCK
+            if is_old and stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid():
+                with _locked(leftover):
+                    shutil.rmtree(leftover, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{prefix}-"))
+    try:
+        with _locked(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a folder; the system releases it when the process ends.
+
+    Raises:
+        OSError: another process holds it.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from dataprep.common.errors import BuildError, PublishError, StoreError
-from dataprep.common.files import write_failure
+from dataprep.common.files import temporary_folder, write_failure
 from dataprep.common.hub import BUSY, WAITS, cause, reason, retried, token
 from dataprep.contract import MANIFEST, Build, ManifestData, read_manifest_data
 from dataprep.publish.contents import CARD, Published, file_sizes, refuse_failed_gate, tag_of, write_files
@@ -235,8 +235,8 @@ def _staged(build: Build, name: str, layout: Layout) -> Iterator[tuple[Path, dic
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
     try:
-        with tempfile.TemporaryDirectory(prefix="dataprep-") as folder:
-            yield Path(folder), write_files(build, Path(folder), name, layout)
+        with temporary_folder("dataprep-publish") as folder:
+            yield folder, write_files(build, folder, name, layout)
     except OSError as fault:
         if isinstance(fault, HTTPError):
             raise

@@ -77,7 +77,10 @@ def _survivors(fates: pl.DataFrame, fate: Mapping[str, Any]) -> list[dict[str, A
     chain: list[dict[str, Any]] = []
     known = {fate["id"]}
     # A survivor always precedes its duplicate in the order of preference, so a cycle means a forged file.
-    while fate["survivor"] not in known and (match := conversations.filter(pl.col("id") == fate["survivor"])).height:
+    while fate["survivor"] is not None and fate["survivor"] not in known:
+        match = conversations.filter(pl.col("id") == fate["survivor"])
+        if match.is_empty():
+            break
         fate = match.row(0, named=True)
         known.add(fate["id"])
         chain.append({name: fate[name] for name in ("id", "fate", "stage", "rule", "survivor", "similarity")})

@@ -7,13 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from dataprep.common import files
 from dataprep.common.errors import InputError, RecipeError, StoreError
-from dataprep.common.files import disk_errors, replace_file, write_failure, write_file
+from dataprep.common.files import disk_errors, replace_file, temporary_folder, write_failure, write_file
 from tests.support.paths import ROOT
 
 
@@ -68,6 +69,27 @@ def test_a_killed_writer_leaves_nothing_behind(tmp_path: Path) -> None:
     process = subprocess.run([sys.executable, "-c", code, str(tmp_path / "page.html")], cwd=ROOT)
     assert process.returncode == -signal.SIGKILL
     assert os.listdir(tmp_path) == []
+
+
+def test_leftover_temporary_folders_are_removed_and_those_in_use_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    long_ago = time.time() - 1000
+    for name in ("dataprep-x-left", "dataprep-x-fresh", "dataprep-other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "part").write_text("x")
+        if name != "dataprep-x-fresh":
+            os.utime(tmp_path / name, (long_ago, long_ago))
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "dataprep-x-link").symlink_to("outside")
+    with temporary_folder("dataprep-x") as first:
+        os.utime(first, (long_ago, long_ago))
+        with temporary_folder("dataprep-x") as second:
+            assert first.is_dir()
+            assert second.is_dir()
+    kept = ["dataprep-other", "dataprep-x-fresh", "dataprep-x-link", "outside"]
+    assert sorted(os.listdir(tmp_path)) == kept
 
 
 def test_a_missing_folder_is_an_os_error_that_names_it(tmp_path: Path) -> None:

@@ -12,45 +12,15 @@ from typing import Any
 
 import pytest
 
-from dataprep.common.checksums import entry_of
 from dataprep.common.errors import BuildError
 from dataprep.contract import MANIFEST, open_build, read_manifest
+from tests.support.hostile import mutated, reseal
 from tests.support.paths import ROOT
-from tests.support.versions import edit_manifest, write_version
+from tests.support.versions import write_version
 
 SEED = 13
 MUTATED_SHARDS = 60
 MUTATED_MANIFESTS = 400
-
-INT32 = (2**31 - 1, -(2**31), -1, -5, 0, 10**9, 2**30)
-INT64 = (2**63 - 1, -(2**63), -1, -8, 0, 10**9, 2**40)
-
-
-def mutated(content: bytes, rng: random.Random) -> bytes:
-    """`content` with a few bits, bytes or numbers changed, and sometimes cut."""
-    data = bytearray(content)
-    for _ in range(rng.choice((1, 1, 2, 4))):
-        position = rng.randrange(len(data) - 8)
-        kind = rng.randrange(4)
-        if kind == 0:
-            data[position] ^= 1 << rng.randrange(8)
-        elif kind == 1:
-            data[position] = rng.randrange(256)
-        elif kind == 2:
-            struct.pack_into("<i", data, position & ~3, rng.choice(INT32))
-        else:
-            struct.pack_into("<q", data, position & ~7, rng.choice(INT64))
-    return bytes(data[: rng.randrange(len(data))] if rng.random() < 0.1 else data)
-
-
-def reseal(build: Path) -> None:
-    """Give the manifest the sizes and checksums of the files as they are."""
-    splits = json.loads((build / MANIFEST).read_bytes())["splits"]
-    for split in splits.values():
-        for shard in split["shards"]:
-            shard |= entry_of(build / shard["file"])
-    edit_manifest(build, splits=splits)
-
 
 # Opens builds and reads all of their values; prints one line for each.
 READ_ALL = """
