@@ -79,9 +79,12 @@ def apply_rules(conversations: pl.DataFrame, recipe: Recipe, tokens: Sequence[st
 
 
 def drop_same_threads(conversations: pl.DataFrame) -> StageResult[None]:
-    """Drop paths whose messages, by their ids, are those of an earlier path: they differed only in what was cut."""
+    """Keep one of the paths that have the same messages, by their ids: they differed only in what was cut.
+
+    The smallest id is kept, so the result does not depend on the order of lines in the sources.
+    """
     ids = pl.col("message_ids").list.join("\0")
-    survivor = pl.col("id").first().over(ids)
+    survivor = pl.col("id").min().over(ids)
     marked = conversations.with_columns(survivor=pl.when(ids != "").then(survivor))
     is_repeat = (pl.col("survivor") != pl.col("id")).fill_null(False)
     repeats = marked.filter(is_repeat).with_columns(

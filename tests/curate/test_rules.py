@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any, Literal
 
 import polars as pl
@@ -11,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataprep.curate.rules import apply_rules, drop_rules, unlabelled
+from dataprep.curate.sampling import sample
+from dataprep.curate.threads import choose_threads
 from dataprep.recipe import Recipe
 from dataprep.tables import LABELS, MESSAGE_FIELDS, WANTED_LABELS
-from tests.support.frames import chat, conversation, conversations
+from tests.support.frames import chat, conversation, conversations, tree_messages
 
 TOKENS = ("<s>", "</s>", "[INST]", "[/INST]")
 
@@ -145,6 +148,21 @@ def test_threads_that_differ_only_in_what_was_cut_are_one() -> None:
     )
     assert kept["id"].to_list() == ["c0", "c2", "c3"]  # without message ids, threads cannot be the same
     assert fates.select("id", "rule", "survivor").rows() == [("c1", "same_thread", "c0")]
+
+
+def test_the_kept_threads_do_not_depend_on_the_order_of_lines() -> None:
+    rows: list[dict[str, Any]] = [{"id": "q"}, {"id": "a", "parent": "q"}, {"id": "b", "parent": "q"}]
+    rows += [{"id": f"{parent}{n}", "parent": parent, "role": "user"} for parent in "ab" for n in range(4)]
+    results = []
+    for seed in range(6):
+        lines = random.Random(seed).sample(rows, len(rows))
+        threads = choose_threads(tree_messages(*lines), "all").kept.with_columns(
+            row=pl.int_range(pl.len(), dtype=pl.Int64)
+        )
+        kept = apply_rules(threads, Recipe(), TOKENS).kept
+        sampled = sample(kept, Recipe(sample=1), threads.height).kept
+        results.append((set(kept["id"]), set(sampled["id"])))
+    assert results == [({"a0", "b0"}, results[0][1])] * 6
 
 
 def test_a_missing_label_passes_every_threshold_and_a_note_counts_it() -> None:
