@@ -20,10 +20,11 @@ Format = Literal["auto", "oasst-trees", "oasst-messages", "guanaco", "messages",
 
 
 class HeldOut(NamedTuple):
-    """The size of the test split: a share of the rows or a number of rows; both are None without a test split."""
+    """The test split: a share of the rows, a number of rows, or the sources' own; none of them without a test split."""
 
     share: float | None = None
     rows: int | None = None
+    keep: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +102,7 @@ class Recipe:
     seed: int = 42
     """Seed of the sample and of the split."""
     split: str | None = None
-    """Held-out split, by tree: test=0.05 (a share) or test=200 (rows)."""
+    """Held-out split, by tree: test=0.05 (a share), test=200 (rows), or keep (the sources' own splits)."""
 
     template: str = "llama2"
     """A bundled template, a .jinja file, a tokenizer_config.json, or a folder that holds one."""
@@ -184,19 +185,23 @@ def parse_similarity(text: str) -> float | None:
 
 
 def parse_split(text: str | None) -> HeldOut:
-    """Return the size of the test split meant by `test=0.05` or `test=200`.
+    """Return the test split meant by `test=0.05`, `test=200` or `keep`.
 
     Raises:
-        RecipeError: neither a share above 0 and below 1 nor a positive number of rows.
+        RecipeError: neither a share above 0 and below 1, nor a positive number of rows, nor `keep`.
     """
     if text is None:
         return HeldOut()
+    if text == "keep":
+        return HeldOut(keep=True)
     match = re.fullmatch(r"test=(?:(?P<rows>\d{1,15})|(?P<share>\d{0,15}\.\d{1,15}))", text, re.ASCII)
     if match and match["rows"] and int(match["rows"]) > 0:
         return HeldOut(rows=int(match["rows"]))
     if match and match["share"] and 0 < float(match["share"]) < 1:
         return HeldOut(share=float(match["share"]))
-    raise RecipeError(f"--split is '{excerpt(text, 80)}', and must be test=SHARE (above 0, below 1) or test=ROWS.")
+    raise RecipeError(
+        f"--split is '{excerpt(text, 80)}', and must be test=SHARE (above 0, below 1), test=ROWS or keep."
+    )
 
 
 def flag(field: str) -> str:

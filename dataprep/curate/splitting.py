@@ -29,10 +29,18 @@ LeakFinder = Callable[[pl.DataFrame, pl.DataFrame], pl.DataFrame]  # (train, tes
 
 
 class Split(NamedTuple):
-    """The conversations of each split, the number of rows moved from test to train by repairs, and sentences to report."""
+    """The conversations of each split, the number of rows moved from test to train, and sentences to report."""
 
     parts: dict[str, pl.DataFrame]
     moved: int
+    notes: list[str]
+
+
+class Sides(NamedTuple):
+    """The conversations of each split before leaks are repaired, the number of rows planned for test, and sentences."""
+
+    parts: dict[str, pl.DataFrame]
+    planned: int
     notes: list[str]
 
 
@@ -43,16 +51,18 @@ def split(conversations: pl.DataFrame, recipe: Recipe, groups: pl.DataFrame, fin
     of train; a leaking one moves to train with its whole group, until no leak is left.
 
     Args:
-        conversations: columns of `tables.CONVERSATIONS`.
+        conversations: columns of `tables.CONVERSATIONS`, and `split` with `--split keep`.
         recipe: `split` and `seed` are used.
         groups: `row, group` of all conversations.
         find_leaks: returns all pairs of similar conversations across the two sides.
 
     Raises:
-        InputError: leaks are left after `REPAIR_ROUNDS` rounds.
+        InputError: leaks are left after `REPAIR_ROUNDS` rounds, or `--split keep` finds no split to keep.
     """
-    parts, notes = assign_sides(conversations, recipe, groups)
-    planned = parts[TEST].height
+    own_splits = recipe.held_out.keep
+    sides = keep_sides(conversations, groups) if own_splits else assign_sides(conversations, recipe, groups)
+    parts, planned, notes = sides
+    conversations = conversations.drop("split", strict=False)
     for _ in range(REPAIR_ROUNDS + 1):
         leaks = find_leaks(parts[TRAIN], parts[TEST])
         if leaks.is_empty():
@@ -64,7 +74,12 @@ def split(conversations: pl.DataFrame, recipe: Recipe, groups: pl.DataFrame, fin
             f"--split leaks: '{test_id}' in test and '{train_id}' in train are near-duplicates (similarity {similarity:.3f})."
         )
     moved = planned - parts[TEST].height
-    if moved:
+    if moved and own_splits:
+        notes.append(
+            f"{plural(moved, 'row')} of the sources' held-out splits moved to train because of near-duplicates, or of "
+            "threads of the same tree, in train."
+        )
+    elif moved:
         notes.append(
             f"{plural(moved, 'row')} planned for test moved to train because of near-duplicates in train that the sketches "
             "missed."
@@ -74,9 +89,35 @@ def split(conversations: pl.DataFrame, recipe: Recipe, groups: pl.DataFrame, fin
     return Split(parts, moved, notes)
 
 
-def assign_sides(
-    conversations: pl.DataFrame, recipe: Recipe, groups: pl.DataFrame
-) -> tuple[dict[str, pl.DataFrame], list[str]]:
+def keep_sides(conversations: pl.DataFrame, groups: pl.DataFrame) -> Sides:
+    """Divide the conversations as the sources do; a group with a conversation in train goes to train as a whole.
+
+    Splits whose names begin with `train`, and rows without a split, are train; all others are test.
+
+    Args:
+        conversations: columns of `tables.CONVERSATIONS`, and `split`.
+        groups: `row, group` of all conversations.
+
+    Raises:
+        InputError: the sources hold nothing out.
+    """
+    names = (
+        conversations["split"].fill_null(TRAIN) if "split" in conversations.columns else pl.Series([], dtype=pl.String)
+    )
+    held_out = ~names.str.starts_with(TRAIN)
+    if not held_out.any():
+        raise InputError(
+            "--split keep: the sources have no split besides train. Use --split test=0.05 to hold rows out."
+        )
+    counts = names.filter(held_out).value_counts().sort("split").rows()
+    listed = ", ".join(f"{name} ({plural(count, 'row')})" for name, count in counts)
+    frame = conversations.drop("split")
+    labelled = frame.select("row", held_out=held_out).join(groups, on="row", how="left", maintain_order="left")
+    is_test = labelled.select(pl.col("held_out").all().over("group")).to_series()
+    return Sides(divide(frame, is_test), int(held_out.sum()), [f"--split keep: test is made of the sources' {listed}."])
+
+
+def assign_sides(conversations: pl.DataFrame, recipe: Recipe, groups: pl.DataFrame) -> Sides:
     """Divide the conversations into `train` and `test`, group by group.
 
     A share is a threshold on a seeded hash of a group's smallest tree id: the share is met approximately, and a tree
@@ -90,9 +131,9 @@ def assign_sides(
         groups: `row, group` of all conversations.
 
     Returns:
-        (parts, notes): a part may be empty; the notes are sentences.
+        A part may be empty.
     """
-    share, rows = recipe.held_out
+    share, rows, _ = recipe.held_out
     grouped = conversations.join(groups, on="row", how="left", maintain_order="left")
     tree = pl.col("tree_id")
     summary = grouped.group_by("group", maintain_order=True).agg(tree.min(), size=pl.len(), trees=tree.n_unique())
@@ -118,7 +159,7 @@ def assign_sides(
             f"--split {recipe.split}: test has {plural(parts[TEST].height, 'row')}, because trees and near-duplicates stay "
             "together."
         )
-    return parts, notes
+    return Sides(parts, parts[TEST].height, notes)
 
 
 def divide(conversations: pl.DataFrame, is_test: pl.Series) -> dict[str, pl.DataFrame]:

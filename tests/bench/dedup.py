@@ -228,7 +228,7 @@ def bench_growth(corpus: pl.DataFrame, quarter: int) -> None:
 def split_and_prove(conversations: pl.DataFrame) -> None:
     """Do what `--split test=0.1` does."""
     groups, _ = similar_groups(conversations)
-    parts, _ = assign_sides(conversations, Recipe(split="test=0.1"), groups)
+    parts = assign_sides(conversations, Recipe(split="test=0.1"), groups).parts
     find_leaks(parts["train"], parts["test"])
 
 

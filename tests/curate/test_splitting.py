@@ -38,7 +38,7 @@ def test_a_number_of_rows_is_met_exactly_if_the_trees_allow_it() -> None:
 
 def test_a_number_of_rows_skips_a_tree_that_does_not_fit() -> None:
     frame = trees_of_conversations(100, trees=10)  # ten rows a tree
-    parts, notes = assign_sides(frame, Recipe(split="test=25"), groups_by_tree(frame))
+    parts, _, notes = assign_sides(frame, Recipe(split="test=25"), groups_by_tree(frame))
     assert parts["test"].height == 20
     assert notes == ["--split test=25: test has 20 rows, because trees and near-duplicates stay together."]
 
@@ -59,7 +59,7 @@ def test_a_group_stays_together_and_a_large_group_is_in_train() -> None:
     frame = trees_of_conversations(300)
     groups = frame.select("row", group=pl.when(pl.col("row") < 10).then(0).otherwise(pl.col("row") // 2 * 2))
     for seed in range(8):
-        parts, notes = assign_sides(frame, Recipe(split="test=0.5", seed=seed), groups)
+        parts, _, notes = assign_sides(frame, Recipe(split="test=0.5", seed=seed), groups)
         assert set(range(10)) <= set(parts["train"]["row"])
         assert notes == ["A group of near-duplicates with 10 conversations is over 1% of all: it is in train."]
         assert not {row // 2 for row in parts["train"]["row"]} & {row // 2 for row in parts["test"]["row"]}
@@ -69,7 +69,7 @@ def test_a_tree_much_larger_than_the_others_is_in_train() -> None:
     large = pl.col("row") < 40
     frame = trees_of_conversations(100).with_columns(tree_id=pl.when(large).then(pl.lit("large")).otherwise("tree_id"))
     for seed in range(20):
-        parts, notes = assign_sides(frame, Recipe(split="test=0.5", seed=seed), groups_by_tree(frame))
+        parts, _, notes = assign_sides(frame, Recipe(split="test=0.5", seed=seed), groups_by_tree(frame))
         assert "large" in set(parts["train"]["tree_id"])
         assert notes == ["A tree with 40 conversations is over 1% of all: it is in train."]
 
@@ -114,3 +114,44 @@ def test_an_empty_test_split_is_reported() -> None:
     parts, moved, notes = split(frame, Recipe(split="test=5"), groups_by_tree(frame), no_leaks)
     assert parts["test"].is_empty() and moved == 0
     assert notes[-1] == "--split test=5 left test empty: too few trees are independent of each other."
+
+
+def with_splits(frame: pl.DataFrame, *names: str | None) -> pl.DataFrame:
+    """Give the conversations these splits in turn."""
+    return frame.with_columns(split=pl.Series([names[n % len(names)] for n in range(frame.height)], dtype=pl.String))
+
+
+def test_keep_divides_as_the_sources_do_and_drops_the_column() -> None:
+    frame = with_splits(trees_of_conversations(60), "train", "test", None, "validation", "train_sft", "train")
+    parts, moved, notes = split(frame, Recipe(split="keep"), groups_by_tree(frame), no_leaks)
+    assert parts["test"]["id"].to_list() == [f"c{n}" for n in range(60) if n % 6 in (1, 3)]
+    assert parts["train"].height == 40 and moved == 0
+    assert parts["train"].columns == parts["test"].columns == frame.drop("split").columns
+    assert notes == ["--split keep: test is made of the sources' test (10 rows), validation (10 rows)."]
+
+
+def test_keep_moves_rows_with_a_tree_or_near_duplicate_in_train_to_train() -> None:
+    frame = with_splits(trees_of_conversations(60, trees=20), *["train"] * 20, *["test"] * 20, *["test"] * 19, "train")
+    groups = groups_by_tree(frame).with_columns(group=pl.when(pl.col("row") % 20 < 18).then("row").otherwise("group"))
+    leaking = {"c30", "c50"}
+
+    def two_leaks(train: pl.DataFrame, test: pl.DataFrame) -> pl.DataFrame:
+        left = test.filter(pl.col("id").is_in(sorted(leaking)))["id"]
+        return pl.DataFrame({"test": left, "train": train["id"][: len(left)], "similarity": [0.9] * len(left)})
+
+    parts, moved, notes = split(frame, Recipe(split="keep"), groups, two_leaks)
+    assert {"c38", "c39", "c58", "c30", "c50"} <= set(parts["train"]["id"])
+    assert (parts["test"].height, moved) == (34, 5)
+    assert parts["train"]["row"].is_sorted()
+    assert notes[-1] == (
+        "5 rows of the sources' held-out splits moved to train because of near-duplicates, or of threads of the same tree, "
+        "in train."
+    )
+
+
+@pytest.mark.parametrize("names", [None, ["train", None]])
+def test_keep_needs_a_held_out_split(names: list[str | None] | None) -> None:
+    frame = trees_of_conversations(10)
+    frame = with_splits(frame, *names) if names else frame
+    with pytest.raises(InputError, match="--split keep: the sources have no split besides train"):
+        split(frame, Recipe(split="keep"), groups_by_tree(frame), no_leaks)
