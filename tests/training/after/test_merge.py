@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,11 +13,15 @@ from dataprep.common.errors import BuildError
 from tests.support.commands import training
 from tests.support.disk import limited_file_size
 from tests.support.training_runs import copy_run
-from training.after.merge import AdapterProducts, merge, read_weights
-from training.config import RunConfig
+from training.after.merge import merge
+from training.after.merge_weights import AdapterProducts, read_weights
+from training.config import TINY_DEFAULTS, RunConfig
+from training.data.training_data import open_training_build
 from training.errors import ModelError, RunError
+from training.model import tiny
 from training.model.base import load_base
 from training.model.runtime import Runtime
+from training.run import run
 
 
 def test_a_merged_model_has_the_adapters_logits_and_opens_with_stock_transformers(
@@ -76,3 +82,67 @@ def test_a_merged_model_that_differs_from_the_adapter_is_not_written(
     with pytest.raises(ModelError, match="differs from the adapter: mean KL"):
         merge(finished_run, tmp_path / "merged", check=True)
     assert not list(tmp_path.glob("merged*"))
+
+
+def train(folder: Path, base: Path, build: Path, **options: Any) -> Path:
+    """Train two steps on a base model; returns the run."""
+    out = folder / "run"
+    settings: dict[str, Any] = {**TINY_DEFAULTS, "epochs": 1.0, "max_tokens": 256, "lr": 0.05} | options
+    run(RunConfig(data=build, model=str(base), device="cpu", out=out, max_steps=2, stop_prompts=0, **settings))
+    return out
+
+
+def write_base(folder: Path, build: Path) -> Path:
+    config = RunConfig(data=build, model="tiny")
+    tiny.write_model(folder / "base", open_training_build(config), 0)
+    return folder / "base"
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_an_adapter_of_the_embeddings_is_merged(small_build: Path, tmp_path: Path, tied: bool) -> None:
+    base = write_base(tmp_path, small_build)
+    if tied:
+        from transformers import LlamaForCausalLM
+
+        model = LlamaForCausalLM.from_pretrained(base)
+        model.config.tie_word_embeddings = True
+        model.tie_weights()
+        model.save_pretrained(base)
+    path = train(tmp_path, base, small_build, targets="embed_tokens,q_proj", quantization="none")
+    result = merge(path, tmp_path / "merged", check=True)
+    assert result["merged"] == 3 and result["kl"] < 1e-6 and result["untied"] == tied
+
+
+def test_an_adapter_is_merged_into_a_checkpoint_without_the_models_prefix_in_several_files(
+    small_build: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    base = write_base(tmp_path, small_build)
+    weights = {name.removeprefix("model."): value for name, value in load_file(base / "model.safetensors").items()}
+    (base / "model.safetensors").unlink()
+    halves = sorted(weights)[::2], sorted(weights)[1::2]
+    weight_map = {}
+    for number, names in enumerate(halves):
+        save_file({name: weights[name] for name in names}, base / f"model-{number}.safetensors", {"format": "pt"})
+        weight_map |= dict.fromkeys(names, f"model-{number}.safetensors")
+    index = {"metadata": {}, "weight_map": weight_map}
+    (base / "model.safetensors.index.json").write_text(json.dumps(index))
+    path = train(tmp_path, base, small_build)
+    result = merge(path, tmp_path / "merged", check=True)
+    assert result["merged"] == 14 and result["shards"] == 2 and result["kl"] < 1e-6
+
+
+def test_a_base_that_bitsandbytes_has_quantised_is_merged_dequantised(small_build: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    base = write_base(tmp_path, small_build)
+    nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(base, quantization_config=nf4, dtype=torch.float32)
+    (base / "model.safetensors").unlink()
+    model.save_pretrained(base)
+    path = train(tmp_path, base, small_build)
+    result = merge(path, tmp_path / "merged", check=True)
+    assert result["merged"] == 14 and result["kl"] < 1e-6
+    assert "quantization_config" not in json.loads((tmp_path / "merged" / "config.json").read_text())

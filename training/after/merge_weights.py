@@ -1,0 +1,173 @@
+"""The weights of a merged model: those of the base model as the run saw them, plus the adapter's products."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from training.after.finished_run import FinishedRun
+from training.errors import ModelError
+from training.model.files import locate, read_json_object
+from training.model.identity import read_model_config
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read all tensors of a safetensors file.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return dict(load_file(str(path)))
+    except (OSError, SafetensorError) as fault:
+        raise ModelError(f"{path} cannot be read ({fault}): restore the file, or train again.") from None
+
+
+class BaseWeights:
+    """The base model's safetensors files. Weights that bitsandbytes has quantised to 4 bits are read dequantised.
+
+    Raises:
+        ModelError: a file is missing or damaged.
+    """
+
+    def __init__(self, run: FinishedRun) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        self.device = run.runtime.device
+        self.shards = list(_shards(run))
+        self.names: set[str] = set()
+        self._quantization: dict[str, dict[str, Tensor]] = {}  # by the name of the weight
+        for shard in self.shards:
+            try:
+                with safe_open(str(shard), "pt") as file:
+                    for name in file.keys():  # noqa: SIM118 - not a dictionary
+                        weight, _, part = name.partition(".weight.")
+                        if part:
+                            self._quantization.setdefault(f"{weight}.weight", {})[part] = file.get_tensor(name)
+                        else:
+                            self.names.add(name)
+            except (OSError, SafetensorError) as fault:
+                raise ModelError(f"{shard} cannot be read ({fault}): restore the file.") from None
+
+    def read(self, shard: Path) -> Iterator[tuple[str, Tensor, bool]]:
+        """Name and value of each weight, and whether it was dequantised."""
+        from bitsandbytes.functional import QuantState, dequantize_4bit
+
+        for name, weight in read_weights(shard).items():
+            if name not in self.names:
+                continue
+            if name in self._quantization:
+                parts = {part: value.to(self.device) for part, value in self._quantization[name].items()}
+                state = QuantState.from_dict(parts, device=self.device)  # type: ignore[no-untyped-call]
+                yield name, dequantize_4bit(weight.to(self.device), state), True
+            else:
+                yield name, weight, False
+
+    def name_of(self, path: str) -> str | None:
+        """The checkpoint's name of a layer's weight; None if there is none.
+
+        A checkpoint may lack the first parts of the path in the model (`model.`), or have more of them.
+        """
+        parts = path.split(".")
+        for dropped in range(min(3, len(parts))):
+            suffix = ".".join(parts[dropped:]) + ".weight"
+            if suffix in self.names:
+                return suffix
+            longer = [name for name in self.names if name.endswith(f".{suffix}")]
+            if len(longer) == 1:
+                return longer[0]
+        return None
+
+
+def _shards(run: FinishedRun) -> Iterator[Path]:
+    index = locate(run.base_model, INDEX, run.config.revision)
+    names = sorted(set(read_json_object(index)["weight_map"].values())) if index else [SINGLE]
+    for name in names:
+        path = locate(run.base_model, name, run.config.revision)
+        if path is None:
+            raise ModelError(
+                f"{run.base_model} has no {name}: merging needs safetensors files; convert the model first."
+            )
+        yield path
+
+
+def quantized_names(run: FinishedRun, base: BaseWeights) -> set[str]:
+    """The checkpoint's names of the weights that transformers quantises: those of all linear layers but the output layer."""
+    import torch
+    from accelerate import init_empty_weights
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with init_empty_weights():
+        skeleton = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            AutoConfig.from_pretrained(run.base_model, revision=run.config.revision)
+        )
+    output = skeleton.get_output_embeddings()
+    linear = [path for path, m in skeleton.named_modules() if isinstance(m, torch.nn.Linear) and m is not output]
+    return {name for path in linear if (name := base.name_of(path)) is not None}
+
+
+class AdapterProducts:
+    """The adapter's low-rank products, by the checkpoint's name of the weight that they are added to.
+
+    Raises:
+        ModelError: the base model lacks a weight that the adapter changes.
+    """
+
+    def __init__(self, run: FinishedRun, name_of: Callable[[str], str | None]) -> None:
+        settings = read_json_object(run.folder.adapter / "adapter_config.json")
+        self.scale = settings["lora_alpha"] / settings["r"]
+        self.weights = read_weights(run.folder.adapter / "adapter_model.safetensors")
+        self.dtype, self.device = run.runtime.dtype, run.runtime.device
+        self.keys: dict[str, tuple[str, str]] = {}  # the weight's name -> the names of A and B in the adapter
+        self.untied: set[str] = set()  # embeddings that the output layer shared
+        self.merged = 0
+        tied = bool(read_model_config(run.base_model, run.config.revision).get("tie_word_embeddings", False))
+        for key in self.weights:
+            for a, b in ((".lora_A.weight", ".lora_B.weight"), (".lora_embedding_A", ".lora_embedding_B")):
+                if not key.endswith(a):
+                    continue
+                path = key.removesuffix(a).removeprefix("base_model.model.")
+                name = name_of(path)
+                if name is None:
+                    raise ModelError(
+                        f"The adapter changes {path}, which the files of {run.base_model} lack: train again."
+                    )
+                self.keys[name] = key, key.removesuffix(a) + b
+                if tied and "embedding" in a:
+                    self.untied.add(name)
+
+    def add_to(self, name: str, weight: Tensor, *, quantized: bool) -> Tensor:
+        """Return `weight` as the run saw it, with the layer's product, if any, added in float32."""
+        if not weight.is_floating_point():
+            return weight
+        weight = weight.to(self.device, self.dtype)
+        if quantized:
+            weight = nf4_round_trip(weight)
+        if name in self.keys:
+            a, b = (self.weights[key].to(self.device).float() for key in self.keys[name])
+            product = b @ a
+            if self.keys[name][0].endswith(
+                "embedding_A"
+            ):  # tokens x width, where peft has width x rank and rank x tokens
+                product = product.T
+            weight = (weight.float() + self.scale * product).to(self.dtype)
+            self.merged += 1
+        return weight.cpu().contiguous()
+
+
+def nf4_round_trip(weight: Tensor) -> Tensor:
+    """Quantise to NF4 with double quantisation and dequantise, as bitsandbytes' Params4bit does (blocks of 64)."""
+    from bitsandbytes import functional
+
+    packed, state = functional.quantize_4bit(weight, blocksize=64, compress_statistics=True, quant_type="nf4")
+    return functional.dequantize_4bit(packed, state)
