@@ -35,6 +35,7 @@ from dataprep.report import REPORT_FILE, CollectedRows, build_report
 from dataprep.report.card import card
 from dataprep.report.croissant import CROISSANT_FILE, croissant
 from dataprep.sources.files import SourceFile, find_files, hash_files, pin
+from dataprep.sources.options import ReadOptions
 from dataprep.sources.reader import read
 from dataprep.sources.rejected import rejection_notes
 from dataprep.store.commit import commit_version, keep_failed, new_version, reuse_version
@@ -97,7 +98,7 @@ def build(
     renderer = Renderer(load_template(recipe.template, recipe.template_date))
     gate = Gate(recipe, FactExtractor(TemplateChecks(renderer), recipe.tokenizer))
     recipe = replace(recipe, source=tuple(pin(recipe.source)))  # the manifest names the revisions that are read
-    files = find_files(recipe.source or (str(sample_file()),))
+    files = find_files(recipe.source or (str(sample_file()),), all_splits=recipe.split == "keep")
     with progress.stage("hash", _bytes_of(files)) as advance:
         files = hash_files(files, advance)
         benchmarks = [read_benchmark(Path(file)) for file in recipe.decontaminate]
@@ -129,7 +130,7 @@ def _select(
     check_system_text(recipe, renderer.template)
     ledger = Ledger()
     with progress.stage("read", _bytes_of(files)) as advance:
-        reading = read(files, recipe.format, recipe.limit, advance, recipe.record_bytes)
+        reading = read(files, ReadOptions.of(recipe), advance)
         counted = [(file.name, file.records) for file in reading.files]
         check_lines(counted, [reading.conversations, reading.messages], reading.fates)
         rejected = rejection_notes(reading.fates, sum(records for _, records in counted), recipe.max_bad)

@@ -14,9 +14,11 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from dataprep.common.errors import RecipeError
-from dataprep.common.text import excerpt
+from dataprep.common.text import excerpt, nearest
 
-Format = Literal["auto", "oasst-trees", "oasst-messages", "guanaco", "messages", "sharegpt", "alpaca"]
+Format = Literal["auto", "oasst-trees", "oasst-messages", "guanaco", "messages", "sharegpt", "alpaca", "completion"]
+
+ROLE_NAMES = ("system", "user", "assistant", "tool")
 
 
 class HeldOut(NamedTuple):
@@ -41,6 +43,18 @@ class Recipe:
     """Maximum share (0 to 1) of records that cannot be read or fit no schema before the build is refused."""
     max_record_bytes: str = "64MB"
     """Maximum size of one record of a JSON file, at least 4 MiB; longer records are dropped."""
+    columns: tuple[str, ...] = ()
+    """New names of keys before the format is recognised (question=instruction,answer=output)."""
+    roles: tuple[str, ...] = ()
+    """Meaning of roles that are not known: system, user, assistant or tool (model=assistant,student=user)."""
+    unknown_fields: Literal["note", "drop", "error"] = "note"
+    """What to do with keys that are not used: note counts them, drop drops their records, error refuses the source."""
+    preference: Literal["refuse", "chosen"] = "refuse"
+    """What to do with preference records (chosen, rejected): refuse the source, or train on the chosen answer."""
+    skip_unknown: bool = False
+    """Skip files that have no known format; a note counts them."""
+    assume_lang: str | None = None
+    """Language of records that state none, such as en."""
 
     paths: Literal["reviewed", "guanaco", "all"] = "reviewed"
     """Which threads of a tree are taken: the best reviewed one, the one openassistant-guanaco took, or all."""
@@ -120,8 +134,9 @@ class Recipe:
     """Maximum size of one shard."""
 
     def __post_init__(self) -> None:
-        tags = [tag.strip() for text in self.lang for tag in text.split(",")]
-        object.__setattr__(self, "lang", tuple(tag for tag in tags if tag))  # the instance is frozen from here on
+        for name in ("lang", "columns", "roles"):
+            parts = [part.strip() for text in getattr(self, name) for part in text.split(",")]
+            object.__setattr__(self, name, tuple(part for part in parts if part))  # the instance is frozen from here on
         _check(self)
 
     @cached_property
@@ -138,6 +153,16 @@ class Recipe:
     def record_bytes(self) -> int:
         """`max_record_bytes` as a number."""
         return parse_size(self.max_record_bytes)
+
+    @cached_property
+    def renamed_columns(self) -> dict[str, str]:
+        """`columns` as new names by old names."""
+        return parse_renames(self.columns, "columns")
+
+    @cached_property
+    def renamed_roles(self) -> dict[str, str]:
+        """`roles` as standard roles by the roles of the sources."""
+        return parse_renames(self.roles, "roles")
 
     @cached_property
     def shard_bytes(self) -> int:
@@ -204,6 +229,29 @@ def parse_split(text: str | None) -> HeldOut:
     )
 
 
+def parse_renames(texts: tuple[str, ...], field: str) -> dict[str, str]:
+    """Return the new names meant by `old=new` texts, by the old names.
+
+    Raises:
+        RecipeError: a text of another form, an old name given twice, or two old names with one new name for columns.
+    """
+    renames: dict[str, str] = {}
+    for text in texts:
+        old, equals, new = (part.strip() for part in text.partition("="))
+        if not (old and equals and new):
+            raise RecipeError(
+                f"{flag(field)} has '{excerpt(text, 80)}', and must have OLD=NEW, such as model=assistant."
+            )
+        if old in renames:
+            raise RecipeError(f"{flag(field)} gives '{excerpt(old, 80)}' two new names.")
+        renames[old] = new
+    if field == "columns" and len(set(renames.values())) < len(renames):
+        raise RecipeError(f"{flag(field)} gives two keys the same name: {excerpt(', '.join(texts), 200)}.")
+    if field == "roles" and (unknown := set(renames.values()) - set(ROLE_NAMES)):
+        raise RecipeError(f"Unknown role '{excerpt(min(unknown), 80)}' in --roles. {nearest(min(unknown), ROLE_NAMES)}")
+    return renames
+
+
 def flag(field: str) -> str:
     """Return the flag of a field: `--max-bad` for `max_bad`."""
     return "--" + field.replace("_", "-")
@@ -236,6 +284,10 @@ def _check(recipe: Recipe) -> None:
     parse_size(recipe.shard_size)
     if recipe.record_bytes < _SMALLEST_RECORD_LIMIT:
         raise RecipeError(f"--max-record-bytes is {recipe.max_record_bytes}; the minimum is 4MiB.")
+    parse_renames(recipe.columns, "columns")
+    parse_renames(recipe.roles, "roles")
+    if recipe.assume_lang is not None and not recipe.assume_lang.strip():
+        raise RecipeError("--assume-lang is blank: give a language tag such as en, or omit the option.")
     rows = parse_split(recipe.split).rows
     if rows is not None and recipe.sample is not None and rows >= recipe.sample:
         raise RecipeError(f"--split {recipe.split} leaves nothing to train on of --sample {recipe.sample}.")

@@ -17,6 +17,7 @@ from dataprep.sources.containers import Unit, iter_units
 from dataprep.sources.files import SourceFile, hash_files
 from dataprep.sources.formats import AUTO, recognise
 from dataprep.sources.jsonlines import Block, decode_record, iter_lines
+from dataprep.sources.options import ReadOptions
 from dataprep.sources.reader import read
 
 Place = tuple[int, int]  # number of the file, from 0, and of the line or row in it, from 1
@@ -70,7 +71,7 @@ def read_rows(files: list[SourceFile], template: Template, format: str) -> Audit
 def records(files: list[SourceFile]) -> Iterator[Record]:
     """Every record of `files`, complete and in the order of `AuditedRows`."""
     for number, file in enumerate(files):
-        for unit in iter_units(file.path, None):
+        for unit in iter_units(file.path):
             for line, record, why in _records_of(unit):
                 yield (number, line), record, why
             if unit.fault:
@@ -115,7 +116,7 @@ def _has_messages(record: dict[str, Any]) -> bool:
 
 def _read_conversations(files: list[SourceFile], format: str) -> AuditedRows:
     """Rows in a format of `dataprep build`; a record that a build would drop when reading is unparsable."""
-    reading = read(hash_files(files), format)
+    reading = read(hash_files(files), ReadOptions(format=format))
     if not reading.messages.is_empty():
         raise InputError(f"{files[0].path} has message trees: build them with `dataprep build`, then audit the build.")
     file_numbers = {file.name: number for number, file in enumerate(files)}
@@ -126,6 +127,6 @@ def _read_conversations(files: list[SourceFile], format: str) -> AuditedRows:
         for file, line, messages, tools in frame.select("file", "line", "messages", tools).iter_rows()
     }
     for source, line, rule, detail in reading.fates.select("source", "line", "rule", "detail").iter_rows():
-        why = detail if rule == "truncated" else f"the record {detail}"
+        why = detail if rule == "truncated" else f"the record cannot be used: {detail}"
         rows.setdefault((file_numbers[source], line), ReadRow([], [Fault("unparsable", why)]))
     return AuditedRows(files, sorted(rows), [rows[place] for place in sorted(rows)], [])

@@ -21,7 +21,7 @@ def numbers(values: npt.NDArray[Any]) -> pa.Array:
     return pl.Series(values).to_arrow()
 
 
-def strings(values: Sequence[str] | pl.Series) -> pa.StringArray:
+def strings(values: Sequence[str | None] | pl.Series) -> pa.StringArray:
     """Convert texts to an Arrow array of `string`."""
     return pl.Series(values, dtype=pl.String).to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.string())
 

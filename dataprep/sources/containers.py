@@ -1,4 +1,4 @@
-"""Read JSON lines, JSON arrays, Parquet and Arrow files, each as an ordered stream of units.
+"""Read JSON lines, JSON arrays, CSV, Parquet and Arrow files, each as an ordered stream of units.
 
 A unit is a `Block` of JSON lines or a `Batch` of columns, so the formats do not depend on the kind of file.
 """
@@ -19,22 +19,25 @@ from dataprep.common.errors import InputError
 from dataprep.sources import jsonlines
 from dataprep.sources.arrow_checks import check_batch
 from dataprep.sources.bytestream import BLOCK, COMPRESSED, ByteStream
+from dataprep.sources.csvlines import csv_units
 from dataprep.sources.jsonlines import Block, count_lines, decode_record
 
 JSON_EXTENSIONS = (".jsonl", ".ndjson", ".json")
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 EXTENSIONS = (
-    *JSON_EXTENSIONS,
-    *(f"{name}{compression}" for name in JSON_EXTENSIONS for compression in COMPRESSED),
+    *(f"{name}{compression}" for compression in ("", *COMPRESSED) for name in (*JSON_EXTENSIONS, *_DELIMITERS)),
     ".parquet",
     ".arrow",
 )
 
 MAX_RECORD_BYTES = 64_000_000  # default of the longest record of a JSON file
 _WHOLE_ARRAY = 256 << 20  # bytes of a JSON array that are decoded at once; longer arrays are decoded piece by piece
-PARQUET_ROWS = 4096  # rows of a batch: 32 MB with texts of 8 KB
+PARQUET_ROWS = 4096  # most rows of a batch
+PARQUET_BYTES = 64 << 20  # of a batch, uncompressed and on average
 # What pyarrow raises for invalid files; an ArrowException can be a KeyError or an IndexError.
 _ARROW_FAULTS = (pa.ArrowException, OSError, ValueError, TypeError, OverflowError)
 _BOM = b"\xef\xbb\xbf"
+_UTF32_BOMS = (b"\xff\xfe\0\0", b"\0\0\xfe\xff")
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -51,41 +54,43 @@ class Batch(NamedTuple):
 Unit = Block | Batch
 
 
-def iter_units(path: Path, columns: frozenset[str] | None, max_record_bytes: int = MAX_RECORD_BYTES) -> Iterator[Unit]:
+def iter_units(path: Path, max_record_bytes: int = MAX_RECORD_BYTES) -> Iterator[Unit]:
     """Yield the records of the file at `path` in order.
 
     Args:
         path: a file with one of `EXTENSIONS`.
-        columns: the columns to read from a columnar file; all of them if None, or if the file has none of these.
         max_record_bytes: longest record of a JSON file, at least `BLOCK`; a longer record becomes a fault.
 
     Raises:
         InputError: the file is missing, empty, or not what its extension says.
     """
     if path.name.endswith(".parquet"):
-        return _parquet_units(path, columns)
+        return _parquet_units(path)
     if path.name.endswith(".arrow"):
-        return _arrow_units(path, columns)
-    return _json_units(path, max_record_bytes)
+        return _arrow_units(path)
+    return _text_units(path, max_record_bytes)
 
 
 def count_records(unit: Unit) -> int:
     """Count the records in `unit` independently of any format; the part lost to a fault counts as one record."""
-    count = len(unit.data) if isinstance(unit, Batch) else jsonlines.count_records(unit.data)
-    return count + bool(unit.fault)
+    if isinstance(unit, Batch):
+        return len(unit.data) + bool(unit.fault)
+    return jsonlines.count_records(unit.data) + len(unit.rejected) + bool(unit.fault)
 
 
-def _parquet_units(path: Path, columns: frozenset[str] | None) -> Iterator[Unit]:
+def _parquet_units(path: Path) -> Iterator[Unit]:
     try:
         with pq.ParquetFile(path) as file:
-            names = _columns_to_read(file.schema_arrow, columns)
-            size, total = path.stat().st_size, max(file.metadata.num_rows, 1)
-            yield from _batches(file.iter_batches(PARQUET_ROWS, columns=names), size / total)
+            metadata = file.metadata
+            size, total = path.stat().st_size, max(metadata.num_rows, 1)
+            in_memory = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
+            rows = min(max(PARQUET_BYTES * total // max(in_memory, 1), 1), PARQUET_ROWS)
+            yield from _batches(file.iter_batches(rows), size / total)
     except _ARROW_FAULTS as fault:
         raise InputError(f"{path} cannot be read as Parquet: {_first_line(fault)}.") from None
 
 
-def _arrow_units(path: Path, columns: frozenset[str] | None) -> Iterator[Unit]:
+def _arrow_units(path: Path) -> Iterator[Unit]:
     """Map an IPC stream or file without copying it; the first bytes tell which of the two it is."""
     try:
         with pa.memory_map(str(path)) as source:
@@ -94,14 +99,9 @@ def _arrow_units(path: Path, columns: frozenset[str] | None) -> Iterator[Unit]:
             source.seek(0)
             reader = pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
             batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else iter(reader)
-            names = _columns_to_read(reader.schema, columns)
-            yield from _batches((batch.select(names) for batch in batches), None)
+            yield from _batches(batches, None)
     except _ARROW_FAULTS as fault:
         raise InputError(f"{path} cannot be read as an Arrow stream or file: {_first_line(fault)}.") from None
-
-
-def _columns_to_read(schema: pa.Schema, columns: frozenset[str] | None) -> list[str]:
-    return [name for name in schema.names if columns and name in columns] or list(schema.names)
 
 
 def _batches(batches: Iterator[pa.RecordBatch], bytes_per_row: float | None) -> Iterator[Unit]:
@@ -124,22 +124,37 @@ def _batches(batches: Iterator[pa.RecordBatch], bytes_per_row: float | None) -> 
         line += len(batch)
 
 
-def _json_units(path: Path, max_record_bytes: int) -> Iterator[Unit]:
+def _text_units(path: Path, max_record_bytes: int) -> Iterator[Unit]:
+    name = path.name.removesuffix(path.suffix if path.suffix in COMPRESSED else "")
     with ByteStream(path) as stream:
         start = stream.read()
-        if start.startswith(_UTF16_BOMS):
-            raise InputError(f"{path} is encoded as UTF-16: save it as UTF-8.")
+        encoding = _wide_encoding(start)
+        if encoding:
+            raise InputError(f"{path} is encoded as {encoding}: save it as UTF-8.")
         start = start.removeprefix(_BOM)
+        delimiter = next((mark for extension, mark in _DELIMITERS.items() if name.endswith(extension)), None)
+        if delimiter is not None:
+            yield from csv_units(start, stream, delimiter, max_record_bytes)
+            return
         text = start.lstrip()
         first_line, newline, rest = text.partition(b"\n")
         first_line_is_json = decode_record(first_line)[1] not in ("bad_json", "too_deep")
-        is_json_file = path.name.removesuffix(path.suffix if path.suffix in COMPRESSED else "").endswith(".json")
+        is_json_file = name.endswith(".json")
         if text.startswith(b"[") and not (first_line_is_json and rest.strip()):
             yield from _array_units(start, stream, max_record_bytes)
         elif text.startswith(b"{") and newline and not first_line_is_json and is_json_file:
             yield from _document_units(start, stream, max_record_bytes)
         else:
             yield from _line_units(start, stream, max_record_bytes)
+
+
+def _wide_encoding(start: bytes) -> str | None:
+    """Return the encoding of text that begins with a byte order mark of UTF-16 or UTF-32, or with their zero bytes."""
+    if start.startswith(_UTF32_BOMS) or start[:4].count(0) == 3:
+        return "UTF-32"
+    if start.startswith(_UTF16_BOMS) or start[:4].count(0) == 2 and (start[0] == 0) != (start[1] == 0):
+        return "UTF-16"
+    return None
 
 
 def _line_units(start: bytes, stream: ByteStream, max_record_bytes: int) -> Iterator[Unit]:

@@ -20,6 +20,7 @@ from dataprep.common.text import without_credentials
 from dataprep.contract import MANIFEST, read_manifest_data
 from dataprep.sources import hub
 from dataprep.sources.containers import EXTENSIONS
+from dataprep.sources.splits import TRAIN, is_of_split, left_out_note, split_of, standard_name
 
 # Files with a data extension that describe data and hold none: of datasets, of the Hub, and of our own builds.
 _METADATA_FILES = {
@@ -42,6 +43,8 @@ class SourceFile:
     `name` identifies it to people and in fates: the file's name, its path in the named folder, or `org/name:path`, with
     parent folders in front if several files would have the same name. `digest` identifies its content: the SHA-256 of its
     bytes in hex. `format` and `records` (blank lines do not count) are known once it has been read.
+    `split` is the split that the file's path names, `split_stated` whether the user named it; `note` says which files
+    beside this one are left out.
     """
 
     name: str
@@ -51,11 +54,15 @@ class SourceFile:
     commit: str = ""  # of the Hub; empty for local files
     format: str = ""
     records: int = 0
+    split: str = ""
+    split_stated: bool = False
+    note: str = ""
 
     def to_manifest(self) -> dict[str, str | int]:
-        """Return the file's entry in a manifest: everything but its path."""
+        """Return the file's entry in a manifest."""
         entry = asdict(self)
-        del entry["path"]
+        for name in ("path", "split_stated", "note", *([] if self.split else ["split"])):
+            del entry[name]
         return entry
 
 
@@ -70,18 +77,22 @@ def pin(sources: Sequence[str]) -> list[str]:
 
 def _is_on_hub(source: str) -> bool:
     """Whether `source` is a Hub repository: it has the form of an id, and no local file or folder has that name."""
-    return hub.is_id(source) and not source.endswith(EXTENSIONS) and not Path(source).expanduser().exists()
+    paths = (Path(name).expanduser() for name in (source, source.partition(":")[0]))
+    return hub.is_id(source) and not source.endswith(EXTENSIONS) and not any(path.exists() for path in paths)
 
 
-def find_files(sources: Sequence[str]) -> list[SourceFile]:
+def find_files(sources: Sequence[str], all_splits: bool = False) -> list[SourceFile]:
     """Return the files that `sources` name, each once, in that order; those of a folder or glob are sorted by path.
+
+    Of a folder, glob or Hub repository with a training split, only that split is read, unless the source names another
+    one (`PATH:test`) or `all_splits` are wanted.
 
     Raises:
         InputError: a source does not exist or holds no data file, or a Hub repository cannot be read.
     """
     files: dict[Path, SourceFile] = {}
     for source in sources:
-        for file in _expand(os.fspath(source)):
+        for file in _expand(os.fspath(source), all_splits):
             files.setdefault(file.path.resolve(), file)
     return _with_unique_names(files.values())
 
@@ -124,10 +135,10 @@ def _sha256(path: Path) -> str:
         raise InputError(f"{path} cannot be read: {fault.strerror}.") from None
 
 
-def _expand(source: str) -> Iterator[SourceFile]:
+def _expand(source: str, all_splits: bool) -> Iterator[SourceFile]:
     path = Path(source).expanduser()
     if path.is_dir():
-        yield from _files_in_folder(path)
+        yield from _select_split(_files_in_folder(path), source, None, all_splits)
     elif path.exists():
         yield _source_file(path, path.name)
     elif "://" in source:
@@ -136,13 +147,45 @@ def _expand(source: str) -> Iterator[SourceFile]:
         matches = sorted(match for match in glob.glob(str(path), recursive=True) if match.endswith(EXTENSIONS))
         if not matches:
             raise InputError(f"No data file matches {source}: {_READABLE}.")
-        for match in matches:
-            yield _source_file(Path(match), Path(match).name)
+        files = [_source_file(Path(match), Path(match).name) for match in matches]
+        yield from _select_split(files, source, None, all_splits)
     elif _is_on_hub(source):
-        for file in hub.files(source):
-            yield SourceFile(file.name, file.path, file.path.stat().st_size, commit=file.commit)
+        for file in hub.files(source, all_splits):
+            split = split_of(file.name.partition(":")[2])
+            size = file.path.stat().st_size
+            yield SourceFile(file.name, file.path, size, commit=file.commit, split=split, note=file.note)
     else:
+        yield from _files_of_split(source)
+
+
+def _files_of_split(source: str) -> list[SourceFile]:
+    """Return the files of the split that `PATH:split` names."""
+    folder, _, split = source.rpartition(":")
+    path = Path(folder).expanduser()
+    if not folder or not path.exists():
         raise InputError(f"There is no file or folder {source}, and it is not a Hub id (org/name) either.")
+    if not path.is_dir():
+        raise InputError(f"{source} names a split of the file {folder}, but only folders have splits.")
+    return _select_split(_files_in_folder(path), folder, split, False)
+
+
+def _select_split(files: list[SourceFile], source: str, split: str | None, all_splits: bool) -> list[SourceFile]:
+    """Return the files of one split of a folder or glob, the training split by default; a note names what is left out.
+
+    Files that name no split belong to the training split.
+    """
+    if split is not None:
+        selected = [file for file in files if is_of_split(file.name, split) or split in file.name.split("/")]
+        if not selected:
+            found = sorted({file.split for file in files if file.split})
+            has = f"its splits are: {', '.join(found)}" if found else "no file in it names a split"
+            raise InputError(f"{source} has no split '{split}'; {has}.")
+        return [replace(file, split=standard_name(split), split_stated=True) for file in selected]
+    left_out = [file.name for file in files if file.split not in ("", TRAIN)]
+    if all_splits or not left_out or not any(file.split == TRAIN for file in files):
+        return files
+    selected = [file for file in files if file.split in ("", TRAIN)]
+    return [replace(selected[0], note=left_out_note(source, left_out)), *selected[1:]]
 
 
 def _source_file(path: Path, name: str) -> SourceFile:
@@ -150,7 +193,8 @@ def _source_file(path: Path, name: str) -> SourceFile:
         raise InputError(f"{path} is a pipe, a device or a folder: save the data to a regular file first.")
     if not name.endswith(EXTENSIONS):
         raise InputError(f"{path} cannot be read, because its extension is not known: {_READABLE}.")
-    return SourceFile(_as_text(name), path, path.stat().st_size)
+    name = _as_text(name)
+    return SourceFile(name, path, path.stat().st_size, split=split_of(name))
 
 
 def _as_text(name: str) -> str:

@@ -8,8 +8,7 @@ has; nothing more is stripped. Two markers of one role in a row make two turns o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +16,17 @@ import polars as pl
 import pyarrow as pa
 
 from dataprep.common.arrow import numbers, strings
+from dataprep.sources.options import ReadOptions
 from dataprep.sources.rows import Bools, Lines, ParsedRows, reject
-from dataprep.sources.turns import RECORD_FIELDS, Offsets, Turns, string_buffers, to_conversations
+from dataprep.sources.schema import Column, Record, RecordSchema
+from dataprep.sources.turns import RECORD_COLUMNS, Offsets, Turns, string_buffers, to_conversations
 from dataprep.tables import ASSISTANT, USER
 
-SCHEMA = pa.schema([*RECORD_FIELDS, pa.field("text", pa.string(), nullable=False)])
+SCHEMA = RecordSchema((*RECORD_COLUMNS, Column("text", required=True)))
 
 _HUMAN, _ASSISTANT = b"### Human:", b"### Assistant:"
+_TEXT_BEFORE = ("no_role_marker", "has text before its first role marker")
+_NO_MARKER = ("no_role_marker", "has no '### Human:' or '### Assistant:'")
 _HASH, _SPACE, _H, _A = b"# HA"
 
 
@@ -36,13 +39,13 @@ class Markers(NamedTuple):
     is_human: Bools
 
 
-def is_guanaco(record: Mapping[str, Any]) -> bool:
+def is_guanaco(record: Record) -> bool:
     """Whether `record` has a `text` with a role marker."""
     text = record.get("text")
     return isinstance(text, str) and (_HUMAN.decode() in text or _ASSISTANT.decode() in text)
 
 
-def convert(rows: ParsedRows) -> tuple[pl.DataFrame, pl.DataFrame]:
+def convert(rows: ParsedRows, options: ReadOptions) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Convert rows of `SCHEMA` to conversations (as `turns.to_conversations` returns them) and rejects.
 
     A row without a role marker, or with text before the first one, is rejected, because that text has no role.
@@ -56,10 +59,10 @@ def convert(rows: ParsedRows) -> tuple[pl.DataFrame, pl.DataFrame]:
     starts_with_marker = has_no_marker | (first_marker == ends[:-1])
     for row in np.flatnonzero(~starts_with_marker).tolist():  # few rows; white space before the marker is accepted
         starts_with_marker[row] = not bytes(text[ends[row] : first_marker[row]]).decode().strip()
-    if has_no_marker.any() or not starts_with_marker.all():
-        rest = reject(rows, ~starts_with_marker, "no_role_marker", "has text before its first role marker")
-        detail = "has no '### Human:' or '### Assistant:'"
-        return convert(reject(rest, has_no_marker[starts_with_marker], "no_role_marker", detail))
+    problems = dict.fromkeys(np.flatnonzero(~starts_with_marker).tolist(), _TEXT_BEFORE)
+    problems |= dict.fromkeys(np.flatnonzero(has_no_marker).tolist(), _NO_MARKER)
+    if problems:
+        return convert(reject(rows, problems), options)
     roles = strings([USER, ASSISTANT]).take(numbers((~markers.is_human).astype(np.int8)))
     turns = Turns(roles, _contents(texts, ends, markers), offsets)
     return to_conversations(rows, turns), rows.rejects

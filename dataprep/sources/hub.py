@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from dataprep.common.errors import InputError
 from dataprep.common.hub import BUSY, WAITS, cause, reason, retried, token
 from dataprep.sources.hub_files import card_configs, latest_trees, select_files
+from dataprep.sources.splits import left_out_note
 
 _ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?(?::(?P<split>\w+))?")
 _COMMIT = re.compile("[0-9a-f]{40}")
@@ -24,11 +25,12 @@ _CARD = "README.md"
 
 
 class HubFile(NamedTuple):
-    """A file of a repository, downloaded as it is in `commit`."""
+    """A file of a repository, downloaded as it is in `commit`; `note` says which other files are left out."""
 
     name: str
     path: Path
     commit: str
+    note: str = ""
 
 
 def is_id(source: str) -> bool:
@@ -51,8 +53,10 @@ def pinned(source: str) -> str:
     return f"{parts['repo']}@{commit}" + (f":{parts['split']}" if parts["split"] else "")
 
 
-def files(source: str) -> list[HubFile]:
+def files(source: str, all_splits: bool = False) -> list[HubFile]:
     """Return the data files of the repository `source`, downloaded or from the Hub's cache.
+
+    These are the files of the split that `source` names, or else of the training split, or of `all_splits`.
 
     Raises:
         InputError: the repository, revision or split does not exist or is not accessible, or the Hub is unreachable.
@@ -60,7 +64,7 @@ def files(source: str) -> list[HubFile]:
     parts = _ID.fullmatch(source)
     assert parts is not None
     with _one_sentence_errors(parts["repo"], parts["revision"]):
-        return _fetch(parts["repo"], parts["revision"], parts["split"])
+        return _fetch(parts["repo"], parts["revision"], parts["split"], all_splits)
 
 
 @contextmanager
@@ -81,7 +85,7 @@ def _info(repo: str, revision: str | None) -> Any:
     return retried(lambda: huggingface_hub.HfApi().dataset_info(repo, revision=revision))
 
 
-def _fetch(repo: str, revision: str | None, split: str | None) -> list[HubFile]:
+def _fetch(repo: str, revision: str | None, split: str | None, all_splits: bool) -> list[HubFile]:
     info = _info(repo, revision)
     commit = str(info.sha)
     if _COMMIT.fullmatch(revision or "") and commit != revision:
@@ -89,10 +93,14 @@ def _fetch(repo: str, revision: str | None, split: str | None) -> list[HubFile]:
     names = [entry.rfilename for entry in info.siblings or []]
     names = [name for name in names if not name.startswith("/") and ".." not in name.split("/")]  # safe as local paths
     selected = latest_trees(names) if split is None else []
+    left_out: list[str] = []
     if not selected:
         configs = card_configs(_download(repo, _CARD, commit).read_bytes()) if _CARD in names else []
-        selected = select_files(names, split, configs)
-    return [HubFile(f"{repo}:{name}", _download(repo, name, commit), commit) for name in selected]
+        selected = select_files(names, split, configs, all_splits)
+        if split is None:
+            left_out = sorted(set(select_files(names, None, configs, all_splits=True)) - set(selected))
+    files = [HubFile(f"{repo}:{name}", _download(repo, name, commit), commit) for name in selected]
+    return [files[0]._replace(note=left_out_note(repo, left_out) if left_out else ""), *files[1:]]
 
 
 def _download(repo: str, name: str, commit: str) -> Path:

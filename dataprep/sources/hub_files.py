@@ -12,8 +12,7 @@ from typing import Any
 import polars as pl
 
 from dataprep.sources.containers import EXTENSIONS, JSON_EXTENSIONS
-
-TRAIN = "train"
+from dataprep.sources.splits import TRAIN, is_of_split
 
 _MAX_CARD_BYTES = 1_000_000
 _MAX_DEPTH = 30  # levels of nesting in the card's YAML
@@ -25,12 +24,6 @@ _TREES_SUFFIX = "ready.trees.jsonl.gz"
 _JSON = tuple(end for end in EXTENSIONS if end.startswith(JSON_EXTENSIONS))
 _OTHER = tuple(end for end in EXTENSIONS if end not in (*_JSON, ".parquet", ".arrow"))
 _PREFERRED = ((".parquet",), _JSON, _OTHER, (".arrow",))
-# Synonyms for the names of splits, as `datasets` has them.
-_SPLIT_SYNONYMS = (
-    {"train", "training"},
-    {"validation", "valid", "dev", "val"},
-    {"test", "testing", "eval", "evaluation"},
-)
 
 
 def latest_trees(names: Sequence[str]) -> list[str]:
@@ -92,25 +85,27 @@ def _check_yaml(events: Iterator[Any]) -> None:
             raise ValueError("the metadata of its card README.md is nested too deeply or has too many values")
 
 
-def select_files(names: Sequence[str], split: str | None, configs: Sequence[Mapping[str, Any]] = ()) -> list[str]:
+def select_files(
+    names: Sequence[str], split: str | None, configs: Sequence[Mapping[str, Any]] = (), all_splits: bool = False
+) -> list[str]:
     """Select the files of a repository to read.
 
     If its card has `configs`, these are the files of the default configuration. Otherwise they are all data files of one
     kind, Parquet before JSON before others. Without `split`, the files of `train` are selected if file names tell splits
-    apart, otherwise all.
+    apart, otherwise all; with `all_splits`, all.
 
     Raises:
         ValueError: no file can be read, or no file belongs to `split`.
     """
     if configs:
-        return _configured_files(names, split, _default_config(configs))
+        return _configured_files(names, split, _default_config(configs), all_splits)
     for extensions in _PREFERRED:
         data = sorted(name for name in names if name.endswith(extensions) and _is_data(name))
         if data:
-            selected = [name for name in data if _is_of_split(name, split or TRAIN)]
+            selected = [name for name in data if is_of_split(name, split or TRAIN)]
             if split and not selected:
                 raise ValueError(f"it has no split '{split}': no file's name contains that word")
-            return selected or data
+            return data if all_splits else selected or data
     kinds = sorted({f".{name.rsplit('.', 1)[-1]}" for name in names if "." in name.rsplit("/", 1)[-1].lstrip(".")})
     listed = f"its files end in {', '.join(kinds[:10])}" if kinds else "it has no files"
     raise ValueError(f"no file in it can be read: {listed}, and files that can be read end in {', '.join(EXTENSIONS)}")
@@ -128,7 +123,9 @@ def _default_config(configs: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     )
 
 
-def _configured_files(names: Sequence[str], split: str | None, config: Mapping[str, Any]) -> list[str]:
+def _configured_files(
+    names: Sequence[str], split: str | None, config: Mapping[str, Any], all_splits: bool
+) -> list[str]:
     """Return the files of a configuration that only names files."""
     options = config.keys() - {"config_name", "data_files", "default"}
     if options:
@@ -139,8 +136,8 @@ def _configured_files(names: Sequence[str], split: str | None, config: Mapping[s
     patterns = _patterns_by_split(config.get("data_files"))
     if sum(map(len, patterns.values())) > _MAX_PATTERNS:
         raise ValueError(f"its card has more than {_MAX_PATTERNS:,} patterns of data files")
-    if split is not None or TRAIN in patterns:
-        wanted = {name: globs for name, globs in patterns.items() if _is_of_split(name, split or TRAIN)}
+    if split is not None or TRAIN in patterns and not all_splits:
+        wanted = {name: globs for name, globs in patterns.items() if is_of_split(name, split or TRAIN)}
         if not wanted:
             raise ValueError(f"it has no split '{split}'; its splits are: {', '.join(sorted(patterns))[:200]}")
         patterns = wanted
@@ -203,9 +200,3 @@ def _glob_to_regex(pattern: str) -> str:
 
 def _is_data(name: str) -> bool:
     return not name.rsplit("/", 1)[-1].startswith((".", "dataset_info"))
-
-
-def _is_of_split(name: str, split: str) -> bool:
-    """Whether a path contains `split` or a synonym as a word: `data/train-00000-of-00001.parquet`."""
-    words = set(re.split(r"[^a-z0-9]+", name.lower()))
-    return bool(words & next((names for names in _SPLIT_SYNONYMS if split.lower() in names), {split.lower()}))

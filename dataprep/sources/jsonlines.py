@@ -1,10 +1,10 @@
 """Parse JSON with one record a line: by columns where the lines are sound, line by line where they are not.
 
-`pyarrow.json` parses a block of whole lines with the format's explicit schema. It is strict: changed types, repeated
-keys, incomplete lines, lone surrogates and raw control characters all make the block fail. Two checks that it does not
-make are made here: UTF-8 inside strings, and that each line holds exactly one record. A block that fails is cut
-into small pieces, and only the pieces that fail again are read line by line, so a bad line slows down a few of its
-neighbours and not the whole block.
+`pyarrow.json` parses a block of whole lines with the format's explicit schema, and infers the types of other keys, so
+that their values are counted by columns as well. It is strict: changed types, repeated keys, incomplete lines, lone
+surrogates and raw control characters all make the block fail. Two checks that it does not make are made here: UTF-8
+inside strings, and that each line holds exactly one record. A block that fails is cut into small pieces, and only the
+pieces that fail again are read line by line, so a bad line slows down a few of its neighbours and not the whole block.
 """
 
 from __future__ import annotations
@@ -13,24 +13,20 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.json
 
 from dataprep.sources.coercion import CoercionError
-from dataprep.sources.rows import (
-    Lines,
-    ParsedRows,
-    UncoercibleCounts,
-    all_nullable,
-    cast_to_schema,
-    coerce_record,
-    reject_incomplete,
-    rejects,
-)
+from dataprep.sources.columns import CONVERSION_ERRORS, NeedsLineReader, convert_batch
+from dataprep.sources.records import convert_record, to_batch
+from dataprep.sources.rows import FieldCounts, Lines, ParsedRows, reject_incomplete, rejects
+from dataprep.sources.schema import Parsing
 
 PIECE = 1 << 16  # bytes; a piece takes 0.1 ms by columns and about 1 ms line by line
+TOO_DEEP = "is nested too deeply"
 
 _NEWLINE, _RETURN, _OPEN, _CLOSE, _SPACE = b"\n\r{} "
 
@@ -43,23 +39,42 @@ class Block(NamedTuple):
     done: int
     fault: str = ""  # why one record is lost after these lines, at line `line` if there are none; empty if none is
     rule: str = "truncated"  # the rule that drops this record
+    rejected: tuple[tuple[int, str, str], ...] = ()  # (line, rule, detail) of records that the container cannot read
 
 
-def parse(block: Block, schema: pa.Schema, read_as: pa.Schema) -> ParsedRows:
-    """Parse the records of `block` in order; those that do not fit `schema` become rejects.
+def parse(block: Block, parsing: Parsing) -> list[ParsedRows]:
+    """Parse the records of `block` in order; those that do not fit their schema become rejects."""
+    try:
+        rows = _parse_by_columns(block, parsing)
+    except NeedsLineReader:
+        return [_parse_by_lines(block, parsing)]
+    if rows is not None:
+        return [rows]
+    parts: list[ParsedRows] = []
+    failed: list[Block] = []
+    for piece in _pieces(block):
+        rows = _parse_piece(piece, parsing)
+        if rows is None:
+            failed.append(piece)
+            continue
+        parts += _parse_failed(failed, parsing)
+        failed = []
+        parts.append(rows)
+    return parts + _parse_failed(failed, parsing)
 
-    Args:
-        block: whole lines.
-        schema: the format's schema.
-        read_as: the same columns, with the types that they have in this file.
-    """
-    rows = _parse_by_columns(block, schema, read_as)
-    if rows is None:
-        parts = [
-            _parse_by_columns(piece, schema, read_as) or _parse_by_lines(piece, schema) for piece in _pieces(block)
-        ]
-        rows = concat_rows(parts, schema)
-    return reject_incomplete(rows, schema)
+
+def _parse_piece(piece: Block, parsing: Parsing) -> ParsedRows | None:
+    try:
+        return _parse_by_columns(piece, parsing)
+    except NeedsLineReader:
+        return None
+
+
+def _parse_failed(pieces: list[Block], parsing: Parsing) -> list[ParsedRows]:
+    """Parse consecutive pieces line by line."""
+    if not pieces:
+        return []
+    return [_parse_by_lines(pieces[0]._replace(data=b"".join(piece.data for piece in pieces)), parsing)]
 
 
 def line_bounds(data: bytes) -> tuple[Lines, Lines, Lines]:
@@ -98,29 +113,20 @@ def iter_lines(block: Block) -> Iterator[tuple[int, bytes]]:
             yield line, record
 
 
-def concat_rows(parts: list[ParsedRows], schema: pa.Schema) -> ParsedRows:
-    """Concatenate rows into one batch."""
-    table = pa.Table.from_batches([part.batch for part in parts], all_nullable(schema)).combine_chunks()
-    batches = table.to_batches()
-    batch = batches[0] if batches else _empty_batch(schema)
-    lines, lost = np.concatenate([part.line for part in parts]), pl.concat([part.rejects for part in parts])
-    return ParsedRows(batch, lines, lost, sum((part.uncoercible for part in parts), UncoercibleCounts()))
-
-
-def _empty_batch(schema: pa.Schema) -> pa.RecordBatch:
-    schema = all_nullable(schema)
-    return pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
-
-
-def _parse_by_columns(block: Block, schema: pa.Schema, read_as: pa.Schema) -> ParsedRows | None:
+def _parse_by_columns(block: Block, parsing: Parsing) -> ParsedRows | None:
     """Parse the records of `block` by columns; return None if any of them needs the line reader.
 
     A line that begins with `{` and ends with `}` holds only whole records, because a comma always separates a `}` from
     a `{` within one record. So as many rows as lines means one record in each line.
+
+    Raises:
+        NeedsLineReader: the records are sound, but have values that no column can hold.
     """
+    if parsing.schema.is_line_only:
+        raise NeedsLineReader
     starts, ends, number = line_bounds(block.data)
     if not len(number):
-        return ParsedRows(_empty_batch(schema), number, rejects(), UncoercibleCounts())
+        return _no_rows(parsing)
     text = np.frombuffer(block.data, np.uint8)
     if not ((text[starts] == _OPEN).all() and (text[ends - 1] == _CLOSE).all()):
         return None
@@ -131,13 +137,34 @@ def _parse_by_columns(block: Block, schema: pa.Schema, read_as: pa.Schema) -> Pa
             pa.BufferReader(block.data),
             # one chunk and one thread: blocks are parsed in parallel, and formats work on one chunk
             pa.json.ReadOptions(use_threads=False, block_size=max(len(block.data), 1)),
-            pa.json.ParseOptions(explicit_schema=all_nullable(read_as), unexpected_field_behavior="ignore"),
+            pa.json.ParseOptions(explicit_schema=parsing.read_as, unexpected_field_behavior="infer"),
         )
         [batch] = table.to_batches()
-        batch, uncoercible = cast_to_schema(batch, schema)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pl.exceptions.ComputeError):
+        if len(batch) != len(number):
+            return None
+        return convert_batch(rename_columns(batch, parsing), number + block.line, parsing.schema, parsing.drop_unknown)
+    except (*CONVERSION_ERRORS, pl.exceptions.ComputeError):
         return None
-    return ParsedRows(batch, number + block.line, rejects(), uncoercible) if len(batch) == len(number) else None
+
+
+def rename_columns(batch: pa.RecordBatch, parsing: Parsing) -> pa.RecordBatch:
+    """Rename columns as `--columns` says.
+
+    Raises:
+        NeedsLineReader: the batch already has a column of that name.
+    """
+    if not parsing.renamed:
+        return batch
+    names = [parsing.renamed.get(name, name) for name in batch.schema.names]
+    if len(set(names)) < len(names):
+        raise NeedsLineReader
+    return batch.rename_columns(names)
+
+
+def _no_rows(parsing: Parsing) -> ParsedRows:
+    schema = parsing.schema.always
+    batch = pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
+    return ParsedRows(batch, np.zeros(0, np.int64), rejects(), FieldCounts())
 
 
 def _pieces(block: Block) -> Iterator[Block]:
@@ -150,33 +177,52 @@ def _pieces(block: Block) -> Iterator[Block]:
         start, line = end, line + count_lines(piece)
 
 
-def _parse_by_lines(block: Block, schema: pa.Schema) -> ParsedRows:
-    """Parse the records of `block` one by one: only for pieces in which at least one record fits no column."""
+def _parse_by_lines(block: Block, parsing: Parsing) -> ParsedRows:
+    """Parse the records of `block` one by one: only if at least one record fits no column."""
     rows: list[dict[str, Any]] = []
     row_lines: list[int] = []
     faults: list[tuple[int, str, str]] = []
-    uncoercible = UncoercibleCounts()
+    counts = FieldCounts()
     for line, data in iter_lines(block):
         record, rule, detail = decode_record(data)
         if record is not None:
             try:
-                rows.append(coerce_record(record, schema, uncoercible))
+                rows.append(convert_record(record, parsing, counts))
                 row_lines.append(line)
                 continue
             except CoercionError as fault:
-                rule, detail = "wrong_schema", str(fault)
+                rule, detail = fault.rule, str(fault)
         faults.append((line, rule, detail))
-    batch = pa.RecordBatch.from_pylist(rows, all_nullable(schema))
-    return ParsedRows(batch, np.array(row_lines, np.int64), rejects(faults), uncoercible)
+    parsed = ParsedRows(
+        to_batch(rows, parsing.line_schema),
+        np.array(row_lines, np.int64),
+        rejects(faults),
+        counts,
+        rewritten=parsing.rewrite is not None,
+    )
+    return reject_incomplete(parsed, parsing.line_schema)
 
 
 def decode_record(data: bytes) -> tuple[dict[str, Any] | None, str, str]:
     """Return the JSON object in `data`, or None with the rule and the detail of what is wrong with it.
 
-    The standard library decodes it, because other decoders refuse a line with the escape of a lone surrogate.
+    msgspec decodes it, or the standard library where msgspec refuses: NaN, and the escape of a lone surrogate.
     """
     try:
-        record = json.loads(data.decode())
+        record = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        record, rule, detail = _decode_leniently(data)
+        if rule:
+            return None, rule, detail
+    if not isinstance(record, dict):
+        return None, "wrong_schema", f"is a JSON {_JSON_TYPES.get(type(record), 'null')}, not an object"
+    return record, "", ""
+
+
+def _decode_leniently(data: bytes) -> tuple[Any, str, str]:
+    """Decode JSON with the standard library; return the rule and the detail of what is wrong with it, if anything is."""
+    try:
+        return json.loads(data.decode()), "", ""
     except UnicodeDecodeError as fault:
         return None, "bad_utf8", f"is not UTF-8: byte 0x{data[fault.start]:02x} at byte {fault.start + 1} of the line"
     except json.JSONDecodeError as fault:
@@ -185,10 +231,6 @@ def decode_record(data: bytes) -> tuple[dict[str, Any] | None, str, str]:
         return None, "too_deep", TOO_DEEP
     except ValueError as fault:  # a number of thousands of digits
         return None, "bad_json", str(fault)
-    if not isinstance(record, dict):
-        return None, "wrong_schema", f"is a JSON {_JSON_TYPES.get(type(record), 'null')}, not an object"
-    return record, "", ""
 
 
-TOO_DEEP = "is nested too deeply"
 _JSON_TYPES = {list: "array", str: "string", int: "number", float: "number", bool: "boolean"}

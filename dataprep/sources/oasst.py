@@ -7,16 +7,15 @@ exports lack many fields, so all but id, text and role are optional. `labels` ha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dataprep.common.arrow import numbers
+from dataprep.sources.options import ReadOptions
 from dataprep.sources.rows import ParsedRows
+from dataprep.sources.schema import Column, Record, RecordSchema
 from dataprep.sources.turns import standard_roles
 from dataprep.tables import LABELS
 
@@ -25,34 +24,37 @@ _LABELS = pa.struct(
     [("name", pa.list_(pa.string())), ("value", pa.list_(pa.float64())), *((name, _VALUE) for name in LABELS)]
 )
 
-SCHEMA = pa.schema(
-    [
-        pa.field("message_tree_id", pa.string()),
-        pa.field("tree_state", pa.string()),
-        pa.field("message_id", pa.string(), nullable=False),
-        pa.field("parent_id", pa.string()),
-        pa.field("text", pa.string(), nullable=False),
-        pa.field("role", pa.string(), nullable=False),
-        pa.field("lang", pa.string()),
-        pa.field("rank", pa.int32()),
-        pa.field("deleted", pa.bool_()),
-        pa.field("review_result", pa.bool_()),
-        pa.field("review_count", pa.int32()),
-        pa.field("labels", _LABELS),
-    ]
+METADATA = frozenset({"user_id", "created_date", "synthetic", "model_name", "detoxify", "emojis", "events"})
+
+SCHEMA = RecordSchema(
+    (
+        Column("message_tree_id"),
+        Column("tree_state"),
+        Column("message_id", required=True),
+        Column("parent_id"),
+        Column("text", required=True),
+        Column("role", required=True),
+        Column("lang"),
+        Column("rank", pa.int32()),
+        Column("deleted", pa.bool_()),
+        Column("review_result", pa.bool_()),
+        Column("review_count", pa.int32()),
+        Column("labels", _LABELS),
+    ),
+    METADATA,
 )
 
 
-def is_message(record: Mapping[str, Any]) -> bool:
+def is_message(record: Record) -> bool:
     """Whether `record` is a flat OASST message."""
     return all(record.get(name) is not None for name in ("message_id", "text", "role"))
 
 
-def convert(rows: ParsedRows) -> tuple[pl.DataFrame, pl.DataFrame]:
+def convert(rows: ParsedRows, options: ReadOptions) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Convert rows of `SCHEMA` to messages (the columns of `tables.MESSAGES` without file and source) and rejects."""
     batch = rows.batch
     columns = {name: batch.column(name) for name in batch.schema.names if name != "labels"}
-    columns["role"] = standard_roles(columns["role"])
+    columns["role"] = standard_roles(columns["role"], options.roles)
     labels = label_columns(batch.column("labels"))
     frame = pl.from_arrow(pa.table({"line": numbers(rows.line), **columns, **labels}))
     assert isinstance(frame, pl.DataFrame)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import chain
-from typing import Any
 
 from dataprep.common.errors import EmptyFile, InputError
-from dataprep.sources.containers import Batch, Unit, iter_units
+from dataprep.sources.containers import Batch, Unit
 from dataprep.sources.files import SourceFile
 from dataprep.sources.formats import NAMES, to_json_lines
 from dataprep.sources.jsonlines import decode_record, iter_lines, line_bounds
+from dataprep.sources.schema import Record
 
 SAMPLES = 100  # records from which a format is recognised
 _LOOK_AHEAD = 64 << 20  # bytes that are read in search of a record that can be read
 
-Record = Mapping[str, Any]
+
+class UnknownFormat(InputError):
+    """A file whose records have no known format, or of which no record can be read."""
 
 
 def limited(stream: Iterator[Unit], limit: int | None) -> Iterator[Unit]:
@@ -43,7 +45,7 @@ def with_samples(stream: Iterator[Unit], file: SourceFile) -> tuple[Iterator[Uni
 
     Raises:
         EmptyFile: the file holds no records.
-        InputError: none of its records can be read.
+        UnknownFormat: none of its records can be read.
     """
     units: list[Unit] = []
     first_fault, size = "", 0
@@ -59,7 +61,7 @@ def with_samples(stream: Iterator[Unit], file: SourceFile) -> tuple[Iterator[Uni
             break
     if not first_fault:
         raise EmptyFile(f"{file.path} is empty: it holds no records.")
-    raise InputError(f"{file.path} holds no record that can be read: {first_fault}.")
+    raise UnknownFormat(f"{file.path} holds no record that can be read: {first_fault}.")
 
 
 def _samples(unit: Unit) -> tuple[list[Record], list[str]]:
@@ -67,7 +69,7 @@ def _samples(unit: Unit) -> tuple[list[Record], list[str]]:
     if isinstance(unit, Batch):
         unit = to_json_lines(unit.data.slice(0, SAMPLES), unit.line)._replace(fault=unit.fault)
     records: list[Record] = []
-    faults: list[str] = []
+    faults = [f"line {line}: {detail}" for line, _, detail in unit.rejected[:1]]
     for line, data in iter_lines(unit):
         record, _, detail = decode_record(data)
         if record is None:
@@ -79,12 +81,11 @@ def _samples(unit: Unit) -> tuple[list[Record], list[str]]:
     return records, [*faults, unit.fault] if unit.fault else faults
 
 
-def unknown_format(file: SourceFile) -> InputError:
+def unknown_format(file: SourceFile, samples: list[Record]) -> UnknownFormat:
     """Make the error for a file whose records have no known format; it names the keys of the first record."""
-    _, samples = with_samples(iter_units(file.path, None), file)
     keys = ", ".join(f"'{name}'" for name in list(samples[0])[:12])
     found = f"the keys {keys}" if keys else "no keys"
-    return InputError(
+    return UnknownFormat(
         f"{file.path} has no known format: its first record has {found}. The known formats are {', '.join(NAMES)}; "
-        "if it has one of them, name it with --format."
+        "if it has one of them, name it with --format, or rename its keys with --columns question=instruction."
     )

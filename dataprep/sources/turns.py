@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -13,21 +14,38 @@ import xxhash
 
 from dataprep.common.arrow import numbers, replace_at, strings, to_numpy
 from dataprep.sources.rows import ParsedRows
-from dataprep.tables import ASSISTANT, REPAIRS, SYSTEM, USER
+from dataprep.sources.schema import Column, Kind
+from dataprep.tables import ASSISTANT, REPAIRS, SYSTEM, TOOL, USER
 
 Offsets = npt.NDArray[np.int32]
 
-# What a record of a flat format may state about itself beside its turns; exports of our builds state all of it.
-RECORD_FIELDS = [
-    pa.field("id", pa.string()),
-    pa.field("tree_id", pa.string()),
-    pa.field("source", pa.string()),
-    pa.field("lang", pa.string()),
-    pa.field("message_ids", pa.list_(pa.string())),
-]
+# What a record of a flat format may state beside its turns.
+RECORD_COLUMNS = (
+    Column("id"),
+    Column("tree_id"),
+    Column("lang"),
+    Column("message_ids", pa.list_(pa.string())),
+    Column("split", optional=True),
+)
+# What belongs to the conversation and stands beside its turns; the second name of each is a synonym.
+CONTEXT_COLUMNS = (
+    Column("system", content=True, optional=True),
+    Column("system_prompt", content=True, optional=True),
+    Column("tools", content=True, optional=True, kind=Kind.JSON),
+    Column("functions", content=True, optional=True, kind=Kind.JSON),
+)
+
+# What a turn may have beside role and content, in the order of a build's messages. A column exists only if it has a value.
+EXTRA_FIELDS: Mapping[str, pa.DataType] = {
+    "reasoning_content": pa.string(),
+    "tool_calls": pa.string(),
+    "name": pa.string(),
+    "tool_call_id": pa.string(),
+    "trained": pa.bool_(),
+}
 
 # The names that formats give to the roles. Any other role is kept as it is, and the rules drop the conversation.
-_ROLES = {
+ROLE_NAMES = {
     "human": USER,
     "prompter": USER,
     "user": USER,
@@ -37,38 +55,75 @@ _ROLES = {
     "assistant": ASSISTANT,
     "system": SYSTEM,
     "developer": SYSTEM,
+    "tool": TOOL,
+    "function": TOOL,
+    "observation": TOOL,
+    "ipython": TOOL,
 }
 
 
 class Turns(NamedTuple):
-    """Turns of many conversations in one array: conversation i has those from offsets[i] to offsets[i + 1]."""
+    """Turns of many conversations in one array: conversation i has those from offsets[i] to offsets[i + 1].
+
+    `extras` has those of `EXTRA_FIELDS` that have a value, in that order.
+    """
 
     roles: pa.StringArray
     contents: pa.StringArray
     offsets: Offsets
+    extras: Mapping[str, pa.Array] = {}
 
 
-def standard_roles(roles: pa.StringArray) -> pa.StringArray:
-    """Replace the role names of a format by the standard ones."""
+def standard_roles(roles: pa.StringArray, renamed: Mapping[str, str] | None = None) -> pa.StringArray:
+    """Replace the role names of a format by the standard ones; `renamed` has further names."""
     coded = roles.dictionary_encode()
-    names = [_ROLES.get(name.lower(), name) for name in coded.dictionary.to_pylist()]
-    return strings(names).take(coded.indices)
+    names = ROLE_NAMES | {name.lower(): role for name, role in (renamed or {}).items()}
+    return strings([names.get(name.lower(), name) for name in coded.dictionary.to_pylist()]).take(coded.indices)
 
 
-def to_conversations(rows: ParsedRows, turns: Turns) -> pl.DataFrame:
+def prepend_system(turns: Turns, systems: pa.StringArray) -> Turns:
+    """Put a system turn in front of each conversation whose entry in `systems` is not null."""
+    has_system = to_numpy(systems.is_valid())
+    if not has_system.any():
+        return turns
+    count, added = len(turns.roles), int(has_system.sum())
+    offsets = np.concatenate([[0], np.cumsum(np.diff(turns.offsets) + has_system)]).astype(np.int32)
+    is_system = np.zeros(count + added, np.bool_)
+    is_system[offsets[:-1][has_system]] = True
+    order = np.empty(count + added, np.int64)
+    order[is_system] = count + np.arange(added)
+    order[~is_system] = np.arange(count)
+    indices = numbers(order)
+    return Turns(
+        pa.concat_arrays([turns.roles, strings([SYSTEM] * added)]).take(indices),
+        pa.concat_arrays([turns.contents, systems.drop_null()]).take(indices),
+        offsets,
+        {
+            name: pa.concat_arrays([column, pa.nulls(added, column.type)]).take(indices)
+            for name, column in turns.extras.items()
+        },
+    )
+
+
+def to_conversations(rows: ParsedRows, turns: Turns, tools: pa.StringArray | None = None) -> pl.DataFrame:
     """Make one conversation from each of `rows`; ids may repeat until `make_ids_unique`.
 
-    Columns: `line`, those of `RECORD_FIELDS` (`id` and `tree_id` are never null), `messages`, `repairs`, and `own_id`
-    (whether the record states its id; otherwise the id is a digest of the turns).
+    Columns: `line`, `id` and `tree_id` (never null), `lang`, `message_ids`, `messages`, `repairs`, `own_id` (whether the
+    record states its id; otherwise the id is a digest of the conversation), and if they have values `tools`, `split`.
     """
-    fields = {field.name: rows.batch.column(field.name) for field in RECORD_FIELDS}
+    batch = rows.batch
+    fields = {column.name: batch.column(column.name) for column in RECORD_COLUMNS if column.name in batch.schema.names}
     for name in ("id", "tree_id"):
         fields[name] = _empty_to_null(fields[name])
     own_id = fields["id"].is_valid()
-    derived_id = strings(digests(turns)) if fields["id"].null_count else fields["id"]
+    derived_id = strings(digests(turns, tools)) if fields["id"].null_count else fields["id"]
     fields["id"] = pc.coalesce(fields["id"], derived_id)
     fields["tree_id"] = pc.coalesce(fields["tree_id"], fields["id"])
-    turn = pa.StructArray.from_arrays([turns.roles, turns.contents], ["role", "content"])
+    if tools is not None and tools.null_count < len(tools):
+        fields["tools"] = tools
+    turn = pa.StructArray.from_arrays(
+        [turns.roles, turns.contents, *turns.extras.values()], ["role", "content", *turns.extras]
+    )
     messages = pa.ListArray.from_arrays(numbers(turns.offsets), turn)
     table = pa.table({"line": numbers(rows.line), **fields, "messages": messages, "own_id": own_id})
     frame = pl.from_arrow(table)
@@ -82,10 +137,11 @@ def _empty_to_null(texts: pa.StringArray) -> pa.StringArray:
     return strings(column.to_series())
 
 
-def digests(turns: Turns) -> list[str]:
-    """Return 16 hex digits over the roles and contents of each conversation: the same in every format.
+def digests(turns: Turns, tools: pa.StringArray | None = None) -> list[str]:
+    """Return 16 hex digits over each conversation: the same in every format.
 
     The hashed bytes are the contents one after another, then (hash of the role, length of the content) of each turn.
+    A conversation with tools or extra fields has these hashed after the digest of the rest.
     This loops over conversations, because no column operation hashes slices: 1 µs each, with one copy of the contents.
     """
     names = turns.roles.dictionary_encode()
@@ -99,7 +155,7 @@ def digests(turns: Turns) -> list[str]:
     contents, shapes = memoryview(text.data), memoryview(shape.tobytes())
     first_turn, first_byte = turns.offsets.tolist(), ends[turns.offsets].tolist()
     digest = xxhash.xxh3_128_hexdigest
-    return [
+    plain = [
         digest(
             b"".join(
                 (
@@ -110,6 +166,27 @@ def digests(turns: Turns) -> list[str]:
         )[:16]
         for i in range(len(first_turn) - 1)
     ]
+    return _with_extras(plain, turns, tools) if turns.extras or tools is not None else plain
+
+
+def _with_extras(plain: list[str], turns: Turns, tools: pa.StringArray | None) -> list[str]:
+    """Extend the digests of the conversations that have tools or extra fields."""
+    fields = {name: pl.Series(column).cast(pl.String).to_list() for name, column in turns.extras.items()}
+    tool_texts = tools.to_pylist() if tools is not None else [None] * len(plain)
+    bounds = turns.offsets.tolist()
+    result = []
+    for i, digest in enumerate(plain):
+        values = [
+            f"{turn}\x1f{name}\x1f{value}"
+            for name, column in fields.items()
+            for turn, value in enumerate(column[bounds[i] : bounds[i + 1]])
+            if value is not None
+        ]
+        if tool_texts[i] is not None:
+            values.append(f"tools\x1f{tool_texts[i]}")
+        text = "\x1e".join([digest, *values])
+        result.append(xxhash.xxh3_128_hexdigest(text.encode())[:16] if values else digest)
+    return result
 
 
 def string_buffers(texts: pa.StringArray) -> tuple[Offsets, npt.NDArray[np.uint8]]:
@@ -156,11 +233,15 @@ def _renamed(repeated: pl.DataFrame) -> pl.DataFrame:
 
 
 def _frame_digests(frame: pl.DataFrame) -> list[str]:
-    kind = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    dtype = frame.schema["messages"]
+    assert isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.Struct)
+    extras = {name: kind for name, kind in EXTRA_FIELDS.items() if name in {field.name for field in dtype.inner.fields}}
+    turn_type = pa.struct([("role", pa.string()), ("content", pa.string()), *extras.items()])
     result: list[str] = []
-    for part in frame["messages"].to_frame().iter_slices(4096):  # 32-bit offsets end at 2 GiB
-        column = part.to_series().to_arrow().cast(kind)
-        turn = column.values
-        turns = Turns(pc.struct_field(turn, "role"), pc.struct_field(turn, "content"), to_numpy(column.offsets))
-        result += digests(turns)
+    for part in frame.iter_slices(4096):  # 32-bit offsets end at 2 GiB
+        column = part["messages"].to_arrow().cast(pa.list_(turn_type))
+        fields = {name: pc.struct_field(column.values, name) for name in ("role", "content", *extras)}
+        roles, contents = fields.pop("role"), fields.pop("content")
+        tools = strings(part["tools"]) if "tools" in part.columns else None
+        result += digests(Turns(roles, contents, to_numpy(column.offsets), fields), tools)
     return result

@@ -81,7 +81,7 @@ def test_a_record_that_a_build_would_drop_when_reading_is_unparsable(tmp_path: P
     file.write_text(json.dumps(chat) + '\n{"messages": [{"content": "a"}]}\n{"messages":\n')
     audit = audit_file(file)
     assert {row: faults[0].kind for row, faults in audit.faults.items()} == {1: "unparsable", 2: "unparsable"}
-    assert audit.faults[1][0].detail == "the record has a turn without a role"
+    assert audit.faults[1][0].detail == "the record cannot be used: turn 1 has no role"
     assert write_repaired(audit, tmp_path / "out.jsonl")["written"] == 1
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from dataprep.common.errors import InputError
 from dataprep.sources import bytestream, jsonlines
+from dataprep.sources.options import ReadOptions
 from dataprep.sources.reader import read
 from dataprep.tables import CONVERSATIONS, FATES
 from tests.support.reading import fates, json_lines, read_bytes, read_path, turns, write
@@ -199,8 +200,8 @@ def test_a_stated_format_replaces_recognition(tmp_path: Path) -> None:
     assert read_bytes(tmp_path, "x.jsonl", rows).files[0].format == "alpaca"
     assert read_bytes(tmp_path, "x.jsonl", rows, format="guanaco").files[0].format == "guanaco"
     assert fates(read_bytes(tmp_path, "x.jsonl", rows, format="sharegpt")) == [(1, "wrong_schema")]
-    with pytest.raises(InputError, match="Did you mean 'guanaco'.*auto, guanaco, messages"):
-        read([], format="guanako")
+    with pytest.raises(InputError, match="Did you mean 'guanaco'.*auto, completion, guanaco"):
+        read([], ReadOptions(format="guanako"))
 
 
 def test_the_limit_counts_records_of_all_files(tmp_path: Path) -> None:
@@ -241,8 +242,8 @@ def test_binary_contents_of_messages_and_flat_trees_are_read_as_text(tmp_path: P
     rows = [[{"role": "user", "content": content}] for content in (b"hi \xc3\xa9", b"\xe9", None, b"yo")]
     pq.write_table(pa.table({"messages": pa.array(rows, BINARY_CONTENTS)}), path)
     reading = read_path(path)
-    assert turns(reading) == [[("user", "hi é")], [("user", "")], [("user", "yo")]]
-    assert fates(reading) == [(2, "bad_utf8")]
+    assert turns(reading) == [[("user", "hi é")], [("user", "yo")]]
+    assert fates(reading) == [(2, "bad_utf8"), (3, "wrong_schema")]
     texts = pa.array([b"asked", b"\xe9", b"answered"], pa.binary())
     table = {
         "message_id": ["a", "b", "c"],
@@ -291,7 +292,7 @@ def test_records_are_counted_before_they_are_parsed(tmp_path: Path, monkeypatch:
     """So the ledger notices a line that a format loses without a reject."""
     parse = jsonlines.parse
     monkeypatch.setattr(
-        jsonlines, "_parse_by_lines", lambda block, schema: parse(block._replace(data=GOOD), schema, schema)
+        jsonlines, "_parse_by_lines", lambda block, parsing: parse(block._replace(data=GOOD), parsing)[0]
     )
     reading = read_bytes(tmp_path, "g.jsonl", b"\n".join([GOOD, b" \t", b"bad", b"worse", b"", GOOD]))
     assert reading.conversations.height == 2 and reading.fates.height == 0 and reading.files[0].records == 4

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.reading import fates, json_lines, read_bytes, read_path, turns
 
+CALLS = [{"type": "function", "function": {"name": "add", "arguments": "{}"}}]
 HI = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]
 
 
@@ -17,13 +18,14 @@ def test_messages_of_every_shape_are_read_or_rejected(tmp_path: Path) -> None:
     rows = [
         {"messages": HI},
         {"messages": [{"role": "developer", "content": "s"}, {"role": "user", "content": parts}]},
-        {"messages": [{"role": "Assistant", "content": None, "tool_calls": [{}]}, {"role": "tool", "content": "5"}]},
+        {"messages": [{"role": "Assistant", "content": None, "tool_calls": CALLS}, {"role": "tool", "content": "5"}]},
         {"messages": []},
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]},
         {"messages": [{"content": "whose?"}]},
         {"messages": [None]},
         {"messages": None},
         {"messages": "text"},
+        {"messages": [{"role": "user", "content": None}]},
     ]
     reading = read_bytes(tmp_path, "m.jsonl", json_lines(rows))
     assert turns(reading) == [
@@ -32,13 +34,14 @@ def test_messages_of_every_shape_are_read_or_rejected(tmp_path: Path) -> None:
         [("assistant", ""), ("tool", "5")],
         [],
     ]
-    assert fates(reading) == [(line, "wrong_schema") for line in range(5, 10)]
+    assert fates(reading) == [(5, "unsupported_field"), *((line, "wrong_schema") for line in range(6, 11))]
+    assert reading.fates["detail"][-1] == "turn 1 has no text: 'content' and 'value' have no value"
 
 
 def test_sharegpt_turns_are_read_under_every_role_name(tmp_path: Path) -> None:
     names = ["system", "human", "gpt", "user", "chatgpt", "bot", "assistant", "observation"]
     rows = [{"conversations": [{"from": name, "value": name} for name in names]}, {"conversations": HI}]
-    roles = ["system", "user", "assistant", "user", "assistant", "assistant", "assistant", "observation"]
+    roles = ["system", "user", "assistant", "user", "assistant", "assistant", "assistant", "tool"]
     assert turns(read_bytes(tmp_path, "s.jsonl", json_lines(rows))) == [
         list(zip(roles, names, strict=True)),
         [("user", "hi"), ("assistant", "yo")],
@@ -120,6 +123,6 @@ def test_a_record_keeps_the_fields_that_describe_it(tmp_path: Path) -> None:
     rows = [{**own, "messages": HI}, {"id": "j", "messages": HI, "lang": {"odd": 1}}]
     frame = read_bytes(tmp_path, "export.jsonl", json_lines(rows)).conversations
     assert frame.select("id", "tree_id", "source", "lang", "message_ids").rows() == [
-        ("i", "t", "s", "pt-BR", ["m1", "m2"]),
+        ("i", "t", "export.jsonl", "pt-BR", ["m1", "m2"]),
         ("j", "j", "export.jsonl", None, []),
     ]

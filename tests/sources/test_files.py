@@ -68,7 +68,7 @@ def test_a_missing_source_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
         find_files([source])
 
 
-def test_the_shards_of_a_saved_dataset_dict_are_read(tmp_path: Path) -> None:
+def test_the_training_shards_of_a_saved_dataset_dict_are_read(tmp_path: Path) -> None:
     import datasets
 
     data = datasets.Dataset.from_list([ROW, ROW])
@@ -76,12 +76,11 @@ def test_the_shards_of_a_saved_dataset_dict_are_read(tmp_path: Path) -> None:
     fill(tmp_path / "saved", "manifest.json")
     (tmp_path / "saved" / "train" / "cache-1.arrow").write_bytes(b"not part of the data")
     reading = read_path(tmp_path / "saved")
-    assert [file.name for file in reading.files] == [
-        "test/data-00000-of-00001.arrow",
-        "train/data-00000-of-00001.arrow",
-    ]
-    assert turns(reading) == [[("user", "hi"), ("assistant", "yo")]] * 4
-    assert turns(read_path(tmp_path / "saved" / "train")) == turns(reading)[:2]
+    assert [file.name for file in reading.files] == ["train/data-00000-of-00001.arrow"]
+    assert turns(reading) == [[("user", "hi"), ("assistant", "yo")]] * 2
+    assert turns(read_path(tmp_path / "saved" / "train")) == turns(reading)
+    held_out = read_path(f"{tmp_path / 'saved'}:test")
+    assert [file.name for file in held_out.files] == ["test/data-00000-of-00001.arrow"]
 
 
 def test_files_beside_a_saved_data_set_are_read_too(tmp_path: Path) -> None:

@@ -12,13 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dataprep.sources.files import find_files
+from dataprep.sources.options import ReadOptions
 from dataprep.sources.reader import Reading, read
 
 Turn = tuple[str, str]
 
 
 def read_path(*paths: Path | str, **options: Any) -> Reading:
-    return read(find_files([str(path) for path in paths]), **options)
+    return read(find_files([str(path) for path in paths]), ReadOptions(**options))
 
 
 def read_bytes(folder: Path, name: str, data: bytes, **options: Any) -> Reading:

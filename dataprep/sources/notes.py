@@ -1,0 +1,65 @@
+"""Sentences about keys and roles of the sources that are not used, and their counts for the manifest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+
+from dataprep.common.errors import InputError
+from dataprep.sources.files import SourceFile
+from dataprep.sources.rows import FieldCounts
+
+_MOST_ROLES = 6  # named in one sentence
+# Names under which data sets that are not known have the assistant: they make the better example.
+_ASSISTANTS = frozenset({"model", "ai", "bing", "bard", "claude", "gemini", "llama", "agent", "answer", "response"})
+
+
+def uncoercible_notes(file: SourceFile, counts: FieldCounts) -> list[str]:
+    """Name the keys of a file whose values have the wrong type."""
+    return [
+        f"{file.name}: {count} values of '{name}' have the wrong type and are read as null."
+        for name, count in sorted(counts.uncoercible.items())
+    ]
+
+
+def unused_notes(unused: Counter[str], records: int, turns: int) -> list[str]:
+    """Say which keys of all records are not used: one sentence for all keys that occur equally often."""
+    by_count: dict[tuple[bool, int], list[str]] = {}
+    for name, count in unused.items():
+        by_count.setdefault((name.startswith("messages."), count), []).append(name)
+    notes = []
+    for (in_turn, count), names in sorted(by_count.items(), key=lambda item: (item[0][0], -item[0][1])):
+        whole = f"{turns:,} messages" if in_turn else f"{records:,} records"
+        listed = _listed(sorted(name.removeprefix("messages.") for name in names))
+        are = "is" if len(names) == 1 else "are"
+        notes.append(f"{count:,} of {whole} have {listed}, which {are} not used.")
+    return notes
+
+
+def refuse_unused(file: SourceFile, counts: FieldCounts, metadata: Collection[str]) -> None:
+    """Refuse a file with keys that are not used and are not known to describe records of its format.
+
+    Raises:
+        InputError: names the keys and how often they have a value.
+    """
+    unknown = {name: count for name, count in counts.unused.items() if name not in metadata}
+    if unknown:
+        listed = ", ".join(f"'{name}' ({count:,})" for name, count in sorted(unknown.items()))
+        raise InputError(
+            f"{file.name} has keys that are not used: {listed}. Remove or rename them (--columns), or allow them with "
+            "--unknown-fields note."
+        )
+
+
+def unknown_role_sentence(file: SourceFile, roles: Counter[str]) -> str:
+    """Name the roles of a file that are not known, and how to map them."""
+    names = sorted(name for name, _ in roles.most_common(_MOST_ROLES))
+    more = " and others" if len(roles) > len(names) else ""
+    subject = f"the role {_listed(names)} is" if len(names) == 1 else f"the roles {_listed(names)}{more} are"
+    example = next((name for name in names if name.lower() in _ASSISTANTS), names[0])
+    return f"{file.name}: {subject} not known; say what each means, such as --roles {example}=assistant."
+
+
+def _listed(names: Sequence[str] | Iterable[str]) -> str:
+    quoted = [f"'{name}'" for name in names]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"
