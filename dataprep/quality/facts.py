@@ -39,6 +39,9 @@ FACTS: dict[str, tuple[pl.DataType, str]] = {
     "ends_with_answer": (_B, "whether the last message is the assistant's"),
     "trained_share": (_F, "trained code points of the rendered text, 0 to 1"),
     "parses_back": (_B, "whether the rendered text gives exactly the messages back; null: rendered row by row"),
+    "unwritten_system": (_I, "system messages whose text is not whole in the rendered text"),
+    "unwritten_messages": (_I, "other messages whose text is not whole in the rendered text"),
+    "unwritten_reasoning": (_I, "messages whose reasoning is not whole in the rendered text"),
     "begins": (_I, "begin tokens in the rendered text; null: the template has none"),
     "ends": (_I, "end tokens in the rendered text; null: the template has none"),
     "framed": (_B, "whether each answer has one begin and one end token; null: the template does not frame pairs"),
@@ -84,6 +87,7 @@ class TemplateChecks(Protocol):
     @property
     def frames_pairs(self) -> bool: ...
     def parses_back(self, messages: pl.Series, text: pa.StringArray) -> pl.Series: ...
+    def unwritten(self, messages: pl.Series, tools: pl.Series | None = None) -> pl.DataFrame: ...
 
 
 class FactExtractor:
@@ -107,9 +111,12 @@ class FactExtractor:
 
     def batch(self, batch: pa.RecordBatch, split: str) -> pl.DataFrame:
         """Return the facts (columns of `SCHEMA`) of a batch of `SHARD_SCHEMA`."""
-        rows = pl.DataFrame(batch.select(["id", "lang", "messages", "text", "spans", "controls"])).with_row_index("row")
+        columns = ["id", "lang", "messages", "text", "spans", "controls"]
+        tools = ["tools"] if "tools" in batch.schema.names else []
+        rows = pl.DataFrame(batch.select(columns + tools)).with_row_index("row")
         by_row = expressions.message_facts(rows, self._checks.forbidden_in_content)
         rows = rows.join(by_row, on="row", how="left", maintain_order="left")
+        rows = rows.hstack(self._checks.unwritten(rows["messages"], rows["tools"] if tools else None))
         computed = self._text_facts(batch, rows) | {"split": pl.lit(split)}
         return rows.select(
             (computed[name].alias(name) if name in computed else pl.col(name)).cast(kind)

@@ -108,9 +108,12 @@ def _call(function: Callable[..., Any], template: Template, args: Any, kwargs: A
             _stops[template.source] += 1
         raise TemplateStopped(f"The template {template.name} was stopped: {reason}.")
     succeeded, value = pickle.loads(answer)
-    if not succeeded:
-        raise value
-    return value
+    if succeeded:
+        return value
+    kind, arguments, attributes = value
+    error: Exception = kind.__new__(kind)  # not its constructor, which may take other arguments
+    error.args, error.__dict__ = arguments, attributes
+    raise error
 
 
 class _Worker:
@@ -256,16 +259,8 @@ def serve() -> None:
         except MemoryError:
             value = None
         except Exception as error:
-            value = (False, _picklable(error))
+            value = (False, (type(error), error.args, vars(error)))
         _answer(answers, value)
-
-
-def _picklable(error: Exception) -> Exception:
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # such as one whose constructor takes other arguments
-        return RuntimeError(f"{type(error).__name__}: {error}"[:1000])
-    return error
 
 
 def _answer(answers: IO[bytes], value: tuple[bool, Any] | None) -> None:

@@ -49,6 +49,7 @@ SOUND: dict[str, Any] = {
     **{"system_chars": 0, "user_chars": 37, "answer_chars": 44, "chars": 81, "longest_message": 44, "tokens": None},
     **{"system_bytes": 0, "user_bytes": 37, "answer_bytes": 44, "bytes": 81, "empty_messages": 0},
     **{"alternates": True, "ends_with_answer": True, "trained_share": 50 / 105, "parses_back": True},  # " … </s>"
+    **{"unwritten_system": 0, "unwritten_messages": 0, "unwritten_reasoning": 0},
     **{"begins": 1, "ends": 1, "framed": True, "typed_controls": 0, "extra_controls": 0},
     **{"script_share": 1.0, "script_matches": True, "repeated_lines": 0, "repeated_words": None},
     **{"repeated_questions": 0, "echoes": 0, "refusals": 0, "unfinished": False, "open_fences": 0},

@@ -33,8 +33,9 @@ FAULTY: dict[str, Any] = {
     **dict.fromkeys(
         ["control_characters", "bidi_controls", "mojibake", "emails", "phones", "urls", "active_markup"], 1
     ),
-    **dict.fromkeys(["repeated_questions", "open_fences", "empty_messages"], 1),
+    **dict.fromkeys(["repeated_questions", "open_fences", "empty_messages", "unwritten_system"], 1),
     **dict.fromkeys(["alternates", "ends_with_answer", "parses_back", "framed", "script_matches"], False),
+    **dict.fromkeys(["unwritten_messages", "unwritten_reasoning"], 1),
     **{"trained_share": 0.0, "repeated_words": 0.9, "repeated_lines": 99, "unfinished": True, "tokens": 9999},
     **{"longest_message": 10**6, "answers": 9, "chars": 10**6, "id": "faulty"},
 }

@@ -75,6 +75,7 @@ def write_file(template: Template, path: str) -> None:
 class Odd(Exception):
     def __init__(self, first: int, second: int) -> None:
         super().__init__("odd")
+        self.first, self.second = first, second
 
 
 def test_a_bundled_template_runs_in_this_process_and_a_foreign_one_in_a_worker() -> None:
@@ -93,8 +94,9 @@ def test_arguments_results_and_errors_cross_the_border() -> None:
     assert echo(FOREIGN, {"a": ["é", "\ud800", b"x" * 1_000_000]}) == {"a": ["é", "\ud800", b"x" * 1_000_000]}
     with pytest.raises(TemplateError, match=r"^a sentence\.$"):
         refuse(FOREIGN)
-    with pytest.raises(RuntimeError, match="Odd: odd"):
+    with pytest.raises(Odd, match="odd") as odd:
         refuse(FOREIGN, unpicklable=True)
+    assert (odd.value.first, odd.value.second) == (1, 2)
 
 
 def test_an_endless_template_is_stopped_by_its_cpu_time() -> None:
