@@ -21,7 +21,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
@@ -32,9 +31,8 @@ from dataprep.common.errors import TemplateError
 if TYPE_CHECKING:
     from dataprep.rendering.template import Template
 
-CPU_SECONDS = 5  # of one call
+CPU_SECONDS = 10  # of one call; a conversation of 4,000 messages takes 2
 MEMORY_BYTES = 1 << 30  # above what the worker takes before its first call
-MAX_STOPS = 3  # after which a template is not run again
 MAX_RESULT_BYTES = 256 << 20  # of one call
 
 P = ParamSpec("P")
@@ -43,7 +41,10 @@ T = TypeVar("T")
 
 
 class TemplateStopped(TemplateError):
-    """A template exceeded a limit, or its process died."""
+    """A template exceeded a limit, or its process died: it is not run again.
+
+    Limits depend on the machine, so this is an error of a build, never the fate of a conversation.
+    """
 
 
 _in_worker = False
@@ -65,9 +66,9 @@ def isolated(function: Callable[Concatenate[Template, P], R]) -> Callable[Concat
     return run
 
 
-def map_isolated(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """Apply `function`, which calls an isolated function, to all items, on as many workers as there are CPUs."""
-    if len(items) < 2 or _in_worker:
+def map_isolated(function: Callable[[T], R], template: Template, items: Sequence[T]) -> list[R]:
+    """Apply `function`, which calls an isolated function of `template`, to all items: on all CPUs if that is foreign."""
+    if len(items) < 2 or _in_worker or is_bundled(template.source):
         return list(map(function, items))
     with ThreadPoolExecutor(_max_workers()) as pool:
         return list(pool.map(function, items))
@@ -83,7 +84,7 @@ def is_bundled(source: str) -> bool:
     return source in _bundled_sources()
 
 
-_stops: Counter[str] = Counter()  # by the template's source
+_stopped: dict[str, str] = {}  # the reason, by the template's source
 _lock = threading.Lock()
 
 
@@ -91,21 +92,18 @@ def _call(function: Callable[..., Any], template: Template, args: Any, kwargs: A
     """Call `function` in a worker.
 
     Raises:
-        TemplateStopped: it exceeded a limit, now or in earlier calls.
+        TemplateStopped: it exceeded a limit, now or in an earlier call.
         Exception: whatever the function raised.
     """
-    if _stops[template.source] >= MAX_STOPS:
-        raise TemplateStopped(
-            f"The template {template.name} is not run any more: it exceeded the limits on time and memory {MAX_STOPS} times."
-        )
+    if template.source in _stopped:
+        raise TemplateStopped(f"The template {template.name} was stopped: {_stopped[template.source]}.")
     request = pickle.dumps(
-        (function.__module__, function.__qualname__, template, args, kwargs), pickle.HIGHEST_PROTOCOL
+        (CPU_SECONDS, function.__module__, function.__qualname__, template, args, kwargs), pickle.HIGHEST_PROTOCOL
     )
     with _pool.worker() as worker:
         reason, answer = worker.call(request)
     if reason:
-        with _lock:
-            _stops[template.source] += 1
+        _stopped[template.source] = reason
         raise TemplateStopped(f"The template {template.name} was stopped: {reason}.")
     succeeded, value = pickle.loads(answer)
     if succeeded:
@@ -231,7 +229,7 @@ def _read(stream: IO[bytes]) -> bytes:
 def serve() -> None:
     """Answer calls from stdin on stdout until stdin ends; the main function of a worker.
 
-    A call is (module, name of a function, template, arguments, keywords). The answer begins with `a` (a pickle of
+    A call is (CPU seconds, module, name of a function, template, arguments, keywords). The answer begins with `a` (a pickle of
     whether the call succeeded, and its result or exception), or is one letter: `m` if memory ran out, `l` if the result
     is too large.
     """
@@ -249,11 +247,11 @@ def serve() -> None:
     _limit(resource.RLIMIT_AS, _address_space() + MEMORY_BYTES)
     while True:
         try:
-            module, name, template, args, kwargs = pickle.loads(_read(requests))
+            cpu_seconds, module, name, template, args, kwargs = pickle.loads(_read(requests))
         except EOFError:
             return
         used = resource.getrusage(resource.RUSAGE_SELF)
-        _limit(resource.RLIMIT_CPU, math.ceil(used.ru_utime + used.ru_stime) + CPU_SECONDS)
+        _limit(resource.RLIMIT_CPU, math.ceil(used.ru_utime + used.ru_stime) + cpu_seconds)
         try:
             value = (True, getattr(importlib.import_module(module), name)(template, *args, **kwargs))
         except MemoryError:

@@ -16,7 +16,7 @@ from dataprep.common.bundled import templates_folder
 from dataprep.common.errors import TemplateError
 from dataprep.common.text import excerpt, nearest
 from dataprep.rendering.probe import completed
-from dataprep.rendering.template import Template, compile_template
+from dataprep.rendering.template import Template, require_valid
 
 CONFIG = "tokenizer_config.json"
 # Newer versions of transformers save the template in this file, which takes precedence over the configuration.
@@ -61,7 +61,7 @@ def load_template(name_or_path: str | Path, date: str | None = None) -> Template
         raise TemplateError(
             f"{path} has a chat template of over {MAX_TEMPLATE_BYTES >> 20} MiB, or one that is not Unicode."
         )
-    compile_template(template.source, template.format_source if path.suffix == ".json" else str(path))
+    require_valid(template, template.format_source if path.suffix == ".json" else str(path))
     return completed(replace(template, date=date))
 
 

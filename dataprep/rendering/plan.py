@@ -15,6 +15,7 @@ from typing import Any
 import jinja2
 
 from dataprep.common.errors import TemplateError
+from dataprep.rendering.isolation import isolated
 from dataprep.rendering.layout import LEFT, RIGHT, ContentKind, Layout, Slot
 from dataprep.rendering.rows import Unwritten, render_row
 from dataprep.rendering.spans import AnnotatedLayout, annotate
@@ -67,15 +68,33 @@ class Planner:
     def __init__(self, template: Template) -> None:
         self.template = template
         self._strategies: dict[Shape, RenderStrategy] = {}
-        self._layouts: dict[tuple[Shape, bool], Layout] = {}  # of parts of shapes, most of which shapes share
 
     def strategy(self, shape: Shape) -> RenderStrategy:
         """How conversations of `shape` are rendered."""
         if shape not in self._strategies:
-            self._strategies[shape] = self._derive(shape)
+            self._strategies[shape] = derive_strategy(self.template, shape)
         return self._strategies[shape]
 
-    def _derive(self, shape: Shape) -> RenderStrategy:
+
+@isolated
+def derive_strategy(template: Template, shape: Shape) -> RenderStrategy:
+    """Derive the strategy of a shape; a process derives those of a template from the same symbolic layouts."""
+    key = (template.name, template.sha256)
+    if key not in _derivations:
+        if len(_derivations) == MAX_DERIVATIONS:
+            _derivations.pop(next(iter(_derivations)))
+        _derivations[key] = _Derivation(template)
+    return _derivations[key].derive(shape)
+
+
+class _Derivation:
+    """Derives the strategies of one template's shapes."""
+
+    def __init__(self, template: Template) -> None:
+        self.template = template
+        self._layouts: dict[tuple[Shape, bool], Layout] = {}  # of parts of shapes, most of which shapes share
+
+    def derive(self, shape: Shape) -> RenderStrategy:
         problem = shape_problem(self.template, shape)
         if problem:
             return Refusal(problem)
@@ -107,6 +126,10 @@ class Planner:
         if key not in self._layouts:
             self._layouts[key] = render_symbolically(self.template, shape, add_generation_prompt)
         return self._layouts[key]
+
+
+MAX_DERIVATIONS = 16
+_derivations: dict[tuple[str, str], _Derivation] = {}  # by name and digest of the template
 
 
 def _plan_holds(template: Template, shape: Shape, plan: Plan) -> bool:

@@ -9,6 +9,7 @@ from itertools import takewhile
 from typing import Any
 
 from dataprep.common.errors import TemplateError
+from dataprep.rendering.isolation import isolated
 from dataprep.rendering.layout import TOOLS_ORIGIN, ContentKind, Field, Layout, PlacedSlot
 from dataprep.rendering.plan import Planner, Refusal, RowByRow
 from dataprep.rendering.rows import (
@@ -34,6 +35,7 @@ def _conversation(roles: Sequence[str]) -> list[dict[str, str]]:
     return [{"role": role, "content": f"{_CONTENTS[role]} {index}"} for index, role in enumerate(roles)]
 
 
+@isolated
 def text_around_contents(template: Template, messages: Sequence[Mapping[str, Any]]) -> list[str]:
     """The template's own text before, between and after the contents of one conversation.
 
@@ -50,6 +52,7 @@ def _layout(template: Template, conversation: Conversation) -> Layout:
         raise rendering_error(template, error) from None
 
 
+@isolated
 def answer_ending(template: Template, roles: Sequence[str] = _ONE_TURN) -> str:
     """The text that the template writes after the first answer of a simple conversation.
 
@@ -65,6 +68,7 @@ def answer_ending(template: Template, roles: Sequence[str] = _ONE_TURN) -> str:
     return layout.constants()[answer[-1] + 1]
 
 
+@isolated
 def completed(template: Template) -> Template:
     """Fill in what the loaded file does not state: the form in which contents are passed, and the end token."""
     if not _writes_answer(template):
@@ -150,6 +154,7 @@ _TOOL = {
 _CALL = {"type": "function", "id": "call12345", "function": {"name": "look_up", "arguments": {"term": "a term"}}}
 
 
+@isolated
 def capabilities(template: Template) -> Capabilities:
     """Find out which optional parts of a conversation a template writes."""
     call: list[dict[str, Any]] = [
@@ -176,6 +181,7 @@ def _slots(template: Template, conversation: Conversation) -> tuple[PlacedSlot, 
         return ()
 
 
+@isolated
 def require_trainable(template: Template) -> None:
     """Raises:
     TemplateError: an answer could not be trained, or a model trained with the template would never learn to stop.
@@ -242,6 +248,7 @@ class TemplateCheck:
         return "\n".join(lines)
 
 
+@isolated
 def check_template(template: Template) -> TemplateCheck:
     """Check whether a template can be used, and whether it is rendered by columns or row by row."""
     problems: list[str] = []
@@ -256,7 +263,7 @@ def check_template(template: Template) -> TemplateCheck:
     return TemplateCheck(
         name=template.name,
         problems=tuple(problems),
-        warnings=tuple(() if problems else warnings(template, planner)),
+        warnings=tuple(() if problems else warnings(template)),
         special_tokens=template.special_tokens,
         forbidden=template.forbidden,
         end_token=template.end_token,
@@ -276,10 +283,13 @@ def _common_shapes() -> list[Shape]:
 _EMPTY_REASONING = re.compile(r"\s*(<(\w*think\w*)>\s*)?(</\w*think\w*>)?\s*")  # trained as the model has to emit it
 
 
-def warnings(template: Template, planner: Planner) -> list[str]:
+@isolated
+def warnings(template: Template) -> list[str]:
     """Warnings about a usable template; each is a sentence without its full stop."""
     texts = []
-    with_system = planner.strategy(tuple(MessageShape(role, ContentKind.NORMAL) for role in (SYSTEM, *_ONE_TURN)))
+    with_system = Planner(template).strategy(
+        tuple(MessageShape(role, ContentKind.NORMAL) for role in (SYSTEM, *_ONE_TURN))
+    )
     if isinstance(with_system, Refusal):
         texts.append(f"conversations with a system message are dropped: {with_system.detail}")
     annotated, _ = annotate_row(template, Conversation(_conversation(_ONE_TURN)))

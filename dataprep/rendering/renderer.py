@@ -34,6 +34,7 @@ from dataprep.rendering.columns import (
     has_further_fields,
     shapes_of,
 )
+from dataprep.rendering.isolation import TemplateStopped, map_isolated
 from dataprep.rendering.plan import Plan, Planner, Refusal, RenderStrategy, RowByRow, shape_problem
 from dataprep.rendering.probe import Capabilities, capabilities, require_trainable, warnings
 from dataprep.rendering.rows import (
@@ -81,7 +82,7 @@ class Renderer:
 
     def warnings(self) -> list[str]:
         """The warnings of `dataprep templates check`."""
-        return warnings(self.template, self.planner)
+        return warnings(self.template)
 
     @functools.cached_property
     def capabilities(self) -> Capabilities:
@@ -215,16 +216,22 @@ class Renderer:
         self, part: pl.DataFrame, planned: _PlannedBatch
     ) -> Iterator[tuple[int, RenderedRow | TemplateError]]:
         """The results of the conversations that are rendered one at a time, by their position in `part`."""
-        for position in planned.row_by_row():
+        positions = planned.row_by_row()
+        capabilities = self.capabilities if positions else None
+
+        def render_one(position: int) -> RenderedRow | TemplateError:
             messages, tools = _conversation(part, position)
             try:
                 row = self._cache.pop(messages, tools)
-                if row is None:
-                    self.capabilities.require(self.template, messages, tools)
-                    row = render_row(self.template, messages, tools)
-                yield position, row
+                if row is None and capabilities:
+                    capabilities.require(self.template, messages, tools)
+                return row or render_row(self.template, messages, tools)
+            except TemplateStopped:
+                raise  # limits depend on the machine, and fates must not
             except TemplateError as error:
-                yield position, error
+                return error
+
+        yield from zip(positions, map_isolated(render_one, self.template, positions), strict=True)
 
     def check_sample(self, frame: pl.DataFrame, seed: int, size: int = 16) -> None:
         """Render a random sample by columns and through Jinja, and compare text, spans and controls.

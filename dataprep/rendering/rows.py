@@ -15,6 +15,7 @@ from itertools import accumulate
 from typing import Any
 
 from dataprep.common.errors import TemplateError
+from dataprep.rendering.isolation import isolated
 from dataprep.rendering.layout import TOOLS_ORIGIN, UNKNOWN_ORIGIN, Field, Layout, Position, Slot
 from dataprep.rendering.spans import AnnotatedLayout, Span, Turn, annotate
 from dataprep.rendering.taint import render_tainted
@@ -85,6 +86,7 @@ def conversation_digest(messages: Messages, tools: str | None) -> bytes:
     return hashlib.blake2b(repr((messages, tools)).encode(), digest_size=16).digest()
 
 
+@isolated
 def render_row(template: Template, messages: Messages, tools: str | Sequence[Any] | None = None) -> RenderedRow:
     """Render one conversation and find its spans and controls.
 
@@ -117,6 +119,7 @@ def render_row(template: Template, messages: Messages, tools: str | Sequence[Any
     return RenderedRow(text, in_code_points(annotated.spans), in_code_points(annotated.controls), unwritten)
 
 
+@isolated
 def annotate_row(template: Template, conversation: Conversation) -> tuple[AnnotatedLayout, str]:
     """The annotated layout of one conversation, and its text from the run on tainted strings.
 

@@ -15,7 +15,7 @@ from jinja2 import Template as Program
 from jinja2.runtime import Context, Macro, Undefined
 
 from dataprep.rendering.layout import LEFT, RIGHT, ContentKind, Layout, Mark, Part, Slot, build_layout
-from dataprep.rendering.sandbox import COUNTED, TemplateNamespace, TrackingEnvironment, counted
+from dataprep.rendering.sandbox import TemplateNamespace, TrackingEnvironment
 from dataprep.rendering.spans import Turn
 from dataprep.rendering.template import Conversation, Template, template_inputs
 
@@ -149,7 +149,7 @@ class SymbolicEnvironment(TrackingEnvironment):
         comparisons = ("eq", "equalto", "==", "ne", "!=")  # SymbolicText answers or refuses these itself
         tests: dict[str, Any] = {name: test for name, test in self.tests.items() if name not in comparisons}
         self.tests |= {name: _guarded(f"the test `{name}`", test, _TESTS.get(name)) for name, test in tests.items()}
-        self.filters |= {"trim": _trim, "string": self.keep, "default": _default, "d": _default, COUNTED: counted}
+        self.filters |= {"trim": _trim, "string": self.keep, "default": _default, "d": _default}
 
     def keep(self, value: Any) -> str | SymbolicText:
         return value if isinstance(value, SymbolicText) else str(value)

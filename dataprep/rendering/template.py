@@ -17,9 +17,10 @@ from typing import Any
 import jinja2
 
 from dataprep.common.errors import TemplateError
+from dataprep.common.text import excerpt
+from dataprep.rendering.isolation import MEMORY_BYTES, TemplateStopped, isolated
 from dataprep.rendering.sandbox import (
     ChatEnvironment,
-    StepLimitExceeded,
     has_generation_tags,
     uses_autoescape,
 )
@@ -152,7 +153,9 @@ def compile_template(source: str, name: str) -> jinja2.Template:
         program = ChatEnvironment().from_string(source)
         escapes = uses_autoescape(source)
     except jinja2.TemplateSyntaxError as error:
-        raise TemplateError(f"{name}, line {error.lineno}: {error.message}") from None
+        raise TemplateError(f"{name}, line {error.lineno}: {excerpt(error.message or '')}") from None
+    except SyntaxError as error:  # of the Python code that Jinja generates, such as 25 nested loops
+        raise TemplateError(f"{name} cannot be compiled: {excerpt(error.msg)}.") from None
     except RecursionError:
         raise TemplateError(f"{name} is nested too deeply to be parsed as a template.") from None
     if escapes:
@@ -160,6 +163,15 @@ def compile_template(source: str, name: str) -> jinja2.Template:
     return program
 
 
+@isolated
+def require_valid(template: Template, file: str) -> None:
+    """Raises:
+    TemplateError: the template cannot be compiled; names the file.
+    """
+    compile_template(template.source, file)
+
+
+@isolated
 def render(
     template: Template,
     messages: Sequence[Mapping[str, Any]],
@@ -193,11 +205,13 @@ def render(
 
 def rendering_error(template: Template, error: Exception) -> TemplateError:
     """Describe an exception that Jinja raised while it rendered a conversation, in one sentence."""
-    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    reason = excerpt(str(error)).rstrip(".") or type(error).__name__
     if type(error) is jinja2.TemplateError:
         return TemplateError(f"The template {template.name} refuses this conversation: {reason}.")
-    if isinstance(error, StepLimitExceeded):
-        return TemplateError(f"The template {template.name} was stopped: {reason}.")
+    if isinstance(error, MemoryError):
+        return TemplateStopped(
+            f"The template {template.name} was stopped: it needs more than {MEMORY_BYTES >> 30} GiB of memory."
+        )
     if isinstance(error, jinja2.exceptions.SecurityError):
         return TemplateError(f"The template {template.name} tries to leave its sandbox: {reason}.")
     if isinstance(error, jinja2.UndefinedError) and "'strftime_now'" in reason:
