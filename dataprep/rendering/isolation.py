@@ -27,6 +27,7 @@ from typing import IO, TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from dataprep.common.bundled import templates_folder
 from dataprep.common.errors import TemplateError
+from dataprep.common.text import plural
 
 if TYPE_CHECKING:
     from dataprep.rendering.template import Template
@@ -152,7 +153,7 @@ class _Worker:
 
 def _reason_of_death(return_code: int) -> str:
     if return_code == -signal.SIGXCPU:
-        return f"it takes more than {CPU_SECONDS} seconds of CPU time"
+        return f"it takes more than {plural(CPU_SECONDS, 'second')} of CPU time"
     return f"its process ended with {f'signal {-return_code}' if return_code < 0 else f'exit code {return_code}'}"
 
 

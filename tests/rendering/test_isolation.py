@@ -102,7 +102,7 @@ def test_arguments_results_and_errors_cross_the_border() -> None:
 def test_an_endless_template_is_stopped_by_its_cpu_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolation, "CPU_SECONDS", 1)
     began = time.process_time()
-    with pytest.raises(TemplateStopped, match="The template foreign was stopped: it takes more than 1 seconds of CPU"):
+    with pytest.raises(TemplateStopped, match="The template foreign was stopped: it takes more than 1 second of CPU"):
         run_forever(FOREIGN)
     assert time.process_time() - began < 1
 
