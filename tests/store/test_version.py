@@ -25,7 +25,10 @@ def imported_names(file: Path) -> Iterator[str]:
 
 
 def modules_behind_a_build() -> set[str]:
-    """The modules that dataprep.build imports, directly or not, as paths without suffix."""
+    """The modules that dataprep.build imports, directly or not, as paths without suffix.
+
+    The package itself is left out: it is the Python API, which imports what is asked of it.
+    """
     found: set[str] = set()
     waiting = ["dataprep.build"]
     while waiting:
@@ -34,7 +37,7 @@ def modules_behind_a_build() -> set[str]:
         module = file.relative_to(PACKAGE).with_suffix("").as_posix()
         if file.is_file() and module not in found:
             found.add(module)
-            waiting += [name for name in imported_names(file) if name.split(".")[0] == "dataprep"]
+            waiting += [name for name in imported_names(file) if name.startswith("dataprep.")]
     return found
 
 
