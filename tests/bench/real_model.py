@@ -93,18 +93,18 @@ class HeldOut:
         special = self.build.manifest.template
         template = (self.build.path / "template.jinja").read_text("utf-8")
         end = self.tokenizer.id_of(special["end_token"])
+        prompts = [prompt_ids(template, first_question(row), special, self.tokenizer) for row in self.questions]
+        longest = max(map(len, prompts))
+        device = next(model.parameters()).device
+        ids = torch.tensor([[end] * (longest - len(prompt)) + prompt for prompt in prompts], device=device)
+        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
         model.eval()
-        stopped = 0
-        for messages in self.questions:
-            ids = prompt_ids(template, first_question(messages), special, self.tokenizer)
-            prompt = torch.tensor([ids], device=next(model.parameters()).device)
-            with torch.no_grad(), torch.autocast(prompt.device.type, dtype=torch.bfloat16):
-                out = model.generate(
-                    input_ids=prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=NEW_TOKENS,
-                    do_sample=False, eos_token_id=end, pad_token_id=end,
-                )  # fmt: skip
-            stopped += end in out[0, len(ids) :].tolist()
-        return stopped / len(self.questions)
+        with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16):
+            out = model.generate(
+                input_ids=ids, attention_mask=mask, max_new_tokens=NEW_TOKENS,
+                do_sample=False, eos_token_id=end, pad_token_id=end,
+            )  # fmt: skip
+        return sum(end in answer for answer in out[:, longest:].tolist()) / len(prompts)
 
 
 def run_trl(model_name: str, build_folder: str, tokens: int) -> dict[str, Any]:
