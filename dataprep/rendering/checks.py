@@ -27,9 +27,9 @@ class TemplateChecks:
         self._renderer = renderer
         self._parser = Parser(renderer.planner)
 
-    def parses_back(self, messages: pl.Series, text: pa.StringArray) -> pl.Series:
-        """Return whether each text gives exactly its messages back; null if the template renders them row by row."""
-        return self._parser.parses_back(messages, text)
+    def parses_back(self, messages: pl.Series, text: pa.StringArray, tools: pl.Series | None = None) -> pl.Series:
+        """Return whether each text gives exactly its messages back; null if they were rendered row by row."""
+        return self._parser.parses_back(messages, text, tools)
 
     def unwritten(self, messages: pl.Series, tools: pl.Series | None = None) -> pl.DataFrame:
         """Count, for each conversation, what the template left out of the rendered text.

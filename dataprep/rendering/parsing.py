@@ -17,7 +17,7 @@ import polars as pl
 import pyarrow as pa
 
 from dataprep.common.arrow import numbers
-from dataprep.rendering.columns import FlatMessages, shapes_of
+from dataprep.rendering.columns import FlatMessages, has_further_fields, shapes_of
 from dataprep.rendering.layout import Slot
 from dataprep.rendering.plan import Plan, Planner
 
@@ -31,10 +31,10 @@ class Parser:
     def __init__(self, planner: Planner) -> None:
         self._planner = planner
 
-    def parses_back(self, messages: pl.Series, text: pa.StringArray) -> pl.Series:
-        """Whether each text gives its `messages` (list<struct<role, content>>) back, except for stripped white space.
+    def parses_back(self, messages: pl.Series, text: pa.StringArray, tools: pl.Series | None = None) -> pl.Series:
+        """Whether each text gives its `messages` (list<struct<role, content, …>>) back, except for stripped white space.
 
-        Returns: Boolean; null if the template has no plan for the shape and renders it row by row.
+        Returns: Boolean; null if the conversation was rendered row by row.
         """
         flat = FlatMessages.of(messages)
         shape, shapes = shapes_of(flat)
@@ -45,7 +45,8 @@ class Parser:
         reader = _Reader(text)
         for (_, production), shape_numbers in _steps(grammars):
             reader.read(np.flatnonzero(np.isin(shape, shape_numbers)), production, flat)
-        return pl.Series("parses_back", reader.results()).set(pl.Series(~np.isin(shape, list(grammars))), None)
+        row_by_row = ~np.isin(shape, list(grammars)) | has_further_fields(messages, tools)
+        return pl.Series("parses_back", reader.results()).set(pl.Series(row_by_row), None)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from dataprep.common.errors import TemplateError
@@ -222,3 +223,12 @@ def test_a_prompt_that_opens_the_reasoning_counts_as_far_as_the_answer_is_writte
     thinking = Template("thinking", source, {}, ("</s>",), "</s>")
     [answer] = trained(render_row(thinking, chat("Hi", "Ho")))
     assert answer == ("Ho</s>" if written.startswith(prompt) else written + "Ho</s>")
+
+
+def test_texts_of_messages_with_further_fields_are_not_parsed_back() -> None:
+    qwen3 = Renderer(load_template("qwen3"))
+    plain = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
+    conversations = field_frame([WITH_CALL, plain, plain], [None, json.dumps(TOOLS), None])
+    texts = pa.array([row.text for row in rows_of(qwen3, conversations)])
+    checked = TemplateChecks(qwen3).parses_back(conversations["messages"], texts, conversations["tools"])
+    assert checked.to_list() == [None, None, True]

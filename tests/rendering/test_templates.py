@@ -79,3 +79,28 @@ def test_a_template_of_pairs_refuses_roles_that_do_not_alternate(name: str) -> N
 def test_bos_and_eos_tokens_can_be_replaced() -> None:
     text = render(load_template("llama2"), chat("a", "b"), bos_token="<B>", eos_token="<E>")
     assert text == "<B>[INST] a [/INST] b <E>"
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_transformers_masks_exactly_the_spans_of_a_bundled_template(name: str) -> None:
+    """One token for each character, so that the mask that trl trains with can be compared with the spans."""
+    transformers = pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    template = load_template(name)
+    for messages in CHATS:
+        row = render_row(template, messages)
+        model = tokenizers.models.WordLevel({character: number for number, character in enumerate(sorted({*row.text}))})
+        characters = tokenizers.Tokenizer(model)
+        characters.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
+        tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=characters)
+
+        encoded = tokenizer.apply_chat_template(
+            messages,
+            chat_template=template.source,
+            return_dict=True,
+            return_assistant_tokens_mask=True,
+            **template.variables,
+        )
+        spans = {position for start, end in row.spans for position in range(start, end)}
+        assert len(encoded["input_ids"]) == len(row.text)
+        assert {position for position, trained in enumerate(encoded["assistant_masks"]) if trained} == spans
