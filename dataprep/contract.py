@@ -279,6 +279,8 @@ def _check_names(manifest: Manifest) -> None:
     Raises:
         InvalidJson: names the first one.
     """
+    if not manifest.splits:
+        raise InvalidJson("names no split")
     for name in (manifest.name, manifest.version, *manifest.splits):
         if not _FOLDER_NAME.fullmatch(name):
             raise InvalidJson(f"holds the name {name[:100]!r}, which is no plain name")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import json
 import os
 import re
 from collections import Counter
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.common.errors import BuildError, InputError
+from dataprep.common.jsonfile import read_json
 from dataprep.common.progress import Advance
 from dataprep.common.text import without_credentials
 from dataprep.contract import MANIFEST, read_manifest_data
@@ -255,8 +255,16 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def _listed(file: Path, select: Callable[[Any], list[str]]) -> list[str]:
-    """Return the names of files or folders that `select` takes from a JSON file of `save_to_disk`."""
+    """Return the names of files or folders that `select` takes from a JSON file of `save_to_disk`.
+
+    Raises:
+        InputError: it is another file, or names something outside of its folder.
+    """
     try:
-        return [str(name) for name in select(json.loads(file.read_bytes()))]
+        names = [str(name) for name in select(read_json(file, dict[str, Any]))]
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{file} does not name its data files in the way of datasets' save_to_disk.") from None
+    for name in names:
+        if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
+            raise InputError(f"{file} names {name[:100]!r}, which is not in its folder.")
+    return names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -157,3 +158,13 @@ def test_no_command_repeats_the_token_of_a_url(tmp_path: Path, option: str) -> N
     arguments = ["build", "--source", source, "--store", tmp_path, option, "https://user:hf_TOKEN@host.org/a?key=TOKEN"]
     done = dataprep(*arguments, "--json")
     assert done.returncode in (1, 2) and "TOKEN" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["../outside.arrow", "/etc/passwd", "a/../../outside.arrow", ".."])
+def test_a_saved_data_set_cannot_name_files_outside_of_its_folder(tmp_path: Path, name: str) -> None:
+    import datasets
+
+    datasets.Dataset.from_list([ROW]).save_to_disk(tmp_path / "saved")
+    (tmp_path / "saved" / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))
+    with pytest.raises(InputError, match="which is not in its folder"):
+        find_files([str(tmp_path / "saved")])
