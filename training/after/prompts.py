@@ -1,4 +1,9 @@
-"""Prompts for a trained model: rendered with the build's own template, and encoded as the build's rows were."""
+"""Prompts for a trained model: rendered with the build's own template, and encoded as the build's rows were.
+
+dataprep tells typed special tokens from the template's own by tracking every character (`dataprep.rendering`), which
+training must not import. A prompt needs less: typed special tokens are replaced by private-use characters while the
+template is rendered.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +25,7 @@ def render(template: str, messages: Messages, tokens: Mapping[str, Any], *, answ
     Args:
         template: Jinja.
         messages: each with `role` and `content`.
-        tokens: `bos_token` and `eos_token`.
+        tokens: `bos_token` and `eos_token`; `content_parts` if the template takes contents as lists of parts.
         answer: append the generation prompt.
     Raises:
         DataError: the template refuses the messages.
@@ -28,10 +33,13 @@ def render(template: str, messages: Messages, tokens: Mapping[str, Any], *, answ
     from transformers.utils.chat_template_utils import render_jinja_template
 
     render_all: Any = render_jinja_template  # its annotations are narrower than what it accepts
+    conversation: list[Mapping[str, Any]] = list(messages)
+    if tokens.get("content_parts"):
+        conversation = [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in messages]
     variables = {key: tokens.get(key) or "" for key in ("bos_token", "eos_token")}
     try:
         rendered, _ = render_all(
-            conversations=[list(messages)], chat_template=template, add_generation_prompt=answer, **variables
+            conversations=[conversation], chat_template=template, add_generation_prompt=answer, **variables
         )
     except Exception as error:  # a template can raise anything
         raise DataError(f"The chat template refuses this conversation ({error}).") from None
