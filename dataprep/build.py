@@ -135,7 +135,10 @@ def _select(
         check_lines(counted, [reading.conversations, reading.messages], reading.fates)
         rejected = rejection_notes(reading.fates, sum(records for _, records in counted), recipe.max_bad)
         ledger.enter_rejected(reading.fates, [*reading.notes, *rejected])
-        sources = [file.to_manifest() for file in reading.files]
+        origin = {
+            "sources": [file.to_manifest() for file in reading.files],
+            "unused_fields": reading.unused_fields,
+        }
     with progress.stage("threads"):
         threads = to_conversations(reading.messages, reading.conversations, recipe.paths)
         conversations, read_count = ledger.enter("threads", threads), threads.kept.height
@@ -160,9 +163,7 @@ def _select(
         splits, split_proof, notes = _split(conversations, recipe, max_memory, sketches)
     fates = ledger.close(splits)
     selected = summary(splits, fates, [*ledger.notes, *notes])
-    return _Selection(
-        splits, fates, pairs, {"sources": sources, **selected, "near_dup": near_dup, "split": split_proof}
-    )
+    return _Selection(splits, fates, pairs, {**origin, **selected, "near_dup": near_dup, "split": split_proof})
 
 
 def _write(
