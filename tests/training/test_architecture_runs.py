@@ -1,4 +1,4 @@
-"""Whole runs of models that are not packed, mixtures of experts, and multimodal models: train, resume, evaluate."""
+"""Whole runs of models that are not packed, mixtures of experts, and multimodal models: train, resume, evaluate, merge."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ import pytest
 from dataprep.contract import open_build
 from tests.support.tiny_models import write_tiny_model
 from training.after.evaluate import evaluate
+from training.after.merge import merge
 from training.config import RunConfig
 from training.model.tiny import tokenizer_for
 from training.run import run
 from training.run_folder import RunFolder
+
+ADAPTED_LAYERS = {"nemotron": 12, "falcon": 8, "mixtral": 8, "qwen2_5_vl": 14, "gpt2": 8}
 
 
 @pytest.mark.parametrize(
@@ -23,17 +26,18 @@ from training.run_folder import RunFolder
         ("nemotron", "sdpa", "do not pass the boundaries"),  # found by the leak check
         ("falcon", "sdpa", "cannot be replaced"),  # known from its class
         ("mixtral", "dataprep_segments", "experts"),
-        ("qwen2_5_vl", "dataprep_segments", None),
+        ("qwen2_5_vl", "dataprep_segments", None),  # whose tensors have other names in the file
+        ("gpt2", "dataprep_segments", None),  # whose weights are transposed
     ],
 )
-def test_a_run_is_trained_resumed_and_evaluated(
+def test_a_run_is_trained_resumed_evaluated_and_merged(
     small_build: Path, tmp_path: Path, name: str, attention: str, note: str | None
 ) -> None:
     build = open_build(small_build)
     write_tiny_model(name, tmp_path / "model", tokenizer_for(build.splits["train"], dict(build.manifest.template)))
     config = RunConfig(
         data=small_build, model=str(tmp_path / "model"), device="cpu", out=tmp_path / "run", max_steps=2, save_every=1,
-        stop_prompts=1, max_tokens=128, tokens_per_step=256, held_out=8, lora_r=4,
+        stop_prompts=1, max_tokens=128, tokens_per_step=256, held_out=8, lora_r=4, lr=0.02,
     )  # fmt: skip
     record = run(config)
     assert record["status"] == "done"
@@ -44,6 +48,9 @@ def test_a_run_is_trained_resumed_and_evaluated(
     assert resumed["metrics"] == record["metrics"]
     result = evaluate(tmp_path / "run", 1, 8)
     assert result["after"]["loss"] == pytest.approx(record["metrics"]["held_out_after"], rel=1e-4)
+    merged = merge(tmp_path / "run", tmp_path / "merged", check=True)
+    assert merged["merged"] == ADAPTED_LAYERS[name]
+    assert merged["kl"] < 1e-5
 
 
 def _interrupt_after_first_step(folder: RunFolder) -> None:

@@ -14,7 +14,7 @@ from tests.support.commands import training
 from tests.support.paths import ROOT
 from tests.support.training_builds import chatter, write_build
 from training.errors import ModelError
-from training.model.sizes import read_model_config
+from training.model.identity import read_model_config
 from training.model.tiny import train_tokenizer
 from training.model.tokenizer import load_tokenizer
 

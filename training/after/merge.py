@@ -14,9 +14,10 @@ from typing import NotRequired, TypedDict
 
 from training.after.finished_run import FinishedRun, open_finished_run
 from training.after.merge_check import compare, rows_to_check
-from training.after.merge_weights import INDEX, AdapterProducts, BaseWeights, quantized_names
+from training.after.merge_weights import AdapterProducts, BaseWeights, quantized_names
 from training.after.stopping import check_stopping, special_token_ids, write_generation_config
 from training.errors import ModelError, RunError
+from training.model.checkpoint import INDEX
 from training.model.identity import read_model_config
 from training.run_folder import PARTIAL, commit_folder, write_errors
 
@@ -87,8 +88,8 @@ def _write_weights(run: FinishedRun, to: Path) -> MergeResult:
     from safetensors.torch import save_file
 
     base = BaseWeights(run)
-    adapter = AdapterProducts(run, base.name_of)
-    quantized = quantized_names(run, base) if run.config.quantization == "nf4" else set()
+    adapter = AdapterProducts(run, base)
+    quantized = quantized_names(base) if run.config.quantization == "nf4" else set()
     weight_map, size = {}, 0
     for shard in base.shards:
         weights = {}

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from training.after.finished_run import FinishedRun, autocast, load_run_model, open_run_build
 from training.data.training_data import load_training_data
+from training.model.architecture import read_architecture
+from training.model.identity import read_model_config
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,14 +24,15 @@ def compare(run: FinishedRun, merged: Path, rows: list[list[int]]) -> tuple[floa
         The largest difference, and the mean divergence per token of the merged model from the adapter, in nats.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    import transformers
 
     adapted = load_run_model(run)
     expected = [_logits(adapted, row, run) for row in rows]
     del adapted
     if run.runtime.device != "cpu":
         torch.cuda.empty_cache()
-    model: Any = AutoModelForCausalLM.from_pretrained(
+    architecture = read_architecture(read_model_config(str(merged), None), str(merged))
+    model: Any = getattr(transformers, architecture.auto_class).from_pretrained(
         str(merged),
         dtype=run.runtime.dtype,
         device_map={"": run.runtime.device},

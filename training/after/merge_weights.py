@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.after.finished_run import FinishedRun
 from training.errors import ModelError
-from training.model.files import locate, read_json_object
+from training.model.architecture import read_architecture
+from training.model.checkpoint import decoder_prefix, is_quantised, tensor_shapes, weight_files
+from training.model.files import read_json_object
 from training.model.identity import read_model_config
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -44,7 +43,13 @@ class BaseWeights:
         from safetensors import SafetensorError, safe_open
 
         self.device = run.runtime.device
-        self.shards = list(_shards(run))
+        model_config = read_model_config(run.base_model, run.config.revision)
+        self.architecture = read_architecture(model_config, run.base_model)
+        self.shards = weight_files(run.base_model, run.config.revision)
+        if not self.shards:
+            raise ModelError(f"{run.base_model} has no safetensors files: merging needs them; convert the model first.")
+        shapes = tensor_shapes(run.base_model, run.config.revision)
+        self._prefix = decoder_prefix(self.architecture, shapes, quantised=is_quantised(model_config))
         self.names: set[str] = set()
         self._quantization: dict[str, dict[str, Tensor]] = {}  # by the name of the weight
         for shard in self.shards:
@@ -76,8 +81,12 @@ class BaseWeights:
     def name_of(self, path: str) -> str | None:
         """The checkpoint's name of a layer's weight; None if there is none.
 
-        A checkpoint may lack the first parts of the path in the model (`model.`), or have more of them.
+        A checkpoint may lack the first parts of the path in the model (`model.`), or have more or others of them.
         """
+        if self._prefix is not None:
+            decoder = f"{self.architecture.decoder}." if self.architecture.decoder else ""
+            name = f"{self._prefix}{path.removeprefix(decoder)}.weight"
+            return name if name in self.names else None
         parts = path.split(".")
         for dropped in range(min(3, len(parts))):
             suffix = ".".join(parts[dropped:]) + ".weight"
@@ -89,31 +98,23 @@ class BaseWeights:
         return None
 
 
-def _shards(run: FinishedRun) -> Iterator[Path]:
-    index = locate(run.base_model, INDEX, run.config.revision)
-    names = sorted(set(read_json_object(index)["weight_map"].values())) if index else [SINGLE]
-    for name in names:
-        path = locate(run.base_model, name, run.config.revision)
-        if path is None:
-            raise ModelError(
-                f"{run.base_model} has no {name}: merging needs safetensors files; convert the model first."
-            )
-        yield path
+def quantized_names(base: BaseWeights) -> set[str]:
+    """The checkpoint's names of the weights that transformers quantises: those of the decoder's plain linear layers."""
+    linears = [linear for linear in base.architecture.sizes.linears if linear.quantised]
+    names = [base.name_of(_module_path(base, linear.path)) for linear in linears]
+    return {name for name in names if name is not None}
 
 
-def quantized_names(run: FinishedRun, base: BaseWeights) -> set[str]:
-    """The checkpoint's names of the weights that transformers quantises: those of all linear layers but the output layer."""
-    import torch
-    from accelerate import init_empty_weights
-    from transformers import AutoConfig, AutoModelForCausalLM
+def transposed_names(base: BaseWeights) -> set[str]:
+    """The checkpoint's names of the weights that are stored as inputs x outputs (GPT-2)."""
+    linears = [linear for linear in base.architecture.sizes.linears if linear.transposed]
+    names = [base.name_of(_module_path(base, linear.path)) for linear in linears]
+    return {name for name in names if name is not None}
 
-    with init_empty_weights():
-        skeleton = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-            AutoConfig.from_pretrained(run.base_model, revision=run.config.revision)
-        )
-    output = skeleton.get_output_embeddings()
-    linear = [path for path, m in skeleton.named_modules() if isinstance(m, torch.nn.Linear) and m is not output]
-    return {name for path in linear if (name := base.name_of(path)) is not None}
+
+def _module_path(base: BaseWeights, path: str) -> str:
+    """The path within the model of a layer of its decoder."""
+    return f"{base.architecture.decoder}.{path}" if base.architecture.decoder else path
 
 
 class AdapterProducts:
@@ -123,7 +124,7 @@ class AdapterProducts:
         ModelError: the base model lacks a weight that the adapter changes.
     """
 
-    def __init__(self, run: FinishedRun, name_of: Callable[[str], str | None]) -> None:
+    def __init__(self, run: FinishedRun, base: BaseWeights) -> None:
         settings = read_json_object(run.folder.adapter / "adapter_config.json")
         self.scale = settings["lora_alpha"] / settings["r"]
         self.weights = read_weights(run.folder.adapter / "adapter_model.safetensors")
@@ -131,13 +132,14 @@ class AdapterProducts:
         self.keys: dict[str, tuple[str, str]] = {}  # the weight's name -> the names of A and B in the adapter
         self.untied: set[str] = set()  # embeddings that the output layer shared
         self.merged = 0
-        tied = bool(read_model_config(run.base_model, run.config.revision).get("tie_word_embeddings", False))
+        tied = base.architecture.tied
+        self.transposed = transposed_names(base)
         for key in self.weights:
             for a, b in ((".lora_A.weight", ".lora_B.weight"), (".lora_embedding_A", ".lora_embedding_B")):
                 if not key.endswith(a):
                     continue
                 path = key.removesuffix(a).removeprefix("base_model.model.")
-                name = name_of(path)
+                name = base.name_of(path)
                 if name is None:
                     raise ModelError(
                         f"The adapter changes {path}, which the files of {run.base_model} lack: train again."
@@ -151,14 +153,13 @@ class AdapterProducts:
         if not weight.is_floating_point():
             return weight
         weight = weight.to(self.device, self.dtype)
-        if quantized:
-            weight = nf4_round_trip(weight)
+        if quantized:  # in blocks of outputs x inputs
+            weight = nf4_round_trip(weight.T.contiguous()).T if name in self.transposed else nf4_round_trip(weight)
         if name in self.keys:
             a, b = (self.weights[key].to(self.device).float() for key in self.keys[name])
             product = b @ a
-            if self.keys[name][0].endswith(
-                "embedding_A"
-            ):  # tokens x width, where peft has width x rank and rank x tokens
+            # An embedding is tokens x width, and peft has width x rank and rank x tokens.
+            if self.keys[name][0].endswith("embedding_A") or name in self.transposed:
                 product = product.T
             weight = (weight.float() + self.scale * product).to(self.dtype)
             self.merged += 1

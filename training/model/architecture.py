@@ -37,6 +37,7 @@ class Architecture:
     packing_obstacle: str | None  # why conversations cannot be packed, None if nothing is known to prevent it
     positions: int | None  # most tokens in a row that the model was made for; None: unlimited
     has_position_table: bool  # longer rows are an error rather than untrained positions
+    tied: bool  # the output layer is the input embeddings
     rope_limit: int | None  # tokens; a longer row changes the rotary embedding of shorter rows in the same pass
 
 
@@ -82,6 +83,7 @@ def read_architecture(model_config: dict[str, Any], name: str) -> Architecture:
         packing_obstacle=_packing_obstacle(model_class, text_config),
         positions=int(positions) if positions else None,
         has_position_table=_has_position_table(decoder),
+        tied=_is_tied(skeleton),
         rope_limit=_rope_limit(text_config),
     )
 
@@ -148,7 +150,7 @@ def _sizes(skeleton: Any, decoder: torch.nn.Module, text_config: Any) -> ModelSi
         if isinstance(module, kinds) and module is not output:
             rows, columns = module.weight.shape
             width, out = (rows, columns) if isinstance(module, Conv1D) else (columns, rows)
-            linears.append(Linear(path, width, out))
+            linears.append(Linear(path, width, out, type(module) in kinds, isinstance(module, Conv1D)))
     experts = sum(parameter.numel() for path, parameter in skeleton.named_parameters() if is_expert(path, parameter))
     total = sum(parameter.numel() for parameter in skeleton.parameters())
     layers = sum(isinstance(module, GradientCheckpointingLayer) for module in decoder.modules())
@@ -228,6 +230,11 @@ def _has_position_table(decoder: torch.nn.Module) -> bool:
         for names in (decoder.named_modules(), decoder.named_buffers())
         for name, _ in names
     )
+
+
+def _is_tied(skeleton: Any) -> bool:
+    output = skeleton.get_output_embeddings()
+    return output is not None and output.weight is skeleton.get_input_embeddings().weight
 
 
 def _rope_limit(text_config: Any) -> int | None:

@@ -20,6 +20,8 @@ class Linear(NamedTuple):
     path: str
     inputs: int
     outputs: int
+    quantised: bool = True  # whether NF4 holds it
+    transposed: bool = False  # the weight is inputs x outputs (GPT-2's Conv1D)
 
     @property
     def name(self) -> str:

@@ -52,7 +52,7 @@ def test_the_precision_of_the_run_is_kept_on_another_machine(finished_run: Path,
     )  # fmt: skip
     run = open_finished_run(path)
     assert (run.runtime.device.split(":")[0], run.runtime.precision) != ("cpu", "fp32")
-    assert str(AdapterProducts(run, BaseWeights(run).name_of).dtype) == "torch.bfloat16"
+    assert str(AdapterProducts(run, BaseWeights(run)).dtype) == "torch.bfloat16"
     assert open_finished_run(finished_run).runtime.precision == "fp32"
 
 

@@ -1,0 +1,109 @@
+"""The tensors of a model's safetensors files, by name, and how they belong to the layers of the loaded model.
+
+transformers renames tensors when it loads some checkpoints (multimodal models, checkpoints without `model.`), so that a
+layer of the loaded model and its tensor in the file can have different prefixes.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+from training.errors import ModelError
+from training.model.architecture import Architecture
+from training.model.files import locate, read_json_object
+from training.model.sizes import Linear
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+HEADER_LIMIT = 100 * 2**20  # bytes, which safetensors itself accepts
+
+
+def weight_files(model: str, revision: str | None) -> list[Path]:
+    """The safetensors files of a model, downloaded if it is on the Hub; none if it has other files only.
+
+    Raises:
+        ModelError: a file that the index names is missing.
+    """
+    index = locate(model, INDEX, revision)
+    if index is None:
+        single = locate(model, SINGLE, revision)
+        return [single] if single is not None else []
+    names = sorted(set(read_json_object(index)["weight_map"].values()))
+    paths = [locate(model, name, revision) for name in names]
+    missing = [name for name, path in zip(names, paths, strict=True) if path is None]
+    if missing:
+        raise ModelError(f"{model} lacks the file {missing[0]} that its index names: download the model again.")
+    return [path for path in paths if path is not None]
+
+
+def tensor_shapes(model: str, revision: str | None) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor in a model's safetensors files, from the files' headers.
+
+    Raises:
+        ModelError: a file is damaged.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in weight_files(model, revision):
+        header = _header(path)
+        header.pop("__metadata__", None)
+        try:
+            shapes |= {name: tuple(map(int, entry["shape"])) for name, entry in header.items()}
+        except (TypeError, KeyError, ValueError):
+            raise ModelError(f"{path} cannot be read (invalid header): download the model again.") from None
+    return shapes
+
+
+def _header(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        first = file.read(8)
+        size = struct.unpack("<Q", first)[0] if len(first) == 8 else 0
+        if not 0 < size <= HEADER_LIMIT:
+            raise ModelError(f"{path} cannot be read (not a safetensors file): download the model again.")
+        try:
+            return dict(json.loads(file.read(size)))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ModelError(f"{path} cannot be read ({error}): download the model again.") from None
+
+
+def decoder_prefix(
+    architecture: Architecture, shapes: dict[str, tuple[int, ...]], *, quantised: bool = False
+) -> str | None:
+    """What comes before the paths of the text decoder's layers in the names of their tensors, such as `model.`.
+
+    Args:
+        quantised: whether the checkpoint itself holds quantised weights, whose shapes say nothing.
+
+    Returns:
+        None if no prefix, or more than one, gives a tensor for every linear layer.
+    """
+    prefixes = [_prefixes(linear, shapes, quantised=quantised) for linear in architecture.sizes.linears]
+    common = set.intersection(*prefixes) if prefixes else set()
+    return common.pop() if len(common) == 1 else None
+
+
+def _prefixes(linear: Linear, shapes: dict[str, tuple[int, ...]], *, quantised: bool) -> set[str]:
+    """What comes before the layer's path in the names of tensors that have its path and shape."""
+    suffix = f"{linear.path}.weight"
+    shape = (linear.inputs, linear.outputs) if linear.transposed else (linear.outputs, linear.inputs)
+    names = [name for name, size in shapes.items() if name.endswith(suffix) and (quantised or size == shape)]
+    return {prefix for name in names if (prefix := name.removesuffix(suffix)) == "" or prefix.endswith(".")}
+
+
+def merge_obstacle(
+    architecture: Architecture, model: str, revision: str | None, model_config: dict[str, Any]
+) -> str | None:
+    """Why `training merge` cannot merge an adapter into this model; None if nothing is known to prevent it."""
+    shapes = tensor_shapes(model, revision)
+    if not shapes:
+        return "it has no safetensors files"
+    if decoder_prefix(architecture, shapes, quantised=is_quantised(model_config)) is None:
+        return "the names of its tensors do not belong to the layers of the loaded model"
+    return None
+
+
+def is_quantised(model_config: dict[str, Any]) -> bool:
+    """Whether the checkpoint itself holds quantised weights."""
+    return bool(model_config.get("quantization_config"))
