@@ -155,7 +155,7 @@ def _agreement(messages: Sequence[Message], source: Sequence[Message]) -> int:
     equal = 0
     for message, original in zip(messages, source, strict=False):
         if message["content"].strip() != original["content"].strip():
-            characters = zip(message["content"][:900], original["content"][:900], strict=False)
+            characters = zip(str(message["content"])[:900], str(original["content"])[:900], strict=False)
             return equal * 1000 + sum(a == b for a, b in characters)
         equal += 1
     return equal * 1000
