@@ -213,7 +213,7 @@ def _write(
             }
             for file, text in documents.items():
                 (folder / file).write_text(text, encoding="utf-8")
-            write_json(folder / CROISSANT_FILE, croissant(manifest))
+            write_json(folder / CROISSANT_FILE, croissant(manifest, collected.schema))
             fates_written.result()
             if verdict.critical and recipe.gate == "on":
                 raise verdict.error(keep_failed(folder, store, name, verdict.kept_files))

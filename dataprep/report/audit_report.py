@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dataprep.report.page import page
-from dataprep.report.texts import TextBudget
+from dataprep.report.texts import TextBudget, message_text, speaker
 
 _ROWS = 600  # shown in all, divided equally among the kinds of faults
 _TURNS, _TEXT_BYTES = 30, 4_000  # shown of one row: turns, and bytes of each
@@ -18,7 +18,7 @@ def audit_report(summary: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) 
 
     Args:
         summary: as `--json` prints it: file, rows, faulty, kinds, every_row.
-        rows: the faulty rows: name (such as `row 3`), faults (kind, detail, sure), messages (role, content).
+        rows: the faulty rows: name (such as `row 3`), faults (kind, detail, sure), messages (fields of `tables.MESSAGE_FIELDS`).
     """
     budget = TextBudget(mask=True)
     file, name = budget.texts([summary["file"], summary["file"].rsplit("/", 1)[-1]], 1_000)
@@ -58,7 +58,7 @@ def _view(row: Mapping[str, Any]) -> dict[str, Any]:
         "faults": [dict(fault) for fault in faults[:_TURNS]],
         "kinds": sorted({fault["kind"] for fault in faults}),
         "sure": sorted({fault["sure"] for fault in faults}),
-        "turns": [dict(turn) for turn in messages[:_TURNS]],
+        "turns": [{"role": speaker(turn), "content": message_text(turn)} for turn in messages[:_TURNS]],
         "messages": len(messages),
     }
 

@@ -21,7 +21,8 @@ from dataprep.tables import DROPPED
 
 REPORT_FILE = "report.html"
 
-_EXAMPLES, _LANGUAGES, _IDS = 3, 12, 50  # shown: examples of a rule, languages, failing ids of an expectation
+# Shown: examples of a rule, languages, unused fields, failing ids of an expectation.
+_EXAMPLES, _LANGUAGES, _FIELDS, _IDS = 3, 12, 30, 50
 _LENGTH_BOUNDS = [0, 250, 500, 1_000, 2_000, 4_000, 8_000, 16_000]  # code points
 
 
@@ -53,9 +54,10 @@ def build_report(
         "trained": float(numbers["trained"].sum()) / max(int(numbers["chars"].sum()), 1),
         "median": int(numbers.select(pl.col("chars").median().fill_null(0)).item()),
         "charts": _charts(numbers),
-        "languages": _languages(manifest["languages"], budget),
+        "languages": _most_frequent(manifest["languages"], _LANGUAGES, budget),
         "funnel": _funnel(manifest["funnel"]),
         "rules": _rules(fates, budget),
+        "unused_fields": _most_frequent(manifest.get("unused_fields") or {}, _FIELDS, budget),
         "duplicates": duplicates.duplicate_counts(fates),
         "exact_groups": duplicates.exact_groups(fates, collected.survivors, budget),
         "near_groups": duplicates.near_groups(pairs, budget),
@@ -92,11 +94,11 @@ def _charts(numbers: pl.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def _languages(counts: Mapping[str, int], budget: TextBudget) -> list[tuple[str, int]]:
-    """The most frequent languages with their numbers of conversations, and one entry for all others."""
+def _most_frequent(counts: Mapping[str, int], limit: int, budget: TextBudget) -> list[tuple[str, int]]:
+    """The `limit` most frequent names with their counts, and one entry for all others."""
     ordered = sorted(counts.items(), key=lambda item: -item[1])
-    names = budget.texts([name for name, _ in ordered[:_LANGUAGES]], 60)
-    others = ordered[_LANGUAGES:]
+    names = budget.texts([name for name, _ in ordered[:limit]], 60)
+    others = ordered[limit:]
     shown = list(zip(names, (count for _, count in ordered), strict=False))
     return shown + ([(f"{len(others)} others", sum(count for _, count in others))] if others else [])
 

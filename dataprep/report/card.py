@@ -15,8 +15,9 @@ _LANGUAGE = re.compile("[a-z]{2,3}")  # the primary subtag of a language tag (BC
 _SIZES = [(10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M")]
 _SOURCES = 5  # names of sources that a sentence lists
 _LANGUAGES = 8  # languages that a sentence lists
+_FIELDS = 20  # unused fields that a sentence lists
 
-_COLUMNS = """- `id`, `tree_id`, `source`, `lang`, `messages`, `message_ids`: as read
+_COLUMNS = """- `id`, `tree_id`, `source`, `lang`, `messages`, `message_ids`: as read; `tools` too, if any conversation has tools
 - `text`: the rendered conversation
 - `spans`: the trained parts of `text`, as start and end in Unicode code points; each runs from the end of the generation
   prompt to the end of the end token
@@ -163,9 +164,19 @@ def _limits(manifest: Mapping[str, Any]) -> list[str]:
         "The texts are synthetic: a program assembled them to try dataprep with. Do not train a model for use on them."
         if from_sample(manifest)
         else "The texts were written by people and models. Nobody checked them for truth, and they may contain personal data.",
+        *_unused_fields(manifest.get("unused_fields") or {}),
         f"The texts are rendered for {code_span(manifest['template']['name'])}; for another chat format, build again with "
         "`--template`.",
     ]
+
+
+def _unused_fields(counts: Mapping[str, int]) -> list[str]:
+    frequent = sorted(counts.items(), key=lambda item: -item[1])
+    listed = ", ".join(f"{code_span(name)} {count:,}" for name, count in frequent[:_FIELDS])
+    others = f" and {len(counts) - _FIELDS:,} more" if len(counts) > _FIELDS else ""
+    return (
+        [f"Fields of the records that were not used, with their numbers of values: {listed}{others}."] if counts else []
+    )
 
 
 def _with_entries(lines: list[str], head: Mapping[str, Any]) -> list[str]:

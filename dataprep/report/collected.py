@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dataprep.contract import SHARD_SCHEMA
 from dataprep.report.duplicates import largest_exact_groups
 
 SAMPLE = 200  # conversations that the report shows in full
@@ -22,10 +23,11 @@ class CollectedRows:
         """`rows` is the number of all rows to come; `fates` (`tables.FATES`) name the survivors of duplicates."""
         self._drawn = np.sort(np.random.default_rng(seed).choice(rows, min(SAMPLE, rows), replace=False))
         self._survivors = pa.array(largest_exact_groups(fates)["survivor"].to_list(), pa.string())
+        self.schema = SHARD_SCHEMA  # of the rows: `shard_schema` with the message fields of the build
         self._numbers: list[pl.DataFrame] = []
         self._rows: dict[str, int] = {}  # rows seen of each split
         self.sample: list[tuple[str, int, dict[str, Any]]] = []  # split, row number in it, the row
-        self.survivors: dict[str, list[dict[str, str]]] = {}  # id of a survivor: its messages
+        self.survivors: dict[str, list[dict[str, Any]]] = {}  # id of a survivor: its messages
 
     @classmethod
     def of_splits(cls, splits: Mapping[str, pa.Table], seed: int, fates: pl.DataFrame) -> CollectedRows:
@@ -38,6 +40,7 @@ class CollectedRows:
 
     def add(self, batch: pa.RecordBatch, split: str) -> None:
         """Take what is needed from the next rows (`contract.SHARD_SCHEMA`) of `split`."""
+        self.schema = batch.schema
         before, row = sum(self._rows.values()), self._rows.get(split, 0)
         drawn = self._drawn[(self._drawn >= before) & (self._drawn < before + batch.num_rows)] - before
         for at in drawn.tolist():

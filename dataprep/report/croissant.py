@@ -31,11 +31,11 @@ _CONTEXT = {
     "subField": "cr:subField",
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
 }
-_TYPES = {"string": "sc:Text", "int32": "sc:Integer"}
+_TYPES = {"string": "sc:Text", "int32": "sc:Integer", "bool": "sc:Boolean"}
 
 
-def croissant(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a manifest as a Croissant data set: shards with checksums, columns with types."""
+def croissant(manifest: Mapping[str, Any], schema: pa.Schema = SHARD_SCHEMA) -> dict[str, Any]:
+    """The content of a manifest as a Croissant data set: shards with checksums, and the columns of `schema` with types."""
     shards = [shard for split in manifest["splits"].values() for shard in split["shards"]]
     files = [
         {
@@ -60,7 +60,7 @@ def croissant(manifest: Mapping[str, Any]) -> dict[str, Any]:
         for split in manifest["splits"]
     ]
     records = [
-        {"@type": "cr:RecordSet", "@id": f"{split}-rows", "name": f"{split}-rows", "field": _fields(split)}
+        {"@type": "cr:RecordSet", "@id": f"{split}-rows", "name": f"{split}-rows", "field": _fields(split, schema)}
         for split in manifest["splits"]
     ]
     return {
@@ -76,8 +76,8 @@ def croissant(manifest: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _fields(split: str) -> list[dict[str, Any]]:
-    return [_field(f"{split}-rows/{column.name}", column.type, split, column.name) for column in SHARD_SCHEMA]
+def _fields(split: str, schema: pa.Schema) -> list[dict[str, Any]]:
+    return [_field(f"{split}-rows/{column.name}", column.type, split, column.name) for column in schema]
 
 
 def _field(name: str, kind: pa.DataType, split: str, column: str) -> dict[str, Any]:

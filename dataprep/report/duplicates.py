@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from dataprep.common.charts import Series, line_chart
 from dataprep.report.page import percent
-from dataprep.report.texts import TextBudget
+from dataprep.report.texts import TextBudget, message_text, speaker
 
 _GROUPS, _MEMBERS = 8, 4  # shown: groups of a kind, members of a group
 _TEXT_BYTES, _OPENING_BYTES = 2_000, 160  # of one text, and of its beginning in a heading
@@ -40,7 +40,7 @@ def largest_exact_groups(fates: pl.DataFrame) -> pl.DataFrame:
 
 
 def exact_groups(
-    fates: pl.DataFrame, survivors: Mapping[str, Sequence[Mapping[str, str]]], budget: TextBudget
+    fates: pl.DataFrame, survivors: Mapping[str, Sequence[Mapping[str, Any]]], budget: TextBudget
 ) -> list[dict[str, Any]]:
     """`largest_exact_groups` with the survivor's opening and text, which are empty where it was dropped later."""
     groups = largest_exact_groups(fates).to_dicts()
@@ -113,11 +113,11 @@ def near_duplicate_search(summary: Mapping[str, Any] | None) -> dict[str, Any] |
     return copied | {"compared": compared, "bands": bands, "curve": Markup(chart) if chart else None}
 
 
-def _as_text(messages: Sequence[Mapping[str, str]] | None) -> str:
-    return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in messages or ())
+def _as_text(messages: Sequence[Mapping[str, Any]] | None) -> str:
+    return "\n\n".join(f"{speaker(turn)}: {message_text(turn)}" for turn in messages or ())
 
 
-def _opening(messages: Sequence[Mapping[str, str]] | None) -> str:
+def _opening(messages: Sequence[Mapping[str, Any]] | None) -> str:
     return " ".join(messages[0]["content"][:1_000].split()) if messages else ""
 
 

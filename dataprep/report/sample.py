@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dataprep.common.text import plural
 from dataprep.report.texts import MARKUP_BYTES, TextBudget
 
 LENGTHS = (
@@ -20,7 +22,8 @@ def conversations_to_browse(drawn: list[tuple[str, int, dict[str, Any]]], budget
     """The view of each drawn row, given as (split, number in the split, row), until the budget is used up.
 
     A view has id, split, row, lang, length (name of its class), chars, answers, trained (share of the characters), title,
-    pieces (text, trained, control) and whole (whether the pieces are the whole text).
+    remarks (on untrained answers, tool calls, reasoning and tools), pieces (text, trained, control) and whole (whether the
+    pieces are the whole text).
     """
     views = [_view(*row) for row in drawn]
     pieces = [piece for view in views for piece in view["pieces"]]
@@ -49,9 +52,34 @@ def _view(split: str, row: int, record: Mapping[str, Any]) -> dict[str, Any]:
         "answers": len(spans),
         "trained": sum(span["end"] - span["start"] for span in spans) / max(len(text), 1),
         "title": " ".join(question[:2_000].split()),
+        "remarks": _remarks(record),
         "pieces": pieces,
         "all_read": sum(len(piece["text"]) for piece in pieces) == len(text),
     }
+
+
+def _remarks(record: Mapping[str, Any]) -> list[str]:
+    """Short remarks on what a plain conversation does not have."""
+    messages = record["messages"]
+    untrained = sum(turn.get("trained") is False for turn in messages)
+    calls = sum(_json_length(turn.get("tool_calls")) for turn in messages)
+    reasoning = sum(bool(turn.get("reasoning_content")) for turn in messages)
+    tools = _json_length(record.get("tools"))
+    return [
+        *([f"{plural(untrained, 'answer')} as context only"] if untrained else []),
+        *([plural(calls, "tool call")] if calls else []),
+        *([f"{plural(reasoning, 'answer')} with reasoning"] if reasoning else []),
+        *([plural(tools, "tool") + " available"] if tools else []),
+    ]
+
+
+def _json_length(text: str | None) -> int:
+    """The number of elements of a JSON list; 0 if there is none."""
+    try:
+        value = json.loads(text) if text else []
+    except ValueError:
+        return 0
+    return len(value) if isinstance(value, list) else 0
 
 
 def _pieces(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from markupsafe import escape
@@ -15,6 +15,23 @@ PAGE_BYTES = 4_300_000  # limit for all texts of a page after escaping; with its
 MARKUP_BYTES = 80  # estimate of the markup around one text
 _LOOK_AHEAD = 1_000  # code points read beyond a cut, so that a secret that lies across the cut is recognised
 _CUT_MARK = " …"
+
+
+def message_text(message: Mapping[str, Any]) -> str:
+    """The content of a message with its reasoning and its tool calls (JSON text), each under a heading of its own."""
+    reasoning, calls = message.get("reasoning_content"), message.get("tool_calls")
+    parts = [
+        *([f"[reasoning]\n{reasoning}\n[/reasoning]"] if reasoning else []),
+        *([message["content"]] if message["content"] or not (reasoning or calls) else []),
+        *([f"[tool calls]\n{calls}"] if calls else []),
+    ]
+    return "\n".join(parts)
+
+
+def speaker(message: Mapping[str, Any]) -> str:
+    """The role of a message, with the name of a tool and a remark where an answer is not trained."""
+    name = f" {message['name']}" if message.get("name") else ""
+    return f"{message['role']}{name}" + (", not trained" if message.get("trained") is False else "")
 
 
 class TextBudget:
