@@ -131,6 +131,27 @@ class FateCounts(TypedDict):
     rules: dict[str, int]
 
 
+class TemplateEntry(TypedDict):
+    """The chat template in the manifest, as far as `dataprep` reads it back."""
+
+    name: str
+    sha256: str
+
+
+class RecipeEntry(TypedDict):
+    """The options of a build in the manifest, as far as `dataprep` reads them back."""
+
+    source: list[str]
+    seed: int
+
+
+class NearDupEntry(TypedDict):
+    """The near-duplicate search in the manifest, as far as `dataprep` reads it back."""
+
+    algorithm: str
+    threshold: float
+
+
 class ManifestData(TypedDict):
     """The parts of manifest.json that a reader of a build needs."""
 
@@ -218,7 +239,12 @@ class Manifest:
             missing = [part for part in ("created", "dataprep", "libraries", "sources") if part not in self.data]
             if missing:
                 raise InvalidJson(f"lacks {', '.join(missing)}")
-            return typed(self.data, BuildData)
+            data = typed(self.data, BuildData)
+            typed(data["template"], TemplateEntry)
+            typed(data["recipe"], RecipeEntry)
+            if data["near_dup"] is not None:
+                typed(data["near_dup"], NearDupEntry)
+            return data
         except InvalidJson as fault:
             raise _damaged_manifest(self.path / MANIFEST, str(fault)) from None
 
@@ -279,6 +305,8 @@ def _check_names(manifest: Manifest) -> None:
     Raises:
         InvalidJson: names the first one.
     """
+    if manifest.gate not in ("off", "passed", "failed"):
+        raise InvalidJson(f"has the unknown gate {manifest.gate[:100]!r}")
     if not manifest.splits:
         raise InvalidJson("names no split")
     for name in (manifest.name, manifest.version, *manifest.splits):

@@ -28,6 +28,7 @@ DIGEST = "0" * 64
         ({"created": None}, "needs a string as created"),
         ({"splits": []}, "needs an object as splits"),
         ({"splits": {}}, "names no split"),
+        ({"gate": "on"}, "has the unknown gate 'on'"),
         ({"splits": {"train": {}}}, "lacks rows, shards in splits.train"),
         ({"splits": {"train": {"rows": "x", "shards": []}}}, "needs an integer as splits.train.rows"),
         ({"splits": {"train": {"rows": 1, "shards": [[]]}}}, "needs an object as splits.train.shards[0]"),

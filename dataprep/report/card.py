@@ -201,7 +201,7 @@ def rebuild_command(recipe: Mapping[str, Any], name: str) -> str:
         if isinstance(value, bool):
             words.append(flag(field))
         elif isinstance(value, list):
-            words += [word for item in value for word in (flag(field), item)]
+            words += [word for item in value for word in (flag(field), str(item))]
         else:
             words += [flag(field), str(value)]
     return shlex.join(words)
