@@ -393,7 +393,7 @@ def verified_file(folder: Path) -> Path:
 
 def _record_verified(folder: Path, stamps: Mapping[str, list[int]]) -> None:
     try:
-        write_file(verified_file(folder), json.dumps(stamps))
+        write_file(verified_file(folder), json.dumps(stamps), durable=False)
     except OSError:
         return  # a store that cannot be written: the checksums are read each time
 

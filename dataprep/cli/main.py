@@ -46,7 +46,8 @@ def _exit(fault: Exception) -> None:
     else:
         code, sentence = 1, _bug_sentence(fault)
     sentence = without_credentials(sentence)
-    print(f"dataprep: {visible(sentence)}", file=sys.stderr)
+    line = " ".join(visible(sentence).split("\n"))  # a name with a newline must not look like a line of ours
+    print(f"dataprep: {line}", file=sys.stderr)
     if "--json" in sys.argv:
         print_json({"error": sentence, "exit_code": code, **failing})
     raise SystemExit(code)

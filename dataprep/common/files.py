@@ -40,12 +40,16 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def replace_file(path: Path) -> Iterator[IO[bytes]]:
+def replace_file(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
     """Open a binary file for writing that replaces `path` in one step once the block ends without an exception.
 
-    `path` then has the whole new content, flushed to disk; otherwise it stays as it was. Where `path` is a link, the
+    `path` then has the whole new content; otherwise it stays as it was. Where `path` is a link, the
     file that it points to is replaced. The new file has no name until it is complete, so that a killed process leaves
     nothing behind; on file systems without unnamed files (O_TMPFILE), it is `.NAME.partial-…` beside `path`.
+
+    Args:
+        path: the file to replace or to create.
+        durable: flush to disk, so that the content survives a power failure; takes milliseconds to seconds.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full.
@@ -59,7 +63,8 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             with suppress(FileNotFoundError):
                 os.fchmod(file.fileno(), path.stat().st_mode & 0o7777)  # the permissions of the file it replaces
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
             if handle is not None:
                 # `src_dir_fd` makes CPython call linkat(2), which follows the link in /proc; link(2) would not.
                 os.link(f"/proc/self/fd/{handle}", temporary, src_dir_fd=handle)
@@ -67,7 +72,8 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
     finally:
         with suppress(OSError):
             temporary.unlink()
-    sync(path.parent)
+    if durable:
+        sync(path.parent)
 
 
 def _unnamed_file(folder: Path) -> int | None:
@@ -82,9 +88,9 @@ def _unnamed_file(folder: Path) -> int | None:
         raise
 
 
-def write_file(path: Path, content: str | bytes) -> None:
+def write_file(path: Path, content: str | bytes, *, durable: bool = True) -> None:
     """Replace `path` by a file of `content` (text as UTF-8) in one step; see `replace_file`."""
-    with replace_file(path) as file:
+    with replace_file(path, durable=durable) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 

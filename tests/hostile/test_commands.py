@@ -140,6 +140,10 @@ def test_a_report_on_a_full_disk_leaves_the_old_page(built: Path, tmp_path: Path
     assert not list(tmp_path.glob(".page*"))
 
 
+def test_a_name_with_a_newline_adds_no_line_to_the_output(tmp_path: Path) -> None:
+    refuses(1, "show", "n\ndataprep: all is well", "--store", tmp_path)
+
+
 def test_untrusted_text_in_json_output_is_escaped(tmp_path: Path) -> None:
     name = "\x9b2J\u202e\x7f\u061c"
     result = run("show", name, "--store", tmp_path, "--json")
