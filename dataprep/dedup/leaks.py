@@ -9,10 +9,11 @@ from dataprep.dedup.buffers import offsets_from_sizes, ranges_of_size
 from dataprep.dedup.components import connected_components
 from dataprep.dedup.corpus import Corpus, SketchCache, best_first, half_of_memory
 from dataprep.dedup.jaccard import pair_similarities
+from dataprep.dedup.minhash import Sketches
 from dataprep.dedup.normal_form import content_bytes
 from dataprep.dedup.prefix_filter import frequency_levels, prefix_grams
 from dataprep.dedup.recall import RecallEstimate, estimate_recall
-from dataprep.dedup.survivors import choose_survivors
+from dataprep.dedup.survivors import SimilarPairs, choose_survivors, verify_pairs
 
 LEAK_THRESHOLD = 0.7  # similarity from which two conversations must be on the same side
 ALTERNATIVE = "build without --split"
@@ -43,7 +44,7 @@ def similar_groups(
     corpus = Corpus(best_first(conversations), "thread", max_memory or half_of_memory(), ALTERNATIVE)
     count = len(corpus.ranked)
     sketches = corpus.sketches(cache)
-    _, similar, _ = choose_survivors(corpus, sketches, threshold)
+    similar = _linking_pairs(corpus, sketches, threshold)
     places = corpus.ranked.select(at=pl.int_range(pl.len()), tree=pl.col("tree_id"))
     first_of_tree = pl.when(pl.col("tree").is_null()).then("at").otherwise(pl.col("at").min().over("tree"))
     tree_edges = places.select(first_of_tree).to_series().to_numpy()
@@ -51,6 +52,20 @@ def similar_groups(
     rows = corpus.ranked["row"]
     recall = estimate_recall(count, sketches, corpus.documents, threshold)
     return pl.DataFrame({"row": rows, "group": rows.gather(group)}), recall
+
+
+def _linking_pairs(corpus: Corpus, sketches: Sketches, threshold: float) -> SimilarPairs:
+    """Return similar pairs that link the documents of each group.
+
+    A dropped document is linked with a survivor. The candidate pairs that the search for survivors skipped can link it with
+    another group as well; two survivors are known not to be similar.
+    """
+    search = choose_survivors(corpus, sketches, threshold)
+    group = connected_components(len(corpus.ranked), search.similar.left, search.similar.right)
+    left, right = search.skipped
+    is_dropped = search.survivors.survivor >= 0
+    links = (is_dropped[left] | is_dropped[right]) & (group[left] != group[right])
+    return search.similar.concatenated(verify_pairs(corpus, left[links], right[links], threshold))
 
 
 def find_leaks(

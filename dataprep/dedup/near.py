@@ -84,7 +84,7 @@ def drop_near_duplicates(
     corpus = Corpus(ranked, compared, memory, "give --near-dup off", siblings, contexts(ranked))
     corpus.check_memory()
     sketches = corpus.sketches(cache) if threshold >= MIN_THRESHOLD else None
-    survivors, similar, candidates = choose_survivors(corpus, sketches, threshold)
+    survivors, similar, candidates, _ = choose_survivors(corpus, sketches, threshold)
     duplicates = _explain(corpus.ranked, survivors)
     kept = conversations.join(duplicates, on="row", how="anti", maintain_order="left")
     lost = conversations.join(duplicates, on="row", how="inner", maintain_order="left")

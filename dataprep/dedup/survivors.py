@@ -15,6 +15,7 @@ from dataprep.dedup.prefix_filter import PrefixGrams, PrefixIndex, frequency_lev
 
 BATCH_DOCUMENTS = 1 << 9  # documents compared with each other before the survivors among them enter the index
 FIRST_BATCH = 8  # documents of the first batch, which doubles: most similar documents then meet a survivor in the index
+CROWDED = 2  # star pairs per document from which prefix filtering is used instead
 FIRST_MATCHES = 8  # of the documents that share an n-gram, how many are looked at first
 ESTIMATE_FROM = 4  # pairs per document from which sketches are consulted before verification
 
@@ -45,51 +46,75 @@ class Survivors(NamedTuple):
     similarity: npt.NDArray[np.float64]
 
 
-def choose_survivors(
-    corpus: Corpus, sketches: Sketches | None, threshold: float
-) -> tuple[Survivors, SimilarPairs, int]:
+class Search(NamedTuple):
+    """The survivors, the similar pairs that were verified, and the number of candidate pairs.
+
+    `skipped` are candidate pairs (left, right) that were not verified, because the survivors were known without them.
+    """
+
+    survivors: Survivors
+    similar: SimilarPairs
+    candidates: int
+    skipped: tuple[RowIndices, RowIndices]
+
+
+def choose_survivors(corpus: Corpus, sketches: Sketches | None, threshold: float) -> Search:
     """Choose the survivors: best first, a document is dropped only for a better one that survives and is similar to it.
 
-    First the star pairs of all buckets are verified: one or a few for each document. Two survivors that share a bucket
-    with neither of them its head are not compared by stars. Such documents are compared once more, each with all better
-    survivors among them, by prefix filtering. Dropping a document can uncover others, which are compared likewise, until
-    nothing changes. So no two survivors that share a bucket are similar. And since every dropped document is similar to a
-    better one that survives, the result does not depend on what was compared first.
+    Every dropped document is similar to a better one that survives, so the result does not depend on what is compared
+    first. No two survivors that share a bucket are similar. There are three ways to get there:
 
-    Without sketches, all documents are compared by prefix filtering, which misses no pair.
+    * Usually there are few star pairs: all of them are verified, and then what they leave open (see `_verify_stars`).
+    * If there are many for each document, as in texts that share a template, prefix filtering compares all documents that
+      are in a pair: verifying the pairs would take longer, and their number grows faster than that of the documents.
+    * Without sketches, prefix filtering compares all documents, and misses no pair.
 
     Args:
         corpus: the documents, best first.
         sketches: one for each document, or None for an exact search.
         threshold: minimum similarity of near-duplicates.
-
-    Returns:
-        (survivors, verified similar pairs, number of candidate pairs).
     """
+    none = np.zeros(0, np.intp)
     if sketches is None:
         _, similar = _compare_with_better(corpus, None, np.arange(len(corpus.ranked)), threshold)
-        return _drop_greedily(len(corpus.ranked), similar), similar, similar.compared
+        return Search(_drop_greedily(len(corpus.ranked), similar), similar, similar.compared, (none, none))
     left, right = star_pairs(sketches.band_keys)
-    candidates, promising = len(left), sketches.may_be_similar(left, right, threshold)
-    similar = _verify(corpus, left[promising], right[promising], threshold)
-    count = len(sketches.band_keys)
-    survivors, compared = _drop_greedily(count, similar), np.zeros(count, bool)
     in_pairs = np.union1d(left, right)  # most documents are alone in their buckets
+    promising = sketches.may_be_similar(left, right, threshold)
+    stars = left[promising], right[promising]
+    if promising.sum() <= CROWDED * len(in_pairs):
+        survivors, similar = _verify_stars(corpus, sketches, *stars, in_pairs, threshold)
+        return Search(survivors, similar, len(left) + similar.compared - len(stars[0]), (none, none))
+    _, similar = _compare_with_better(corpus, sketches, in_pairs, threshold)
+    return Search(_drop_greedily(len(corpus.ranked), similar), similar, len(left) + similar.compared, stars)
+
+
+def _verify_stars(
+    corpus: Corpus, sketches: Sketches, left: RowIndices, right: RowIndices, in_pairs: RowIndices, threshold: float
+) -> tuple[Survivors, SimilarPairs]:
+    """Verify star pairs, and compare the survivors that they leave open.
+
+    Star pairs say nothing about two survivors that share a bucket with neither of them its head. Such documents are
+    compared once more, each with all better survivors among them, by prefix filtering. Dropping a document can uncover
+    others, which are compared likewise, until nothing changes.
+    """
+    similar, count = verify_pairs(corpus, left, right, threshold), len(sketches.band_keys)
+    survivors, compared = _drop_greedily(count, similar), np.zeros(count, bool)
     while True:
         survives = survivors.survivor < 0
         is_new = (survives & ~compared)[in_pairs]
         chosen = in_pairs[uncompared_survivors(sketches.band_keys[in_pairs], survives[in_pairs], is_new)]
         if not len(chosen):
-            return survivors, similar, candidates
+            return survivors, similar
         distinct, more = _compare_with_better(corpus, sketches, chosen, threshold)
-        similar, candidates = similar.concatenated(more), candidates + more.compared
+        similar = similar.concatenated(more)
         compared = survives
         compared[chosen] = False
         compared[distinct] = True
         survivors = _drop_greedily(count, similar)
 
 
-def _verify(corpus: Corpus, left: RowIndices, right: RowIndices, threshold: float) -> SimilarPairs:
+def verify_pairs(corpus: Corpus, left: RowIndices, right: RowIndices, threshold: float) -> SimilarPairs:
     """Return those of the pairs whose exact similarity reaches the threshold."""
     similarity = corpus.similarities(left, right)
     reached = similarity >= threshold
@@ -151,7 +176,7 @@ def _verify_until_similar(corpus: Corpus, left: RowIndices, right: RowIndices, t
     while len(left):
         rank = np.arange(len(right)) - np.searchsorted(right, right)
         now = rank < partners
-        verified = _verify(corpus, left[now], right[now], threshold)
+        verified = verify_pairs(corpus, left[now], right[now], threshold)
         similar, partners = similar.concatenated(verified), 2 * partners
         left, right = left[~now], right[~now]
         undecided = ~np.isin(right, verified.right)
@@ -171,7 +196,7 @@ def _compare_within(corpus: Corpus, sketches: Sketches | None, probe: PrefixGram
     left, right = _worth_verifying(sketches, left[left < right], right[left < right], threshold)
     while len(left):
         survives = ~np.isin(left, right)
-        verified = _verify(corpus, left[survives], right[survives], threshold)
+        verified = verify_pairs(corpus, left[survives], right[survives], threshold)
         similar = similar.concatenated(verified)
         undecided = ~(survives | np.isin(left, verified.right) | np.isin(right, verified.right))
         left, right = left[undecided], right[undecided]
