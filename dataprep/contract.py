@@ -168,6 +168,7 @@ class ManifestData(TypedDict):
     dataprep: NotRequired[str]
     libraries: NotRequired[dict[str, str]]
     sources: NotRequired[list[SourceEntry]]
+    unused_fields: NotRequired[dict[str, int]]  # values of keys that no stage uses; messages.key for keys of turns
 
 
 class BuildData(ManifestData):

@@ -42,7 +42,7 @@ def default_name(sources: tuple[str, ...]) -> str:
     """
     if not sources:
         return SAMPLE_NAME
-    stem = re.sub(r"(\.(jsonl|ndjson|json|parquet|arrow|gz))+$", "", _stem_source(sources[0]))
+    stem = re.sub(r"(\.(jsonl|ndjson|json|csv|tsv|parquet|arrow|gz|bz2|xz|zst))+$", "", _stem_source(sources[0]))
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:80]
     if stem.isascii():
         return name or "build"

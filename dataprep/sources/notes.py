@@ -9,6 +9,7 @@ from dataprep.common.errors import InputError
 from dataprep.sources.files import SourceFile
 from dataprep.sources.rows import FieldCounts
 
+_TURN_KEY = "messages."
 _MOST_ROLES = 6  # named in one sentence
 # Names under which data sets that are not known have the assistant: they make the better example.
 _ASSISTANTS = frozenset({"model", "ai", "bing", "bard", "claude", "gemini", "llama", "agent", "answer", "response"})
@@ -22,17 +23,23 @@ def uncoercible_notes(file: SourceFile, counts: FieldCounts) -> list[str]:
     ]
 
 
-def unused_notes(unused: Counter[str], records: int, turns: int) -> list[str]:
-    """Say which keys of all records are not used: one sentence for all keys that occur equally often."""
+def unused_notes(unused: Counter[str], records: int, noun: str, turns: int) -> list[str]:
+    """Say which keys are not used: one sentence for all keys that occur equally often.
+
+    Args:
+        unused: how often each key has a value; a key of a turn begins with `messages.`.
+        records: number of records, called `noun` (records, or the messages of trees).
+        turns: number of turns in the records.
+    """
     by_count: dict[tuple[bool, int], list[str]] = {}
     for name, count in unused.items():
-        by_count.setdefault((name.startswith("messages."), count), []).append(name)
+        by_count.setdefault((name.startswith(_TURN_KEY), count), []).append(name)
     notes = []
     for (in_turn, count), names in sorted(by_count.items(), key=lambda item: (item[0][0], -item[0][1])):
-        whole = f"{turns:,} messages" if in_turn else f"{records:,} records"
-        listed = _listed(sorted(name.removeprefix("messages.") for name in names))
+        total = f"{turns:,} messages" if in_turn else f"{records:,} {noun}"
+        listed = _listed(sorted(name.removeprefix(_TURN_KEY) for name in names))
         are = "is" if len(names) == 1 else "are"
-        notes.append(f"{count:,} of {whole} have {listed}, which {are} not used.")
+        notes.append(f"{count:,} of {total} have {listed}, which {are} not used.")
     return notes
 
 

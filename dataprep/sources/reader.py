@@ -143,8 +143,9 @@ def _combine(results: list[_FileResult], notes: list[str], options: ReadOptions)
     counts = FieldCounts()
     for result in results:
         counts.add(result.counts)
-    records = sum(result.file.records for result in results)
-    turns = counts.turns
+    # the keys of trees are those of their messages
+    records = sum(result.frame.height if result.has_trees else result.file.records for result in results)
+    noun = "records" if conversations else "messages"
     reading = Reading(
         messages=pl.concat(messages) if messages else pl.DataFrame(schema=MESSAGES),
         conversations=conform(make_ids_unique(_concat_frames(conversations)), CONVERSATIONS)
@@ -156,7 +157,7 @@ def _combine(results: list[_FileResult], notes: list[str], options: ReadOptions)
             *notes,
             *(result.file.note for result in results if result.file.note),
             *(note for result in results for note in result.notes),
-            *unused_notes(counts.unused, max(records, turns if messages else 0), turns),
+            *unused_notes(counts.unused, records, noun, counts.turns),
         ],
         unused_fields=dict(sorted(counts.unused.items())),
     )

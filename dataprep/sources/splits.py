@@ -78,6 +78,6 @@ def left_out_note(source: str, names: Sequence[str]) -> str:
     splits = sorted({split_of(name) for name in names if split_of(name)})
     listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
     return (
-        f"{source}: only its training split is read; {listed} belong to other splits ({', '.join(splits)}). "
+        f"{source}: only its training split is read. Left out, as of other splits ({', '.join(splits)}): {listed}. "
         f"--source {source}:{splits[0]} reads one of them, and --split keep holds them out."
     )

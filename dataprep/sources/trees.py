@@ -6,6 +6,7 @@ rows of `oasst.SCHEMA` and are handled as flat messages from there on, with the 
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -28,6 +29,9 @@ _KNOWN = oasst.SCHEMA.by_name | {column.name: column for column in SCHEMA.column
 PARENT_WITHOUT_ID = "(a message without an id)"  # the `parent_id` of replies to such a message
 
 
+_ABSENT = msgspec.Raw()
+
+
 class Message(msgspec.Struct, forbid_unknown_fields=True):
     """One message with its replies. The keys of `oasst.METADATA` are known and not used; others need the lenient decoder."""
 
@@ -44,13 +48,13 @@ class Message(msgspec.Struct, forbid_unknown_fields=True):
     replies: list[Message] | None = None
     message_tree_id: str | None = None  # those of the tree are used
     tree_state: str | None = None
-    user_id: msgspec.Raw = msgspec.Raw()
-    created_date: msgspec.Raw = msgspec.Raw()
-    synthetic: msgspec.Raw = msgspec.Raw()
-    model_name: msgspec.Raw = msgspec.Raw()
-    detoxify: msgspec.Raw = msgspec.Raw()
-    emojis: msgspec.Raw = msgspec.Raw()
-    events: msgspec.Raw = msgspec.Raw()
+    user_id: msgspec.Raw = _ABSENT
+    created_date: msgspec.Raw = _ABSENT
+    synthetic: msgspec.Raw = _ABSENT
+    model_name: msgspec.Raw = _ABSENT
+    detoxify: msgspec.Raw = _ABSENT
+    emojis: msgspec.Raw = _ABSENT
+    events: msgspec.Raw = _ABSENT
 
 
 class Tree(msgspec.Struct, forbid_unknown_fields=True):
@@ -59,10 +63,12 @@ class Tree(msgspec.Struct, forbid_unknown_fields=True):
     prompt: Message
     message_tree_id: str | None = None
     tree_state: str | None = None
-    origin: msgspec.Raw = msgspec.Raw()
+    origin: msgspec.Raw = _ABSENT
 
 
 _COLUMNS = [column.name for column in oasst.SCHEMA.columns if column.name not in ("message_tree_id", "tree_state")]
+_METADATA = tuple(sorted(oasst.METADATA))
+_metadata_of = attrgetter(*_METADATA)
 _NOTHING = frozenset([b"", b"null", b"NaN", b'""', b"[]", b"{}"])  # JSON that says nothing
 _decoder = msgspec.json.Decoder(Tree)
 
@@ -87,7 +93,6 @@ def parse(block: Block, parsing: Parsing) -> list[ParsedRows]:
             message_lines += [line] * len(rows)
         else:
             faults.append((line, *tree))
-    counts.turns = len(messages)
     parsed = ParsedRows(_to_batch(messages, counts), np.array(message_lines, np.int64), rejects(), counts)
     parsed = reject_incomplete(parsed, oasst.SCHEMA)
     bad_messages = parsed.rejects.with_columns(pl.lit("message").alias("kind"))
@@ -157,8 +162,8 @@ def _flatten(tree: Tree, counts: FieldCounts) -> list[dict[str, Any]]:
         row["message_tree_id"], row["tree_state"] = tree_id, tree.tree_state
         row["parent_id"] = message.parent_id or parent_id
         rows.append(row)
-        for name in oasst.METADATA:
-            if bytes(getattr(message, name)) not in _NOTHING:
+        for name, raw in zip(_METADATA, _metadata_of(message), strict=True):
+            if raw is not _ABSENT and bytes(raw) not in _NOTHING:
                 unused[name] += 1
         stack += [(reply, message.message_id or PARENT_WITHOUT_ID) for reply in reversed(message.replies or [])]
     return rows

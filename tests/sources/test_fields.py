@@ -12,6 +12,7 @@ import pytest
 from dataprep.common.errors import InputError
 from dataprep.sources import jsonlines
 from dataprep.sources.columns import NeedsLineReader
+from tests.support.builds import make_build
 from tests.support.reading import fates, json_lines, read_bytes, read_path, turns, write
 
 QUESTION = {"role": "user", "content": "q"}
@@ -216,3 +217,23 @@ def test_unused_keys_of_trees_are_counted_by_message(tmp_path: Path) -> None:
     assert reading.unused_fields == {"emojis": 3, "mood": 1, "origin": 1, "user_id": 2}
     kept = read_bytes(tmp_path, "t.jsonl", json_lines(trees), unknown_fields="drop")
     assert fates(kept) == [(1, "unknown_field")] and kept.messages.height == 1
+
+
+def test_a_build_counts_unused_fields_in_its_manifest_and_its_notes(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"messages": [{"role": "user", "content": f"question {n}"}, {"role": "assistant", "content": f"answer {n}"}]}
+        for n in range(4)
+    ]
+    rows[1]["score"] = 0.5
+    rows[2]["messages"][1]["emoji"] = "x"
+    rows[3]["images"] = ["x.png"]
+    (tmp_path / "d.jsonl").write_bytes(json_lines(rows))
+    outcome = make_build(tmp_path / "store", source=(str(tmp_path / "d.jsonl"),), near_dup="off", dry_run=True)
+    assert outcome.summary["unused_fields"] == {"messages.emoji": 1, "score": 1}
+    assert outcome.summary["rows"] == 3 and outcome.summary["fates"]["rules"] == {"unsupported_field": 1}
+    assert outcome.summary["notes"] == [
+        "1 of 4 records have 'score', which is not used.",
+        "1 of 8 messages have 'emoji', which is not used.",
+        "1 of 4 records are dropped, because they have a field that changes what is learnt and cannot be used "
+        "(unsupported_field).",
+    ]

@@ -32,8 +32,8 @@ def test_of_a_folder_with_splits_only_the_training_split_is_read(tmp_path: Path)
     reading = read(find_files([str(tmp_path)]))
     assert [file.name for file in reading.files] == ["more.jsonl", "train.jsonl"]
     assert reading.notes == [
-        f"{tmp_path}: only its training split is read; test.jsonl, validation/a.jsonl belong to other splits "
-        f"(test, validation). --source {tmp_path}:test reads one of them, and --split keep holds them out."
+        f"{tmp_path}: only its training split is read. Left out, as of other splits (test, validation): "
+        f"test.jsonl, validation/a.jsonl. --source {tmp_path}:test reads one of them, and --split keep holds them out."
     ]
 
 
