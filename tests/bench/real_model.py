@@ -171,6 +171,7 @@ def run_ours(model_name: str, build_folder: str, tokens: int) -> dict[str, Any]:
     from training.after.finished_run import load_run_model, open_finished_run
     from training.config import RunConfig
     from training.metrics import read_metrics
+    from training.model.attention import stock_attention
     from training.run import run
 
     held_out = HeldOut(build_folder, model_name)
@@ -191,11 +192,14 @@ def run_ours(model_name: str, build_folder: str, tokens: int) -> dict[str, Any]:
         if "eval_loss" in line
     ]
     model = load_run_model(open_finished_run(out))
+    with stock_attention(model):
+        final_loss, stop_share = held_out.loss(model), held_out.stop_share(model)
     return {
         "curve": curve,
-        "final_loss_same_code": held_out.loss(model),
+        "final_loss_same_code": final_loss,
         "seconds_with_start": seconds,
-        "stop_share": held_out.stop_share(model),
+        "tokens_per_s": read_metrics(out / "metrics.jsonl")[-2].get("tokens_per_s"),
+        "stop_share": stop_share,
     }
 
 
