@@ -2,6 +2,7 @@
 
     (t) trl as the public notebook uses it: SFTTrainer on text, batch 4, q and v, paged_adamw_32bit
     (o) `training run` with its defaults
+    (s) `training run --tokens-per-step 2048`: steps as small as the notebook's
 
     dataprep build --source guanaco.jsonl --template chatml --split test=50 --near-dup off --name real --store STORE
     python tests/bench/real_model.py --model SmolLM2-135M-Instruct --build STORE/real/latest [--tokens 2000000] [--out FILE]
@@ -166,8 +167,8 @@ def run_trl(model_name: str, build_folder: str, tokens: int) -> dict[str, Any]:
     return {"curve": curve, "seconds": seconds, "stop_share": held_out.stop_share(trainer.model)}
 
 
-def run_ours(model_name: str, build_folder: str, tokens: int) -> dict[str, Any]:
-    """(o): `training run` with its defaults, for about `tokens` tokens."""
+def run_ours(model_name: str, build_folder: str, tokens: int, **options: Any) -> dict[str, Any]:
+    """(o) and (s): `training run` with its defaults and `options`, for about `tokens` tokens."""
     from training.after.finished_run import load_run_model, open_finished_run
     from training.config import RunConfig
     from training.metrics import read_metrics
@@ -175,13 +176,13 @@ def run_ours(model_name: str, build_folder: str, tokens: int) -> dict[str, Any]:
     from training.run import run
 
     held_out = HeldOut(build_folder, model_name)
-    per_step = RunConfig(data=Path(build_folder), model=model_name).tokens_per_step
+    per_step = RunConfig(data=Path(build_folder), model=model_name, **options).tokens_per_step
     steps = max(EVALUATIONS, round(tokens / per_step))
     out = Path(tempfile.mkdtemp()) / "run"
     start = time.perf_counter()
     config = RunConfig(
         data=Path(build_folder), model=model_name, out=out, max_steps=steps, eval_every=max(1, steps // EVALUATIONS),
-        save_every=10_000, stop_prompts=0, schedule="constant",
+        save_every=10_000, stop_prompts=0, schedule="constant", **options,
     )  # fmt: skip
     record = run(config)
     seconds = time.perf_counter() - start
@@ -219,7 +220,7 @@ def main() -> None:
     parser.add_argument("--gguf", type=Path)
     parser.add_argument("--build", required=True)
     parser.add_argument("--tokens", type=int, default=2_000_000)
-    parser.add_argument("--only", nargs="*", default=["base", "t", "o"])
+    parser.add_argument("--only", nargs="*", default=["base", "t", "o", "s"])
     parser.add_argument("--out", type=Path)
     parser.add_argument("--child")
     args = parser.parse_args()
@@ -228,6 +229,7 @@ def main() -> None:
             "base": lambda: base_result(args.model, args.build),
             "t": lambda: run_trl(args.model, args.build, args.tokens),
             "o": lambda: run_ours(args.model, args.build, args.tokens),
+            "s": lambda: run_ours(args.model, args.build, args.tokens, tokens_per_step=2048),
         }[args.child]()
         print(RESULT_PREFIX + json.dumps(result), flush=True)
         return
