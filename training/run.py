@@ -128,7 +128,8 @@ def _run_locked(config: RunConfig, build: Build, out: Path, processes: PartialSt
     if first:
         folder.write(record)
         truncate_metrics(folder.metrics, step_of(checkpoint))
-    log(plan.sentence())
+    for line in (plan.sentence(), *plan.advice()):
+        log(line)
     context = RunContext(config, build, folder, checkpoint, name, runtime, tokenizer, data, first)
     try:
         return _train(context, plan, adapted)

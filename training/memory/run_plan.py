@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from training.memory.probe import Measurement
 
 
+FEW_STEPS = 50
+
+
 @dataclass(frozen=True)
 class RunPlan:
     """What was decided before the first step."""
@@ -60,6 +63,15 @@ class RunPlan:
             "memory": {"estimate_gib": self.estimate.in_gib(), "measured": measured},
             "self_test": {"leak": self.leak, "off_stock": self.off_stock},
         }
+
+    def advice(self) -> list[str]:
+        """Advice for a run with so few steps that a smaller step would train a better adapter (see docs/qlora.md)."""
+        if self.steps >= FEW_STEPS or self.schedule.windows_per_step == 1:
+            return []
+        return [
+            f"The run has only {self.steps} steps. On small data sets an adapter learns more from the same tokens in "
+            "smaller steps: try --tokens-per-step 2048."
+        ]
 
     def sentence(self) -> str:
         """The plan in one line of the log."""
