@@ -79,12 +79,13 @@ def test_trl_renders_the_same_text_from_the_messages_and_tools_of_a_build(
     source = write_records(tmp_path, PLAIN, CALLING, THINKING)
     built = make_build(tmp_path / "store", source=(source,), template=template_with_tools)
     template = load_template(template_with_tools)
+    variables: dict[str, Any] = dict(template.variables)
     dataset = load_from_disk(str(built.path))["train"]
     assert len(dataset) == 3
     for row in dataset.with_transform(remove_none_values):
         messages, tools = row["messages"], row.get("tools")
-        texts, _ = render_jinja_template([messages], tools, chat_template=template.source, **template.variables)
-        assert texts == [row["text"]]
+        texts = render_jinja_template([messages], tools, chat_template=template.source, **variables)[0]
+        assert [str(text) for text in texts] == [row["text"]]
     assert verify_build(built.path)["rows"] == 3
 
 
