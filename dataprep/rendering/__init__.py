@@ -11,6 +11,8 @@ A template is run in three ways, which must give the same text:
 The last two are also the only two mechanisms that tell a template's text from the messages' text. Both are needed:
 placeholders are proven for every content at once but cannot answer a question about a content, and tainted strings
 answer any question but have to run for each conversation.
+
+Templates that do not come with dataprep run in worker processes with limits on CPU time and memory: see `isolation`.
 """
 
 from dataprep.rendering.loading import list_templates, load_template

@@ -18,6 +18,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import astuple, dataclass, fields
+from functools import partial
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -44,11 +47,13 @@ from dataprep.rendering.rows import (
     Unwritten,
     conversation_digest,
     render_row,
+    render_rows,
 )
 from dataprep.rendering.template import Template
 
 BATCH_BYTES = 8 << 20  # of contents: large enough for an efficient gather, small enough for the processor's caches
 WORKERS = 2
+CHUNK_MESSAGES = 256  # rendered one by one in one call of a worker
 CACHE_BYTES = 64 << 20  # of rows rendered one at a time, between `refusals` and `batches`
 REMEMBERED_ROWS = 200_000  # counts of what rows leave out, about 150 bytes each
 TEMPLATE_REFUSED = "template_refused"  # a rule of the fates
@@ -216,22 +221,25 @@ class Renderer:
         self, part: pl.DataFrame, planned: _PlannedBatch
     ) -> Iterator[tuple[int, RenderedRow | TemplateError]]:
         """The results of the conversations that are rendered one at a time, by their position in `part`."""
-        positions = planned.row_by_row()
-        capabilities = self.capabilities if positions else None
-
-        def render_one(position: int) -> RenderedRow | TemplateError:
-            messages, tools = _conversation(part, position)
+        results: dict[int, RenderedRow | TemplateError] = {}
+        uncached: list[tuple[int, tuple[list[dict[str, Any]], str | None]]] = []
+        for position in planned.row_by_row():
+            conversation = _conversation(part, position)
+            row = self._cache.pop(*conversation)
+            if row is not None:
+                results[position] = row
+                continue
             try:
-                row = self._cache.pop(messages, tools)
-                if row is None and capabilities:
-                    capabilities.require(self.template, messages, tools)
-                return row or render_row(self.template, messages, tools)
+                self.capabilities.require(self.template, *conversation)
+                uncached.append((position, conversation))
             except TemplateStopped:
-                raise  # limits depend on the machine, and fates must not
+                raise
             except TemplateError as error:
-                return error
-
-        yield from zip(positions, map_isolated(render_one, self.template, positions), strict=True)
+                results[position] = error
+        chunks = list(_chunks([conversation for _, conversation in uncached]))
+        rows = chain.from_iterable(map_isolated(partial(render_rows, self.template), self.template, chunks))
+        results |= zip([position for position, _ in uncached], rows, strict=True)
+        yield from sorted(results.items(), key=itemgetter(0))
 
     def check_sample(self, frame: pl.DataFrame, seed: int, size: int = 16) -> None:
         """Render a random sample by columns and through Jinja, and compare text, spans and controls.
@@ -262,6 +270,20 @@ class _PlannedBatch:
         """The positions of the conversations that are rendered one at a time."""
         numbers = [number for number, strategy in enumerate(self.strategies) if isinstance(strategy, RowByRow)]
         return np.flatnonzero(np.isin(self.strategy_of, numbers)).tolist() if numbers else []
+
+
+def _chunks(
+    conversations: Sequence[tuple[list[dict[str, Any]], str | None]],
+) -> Iterator[Sequence[tuple[list[dict[str, Any]], str | None]]]:
+    """Split conversations into chunks for one call of a worker: of a few hundred messages, so that its limits are far."""
+    start, messages = 0, 0
+    for end, (turns, _) in enumerate(conversations):
+        if end > start and messages + len(turns) > CHUNK_MESSAGES:
+            yield conversations[start:end]
+            start, messages = end, 0
+        messages += len(turns)
+    if conversations:
+        yield conversations[start:]
 
 
 def _conversation(part: pl.DataFrame, position: int) -> tuple[list[dict[str, Any]], str | None]:

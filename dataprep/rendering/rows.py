@@ -15,7 +15,7 @@ from itertools import accumulate
 from typing import Any
 
 from dataprep.common.errors import TemplateError
-from dataprep.rendering.isolation import isolated
+from dataprep.rendering.isolation import TemplateStopped, isolated
 from dataprep.rendering.layout import TOOLS_ORIGIN, UNKNOWN_ORIGIN, Field, Layout, Position, Slot
 from dataprep.rendering.spans import AnnotatedLayout, Span, Turn, annotate
 from dataprep.rendering.taint import render_tainted
@@ -52,8 +52,11 @@ class UnsupportedField(TemplateError):
     """The template does not write a field of the conversation at all; `rule` names the reason in the fates."""
 
     def __init__(self, rule: str, message: str) -> None:
-        super().__init__(message)
+        super().__init__(rule, message)  # both, so that it can be sent from a worker
         self.rule = rule
+
+    def __str__(self) -> str:
+        return str(self.args[1])
 
 
 class RenderCache:
@@ -84,6 +87,29 @@ _RANGE_BYTES = 128  # a tuple of two integers and its entry in a list
 def conversation_digest(messages: Messages, tools: str | None) -> bytes:
     """A key of a conversation: equal for equal conversations only."""
     return hashlib.blake2b(repr((messages, tools)).encode(), digest_size=16).digest()
+
+
+@isolated
+def render_rows(
+    template: Template, conversations: Sequence[tuple[Messages, str | Sequence[Any] | None]]
+) -> list[RenderedRow | TemplateError]:
+    """Render conversations (messages and tools) one at a time; one that cannot be rendered gives its error.
+
+    Raises:
+        TemplateStopped: a limit was exceeded. Limits depend on the machine, so they decide over no single conversation.
+    """
+    return [_row_or_error(template, messages, tools) for messages, tools in conversations]
+
+
+def _row_or_error(
+    template: Template, messages: Messages, tools: str | Sequence[Any] | None
+) -> RenderedRow | TemplateError:
+    try:
+        return render_row(template, messages, tools)
+    except TemplateStopped:
+        raise
+    except TemplateError as error:
+        return error
 
 
 @isolated
