@@ -181,6 +181,7 @@ class BuildData(ManifestData):
     languages: dict[str, int]
     funnel: list[FunnelStage]
     notes: list[str]
+    unused_fields: NotRequired[dict[str, int]]
     near_dup: dict[str, Any] | None
     split: dict[str, Any] | None
 

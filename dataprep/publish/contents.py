@@ -57,7 +57,7 @@ def refuse_failed_gate(build: Build) -> None:
         )
 
 
-def published_files(build: Build, place: str, layout: Layout) -> Iterator[tuple[str, bytes | Path]]:
+def published_files(build: Build, place: str, layout: Layout) -> Iterator[tuple[str, bytes | memoryview | Path]]:
     """Yield the path of each published file, and its content or the file of the build that it is a copy of.
 
     Args:

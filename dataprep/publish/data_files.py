@@ -41,7 +41,7 @@ PARQUET_OPTIONS: dict[str, Any] = {"compression": "zstd", "use_content_defined_c
 
 def data_files(
     build: Build, layout: Layout, form: Format = "parquet", file_bytes: int = FILE_BYTES
-) -> Iterator[tuple[str, bytes]]:
+) -> Iterator[tuple[str, memoryview]]:
     """Yield path and content of each data file: `data/<split>-00000-of-00001.<form>` and so on.
 
     A file is made in memory as a whole: pyarrow aborts the process if the disk fills up while it cuts chunks by content.
@@ -59,14 +59,14 @@ def data_files(
                 yield name, _parquet(rows[part], lengths[part], schema, json_columns(layout))
 
 
-def _json_lines(rows: pl.DataFrame, schema: pa.Schema, decoded: Sequence[str]) -> bytes:
+def _json_lines(rows: pl.DataFrame, schema: pa.Schema, decoded: Sequence[str]) -> memoryview:
     content = io.BytesIO()
     if "tools" not in schema.names and not _has_optional_fields(schema):
         rows.write_ndjson(content)
-        return content.getvalue()
+        return content.getbuffer()
     for row in rows.iter_rows(named=True):
         content.write(json.dumps(_decoded(row, decoded), ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
-    return content.getvalue()
+    return content.getbuffer()
 
 
 def _has_optional_fields(schema: pa.Schema) -> bool:
@@ -88,7 +88,7 @@ def _decoded(row: Mapping[str, Any], decoded: Sequence[str]) -> dict[str, Any]:
     return result
 
 
-def _parquet(rows: pl.DataFrame, lengths: NDArray[np.int64], schema: pa.Schema, decoded: Sequence[str]) -> bytes:
+def _parquet(rows: pl.DataFrame, lengths: NDArray[np.int64], schema: pa.Schema, decoded: Sequence[str]) -> memoryview:
     table = pa.Table.from_arrays([plain_array(rows[field.name], field.type) for field in schema], schema=schema)
     written_schema = file_schema(schema) if decoded else schema
     table = table.cast(written_schema)
@@ -96,7 +96,7 @@ def _parquet(rows: pl.DataFrame, lengths: NDArray[np.int64], schema: pa.Schema, 
     with pq.ParquetWriter(content, written_schema, **PARQUET_OPTIONS) as writer:
         for group in parts_of(lengths, ROW_GROUP_BYTES):
             writer.write_table(table[group])
-    return bytes(content.getvalue())
+    return memoryview(content.getvalue())
 
 
 def row_bytes(column: pl.Series) -> NDArray[np.int64]:

@@ -79,7 +79,8 @@ def test_a_build_from_an_export_has_the_same_conversations(
     built: Build, tmp_path: Path, layout: Layout, form: Format
 ) -> None:
     export(built, tmp_path / "out", layout, form)
-    again = make_build(tmp_path / "again", source=(str(tmp_path / "out"),), **QUICK).path
+    sources = tuple(f"{tmp_path / 'out'}:{split}" for split in ("train", "test"))
+    again = make_build(tmp_path / "again", source=sources, **QUICK).path
     assert again is not None
     columns = ["id", "tree_id", "lang", "messages", "message_ids", "text"]
     before = pl.concat(pl.DataFrame(table.select(columns)) for table in built.splits.values()).sort("id")

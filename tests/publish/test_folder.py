@@ -100,12 +100,13 @@ def test_a_published_folder_can_be_built_from(tmp_path: Path) -> None:
     assert first is not None
     assert (first / "duplicates.parquet").exists()
     publish(open_build(first), str(tmp_path / "sets" / "out"), "messages")
-    before = sorted(text for split in ("train", "test") for text in column_of(first, split, "text"))
-    for source in ("sets/out", "sets"):  # its manifest, fates and near-duplicates are no conversations
-        options = {"gate": "off", "near_dup": "off", "name": "again"}
+    train, test = (sorted(column_of(first, split, "text")) for split in ("train", "test"))
+    options = {"gate": "off", "near_dup": "off", "name": "again"}
+    for source, texts in (("sets/out", train), ("sets", train), ("sets/out:test", test)):
+        # the manifest, fates and near-duplicates beside the rows are no conversations
         again = make_build(tmp_path / "s", source=(str(tmp_path / source),), **options).path
         assert again is not None
-        assert sorted(column_of(again, "train", "text")) == before
+        assert sorted(column_of(again, "train", "text")) == texts
 
 
 @pytest.fixture
@@ -139,7 +140,7 @@ def test_a_version_that_is_removed_meanwhile_leaves_nothing_in_the_target(
 ) -> None:
     first, _ = two_versions
 
-    def data_files_then_gc(*arguments: object) -> Iterator[tuple[str, bytes]]:
+    def data_files_then_gc(*arguments: object) -> Iterator[tuple[str, memoryview]]:
         yield from data_files(*arguments)  # type: ignore[arg-type]
         history.gc(tmp_path / "store", 0)
 
