@@ -61,7 +61,8 @@ def run(options: Options) -> None:
         f"one epoch has {ledger['tokens_trained']}."
     )
     if metrics["held_out_before"] is not None and metrics["held_out_after"] is not None:
-        _print(f"Held-out loss {metrics['held_out_before']:.4f} before, {metrics['held_out_after']:.4f} after.")
+        best = f", at the best step {metrics['best_step']}" if "best_step" in metrics else ""
+        _print(f"Held-out loss {metrics['held_out_before']:.4f} before, {metrics['held_out_after']:.4f} after{best}.")
     if metrics.get("stopped_by_itself") is not None:
         _print(f"{metrics['stopped_by_itself']:.0%} of {metrics['stop_prompts']} answers ended with the end token.")
 

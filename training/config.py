@@ -80,6 +80,8 @@ class RunConfig:
     """The adapters' output is scaled by alpha divided by rank."""
     lora_dropout: float = 0.0
     """Dropout of the adapters' inputs, 0 to 1; a value above 0 costs memory and time."""
+    init_adapter: Path | None = None
+    """Folder of a run or an adapter to continue from, on this build; its rank, alpha and layers must be those given here."""
     targets: str = "all-linear"
     """Layers with an adapter: all-linear, or names separated by commas (q_proj,v_proj)."""
 
@@ -108,6 +110,10 @@ class RunConfig:
     """Steps between checkpoints; default: a tenth of the run."""
     keep: int = 2
     """Number of checkpoints to keep, the newest ones; at least 2."""
+    keep_best: bool = False
+    """Make the adapter of the lowest held-out loss the result; a checkpoint is written at each evaluation."""
+    patience: int | None = None
+    """Evaluations in a row without a lower held-out loss after which the run ends; needs --keep-best."""
     log_every: int = 1
     """Steps between lines of metrics.jsonl."""
     report_to: Literal["none", "tensorboard"] = "none"
@@ -168,6 +174,9 @@ OPERATIONAL = frozenset(
         "memory_gb",
     ]
 )
+
+
+PATHS = ("data", "out", "config", "init_adapter")  # options that are paths
 
 
 def names() -> list[str]:
@@ -233,7 +242,7 @@ def with_defaults(stated: Mapping[str, Any]) -> RunConfig:
     sources = default_sources(stated.get("config"), stated.get("preset"), stated.get("model"))
     for _, defaults in reversed([("stated", dict(stated)), *sources]):
         options |= defaults
-    for name in ("data", "out", "config"):
+    for name in PATHS:
         options[name] = Path(options[name]) if options.get(name) is not None else None
     return RunConfig(**options)
 
@@ -269,7 +278,7 @@ def check(config: RunConfig) -> RunConfig:
         "max_tokens": 16, "epochs": 1e-6, "tokens_per_step": 1, "lora_r": 1, "lora_alpha": 1, "keep": 2, "log_every": 1,
         "held_out": 0, "max_steps": 1, "micro_batch": 1, "checkpoint_layers": 0, "eval_every": 1, "save_every": 1,
         "lr": 0, "warmup": 0, "weight_decay": 0, "max_grad_norm": 1e-9, "lora_dropout": 0, "stop_prompts": 0,
-        "memory_gb": 0.1,
+        "memory_gb": 0.1, "patience": 1,
     }  # fmt: skip
     values = asdict(config)
     for name, low in minimum.items():
@@ -287,6 +296,12 @@ def check(config: RunConfig) -> RunConfig:
             f"--tokens-per-step ({config.tokens_per_step}) is less than one window: raise it, "
             f"or lower --max-tokens ({config.max_tokens})."
         )
+    if config.patience is not None and not config.keep_best:
+        raise OptionError(
+            "--patience needs --keep-best: without it the result would be the last adapter, not the best."
+        )
+    if config.keep_best and config.held_out == 0:
+        raise OptionError("--keep-best needs held-out rows: raise --held-out.")
     if config.attention == "varlen" and config.device == "cpu":
         raise OptionError("--attention varlen needs a GPU (sm80 or newer): use --attention auto.")
     if config.report_to == "tensorboard" and find_spec("tensorboard") is None:
@@ -302,6 +317,6 @@ def as_record(config: RunConfig) -> dict[str, Any]:
 def from_record(options: dict[str, Any]) -> RunConfig:
     """The options of a run.json; options that this version does not know are ignored."""
     known = {name: value for name, value in options.items() if name in names()}
-    for name in ("data", "out", "config"):
+    for name in PATHS:
         known[name] = Path(known[name]) if known.get(name) is not None else None
     return RunConfig(**known)

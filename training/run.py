@@ -13,7 +13,7 @@ from training.checksums import find_damage
 from training.config import OPERATIONAL, TINY, RunConfig, as_record, check
 from training.data.provenance import provenance
 from training.data.training_data import TrainingData, load_training_data, open_training_build
-from training.errors import NotEnoughMemory, Stopped
+from training.errors import DataError, NotEnoughMemory, Stopped
 from training.log import log, log_serving_difference, log_start, log_template_difference
 from training.memory.choose import choose_run_plan
 from training.memory.layout import choose_layout, layout_notes
@@ -23,6 +23,7 @@ from training.model.architecture import read_architecture
 from training.model.base import adapters_to_fp32, add_adapters, load_base
 from training.model.fit import check_machine, check_rows
 from training.model.identity import model_revision, read_model_config
+from training.model.initial_adapter import initial_adapter_digest, load_initial_adapter
 from training.model.runtime import Runtime, choose_runtime
 from training.model.tokenizer import ChatTokenizer, load_tokenizer
 from training.run_folder import RunFolder, prepare_folder, refuse_changes
@@ -88,11 +89,16 @@ def _run_locked(config: RunConfig, build: Build, out: Path, processes: PartialSt
     recorded = folder.read() if folder.record_path.exists() else None
     start = _start_record(config, build, tokenizer, name, recorded)
     if recorded is not None:
-        refuse_changes(recorded, {part: start[part] for part in BOUND}, folder.path)
+        bound = {part: start[part] for part in BOUND} | {"options": _recorded_options(start["options"], recorded)}
+        refuse_changes(recorded, bound, folder.path)
         if recorded["status"] == "done" and find_damage(folder.adapter) is None:
             log(f"The run in {folder.path} is finished: {folder.adapter} is unchanged.")
             return recorded
     data = load_training_data(config, build, tokenizer)
+    if config.keep_best and data.test is None:
+        raise DataError(
+            f"--keep-best needs held-out rows, and {build.path} has none that fit: rebuild with a test split."
+        )
     notes = check_rows(architecture, data, tokenizer, config.model)
     layout = choose_layout(config, architecture, data)
     if not layout.packed:
@@ -160,7 +166,8 @@ def with_full_paths(config: RunConfig) -> RunConfig:
                 path = started_with
     model_folder = Path(config.model).expanduser()
     model = str(model_folder.resolve()) if config.model != TINY and model_folder.is_dir() else config.model
-    return replace(config, data=path, model=model)
+    initial = config.init_adapter.expanduser().resolve() if config.init_adapter is not None else None
+    return replace(config, data=path, model=model, init_adapter=initial)
 
 
 def base_model_name(config: RunConfig, build: Build, folder: RunFolder, *, create: bool = True) -> str:
@@ -176,14 +183,17 @@ def base_model_name(config: RunConfig, build: Build, folder: RunFolder, *, creat
 
 
 def load_with_new_adapters(name: str, config: RunConfig, runtime: Runtime) -> PeftModel:
-    """Load the base model and add new adapters, initialised from the seed."""
+    """Load the base model and add new adapters, initialised from the seed or from --init-adapter."""
     from transformers import set_seed
 
     from training.loop.trainer import fuse_output_layer
     from training.model.fused_lora import fuse_adapters
 
     set_seed(config.seed)
-    adapted = adapters_to_fp32(add_adapters(load_base(name, config.revision, config, runtime), config))
+    adapted = add_adapters(load_base(name, config.revision, config, runtime), config)
+    if config.init_adapter is not None:
+        load_initial_adapter(adapted, config)
+    adapted = adapters_to_fp32(adapted)
     fuse_output_layer(adapted)
     if runtime.liger:  # fused adapters belong to the fused kernels
         fuse_adapters(adapted)
@@ -194,13 +204,13 @@ def _train(context: RunContext, plan: RunPlan, adapted: PeftModel) -> RunRecord:
     import torch
 
     from training.after.finish import finish_run
+    from training.loop.best import patience_exhausted
     from training.loop.callbacks import SignalCallback
-    from training.loop.checkpoints import step_of
 
     with SignalCallback() as signals:
         trainer = _trainer(context, plan, adapted, signals)
         try:
-            if context.checkpoint is not None and step_of(context.checkpoint) >= plan.steps:
+            if context.checkpoint is not None and _is_last(context.checkpoint, plan, context.config):
                 trainer.restore_finished(context.checkpoint)
             else:
                 trainer.train(resume_from_checkpoint=str(context.checkpoint) if context.checkpoint else None)
@@ -210,11 +220,21 @@ def _train(context: RunContext, plan: RunPlan, adapted: PeftModel) -> RunRecord:
                 "memory and continue with --resume auto, or start a new run with a smaller --micro-batch or --memory-gb."
             ) from None
     step = trainer.state.global_step
-    if signals.signal is not None and step < plan.steps:
+    ended = step >= plan.steps or patience_exhausted(trainer.state.log_history, context.config.patience)
+    if signals.signal is not None and not ended:
         if context.first_process:
             context.folder.update(status=f"stopped at step {step}")
         raise Stopped(signals.signal, f"Stopped after step {step} of {plan.steps}; continue with --resume auto.")
-    return finish_run(context, trainer)
+    best = trainer.load_best() if context.config.keep_best else None
+    return finish_run(context, trainer, best)
+
+
+def _is_last(checkpoint: Path, plan: RunPlan, config: RunConfig) -> bool:
+    """Whether a run that is resumed from the checkpoint needs no further step."""
+    from training.loop.best import checkpoint_history, patience_exhausted
+    from training.loop.checkpoints import step_of
+
+    return step_of(checkpoint) >= plan.steps or patience_exhausted(checkpoint_history(checkpoint), config.patience)
 
 
 def _trainer(context: RunContext, plan: RunPlan, adapted: PeftModel, signals: TrainerCallback) -> QloraTrainer:
@@ -222,6 +242,7 @@ def _trainer(context: RunContext, plan: RunPlan, adapted: PeftModel, signals: Tr
     from transformers.trainer_callback import PrinterCallback
 
     from training.loop.arguments import trainer_arguments
+    from training.loop.best import PatienceCallback
     from training.loop.callbacks import MetricsCallback, ProgressCallback, tensorboard
     from training.loop.checkpoints import step_of
     from training.loop.trainer import QloraTrainer
@@ -233,6 +254,8 @@ def _trainer(context: RunContext, plan: RunPlan, adapted: PeftModel, signals: Tr
         MetricsCallback(folder.metrics, plan.tokens_per_step),
         ProgressCallback(plan.tokens_per_step),
     ]
+    if config.patience is not None:
+        callbacks.append(PatienceCallback(config.patience))
     if config.report_to == "tensorboard" and context.first_process:
         callbacks.append(tensorboard(folder.tensorboard, step_of(context.checkpoint)))
     template = (context.build.path / "template.jinja").read_text("utf-8")
@@ -275,6 +298,12 @@ def _default_out(config: RunConfig, build: Build) -> Path:
     return Path("runs") / f"{build.manifest.name}-{build.manifest.version}-{Path(config.model).name}"
 
 
+def _recorded_options(options: dict[str, Any], recorded: RunRecord) -> dict[str, Any]:
+    """The options to compare with those of a run: without defaults of options that its version did not know."""
+    defaults = as_record(RunConfig(data=Path(), model=""))
+    return {name: value for name, value in options.items() if name in recorded["options"] or value != defaults[name]}
+
+
 def _ledgers(data: TrainingData) -> dict[str, Any]:
     test = data.test.labelled.ledger.as_record() if data.test else None
     return {"rows": data.rows, "train": data.train.labelled.ledger.as_record(), "test": test}
@@ -288,7 +317,7 @@ def _start_record(
     revision = model_revision(name, config.revision, recorded["model"]["revision"] if recorded else None)
     return {
         "provenance": provenance(build, tokenizer),
-        "model": {"name": config.model, "revision": revision},
+        "model": {"name": config.model, "revision": revision} | initial_adapter_digest(config.init_adapter),
         "options": {key: value for key, value in options.items() if key not in OPERATIONAL},
         "operational": {key: value for key, value in options.items() if key in OPERATIONAL},
         "template": dict(build.manifest.template),

@@ -19,6 +19,7 @@ class ModelRecord(TypedDict):
 
     name: str
     revision: str
+    init_adapter_sha256: NotRequired[str]  # with --init-adapter
 
 
 class RuntimeRecord(TypedDict):
@@ -52,6 +53,7 @@ class Metrics(TypedDict):
     held_out_before: float | None
     held_out_after: float | None
     trained_tokens: NotRequired[int]
+    best_step: NotRequired[int]  # with --keep-best: the step of the adapter, whose loss is `held_out_after`
     stopped_by_itself: NotRequired[float]
     stop_prompts: NotRequired[int]
 

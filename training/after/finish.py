@@ -16,14 +16,20 @@ if TYPE_CHECKING:
     from training.run import RunContext
 
 
-def finish_run(context: RunContext, trainer: QloraTrainer) -> RunRecord:
-    """Write the results of a trained run in the first process; returns the content of run.json."""
+def finish_run(context: RunContext, trainer: QloraTrainer, best: tuple[int, float] | None) -> RunRecord:
+    """Write the results of a trained run in the first process; returns the content of run.json.
+
+    Args:
+        best: step and held-out loss of the adapter, if it is not that of the last step.
+    """
     folder = context.folder
     if context.first_process:
         model = trainer.accelerator.unwrap_model(trainer.model)
         lines = read_metrics(folder.metrics)
         metrics = summarise(lines)
         metrics["trained_tokens"] = int(trainer.trained_tokens)
+        if best is not None:
+            metrics["best_step"], metrics["held_out_after"] = best
         _check_stopping(context, model, metrics)
         record = folder.read()
         record["metrics"] = metrics

@@ -23,6 +23,7 @@ def trainer_arguments(
         steps: steps of the whole run.
     """
     interval = max(1, steps // DEFAULT_INTERVALS)
+    evaluation_steps = config.eval_every or interval
     on_gpu = runtime.device != "cpu"
     fused = "_fused" if on_gpu and batch.optimizer == "adamw" else ""
     args = SFTConfig(
@@ -44,9 +45,9 @@ def trainer_arguments(
         max_grad_norm=config.max_grad_norm,
         max_steps=steps,
         eval_strategy="steps",
-        eval_steps=config.eval_every or interval,
+        eval_steps=evaluation_steps,
         save_strategy="steps",
-        save_steps=config.save_every or interval,
+        save_steps=evaluation_steps if config.keep_best else config.save_every or interval,
         save_total_limit=None,  # old checkpoints are removed by loop.checkpoints
         logging_steps=config.log_every,
         logging_nan_inf_filter=False,

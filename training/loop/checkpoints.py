@@ -30,11 +30,16 @@ def newest_undamaged(folder: RunFolder) -> tuple[Path | None, list[str]]:
     return None, sentences
 
 
-def remove_old_checkpoints(folder: RunFolder, keep: int) -> None:
-    """Remove all complete checkpoints except the newest `keep`, and partly removed ones that a killed run left."""
+def remove_old_checkpoints(folder: RunFolder, keep: int, best: int | None = None) -> None:
+    """Remove all complete checkpoints except the newest `keep` and that of the step `best`.
+
+    Partly removed ones that a killed run left are removed too.
+    """
     for leftover in folder.checkpoints.glob(PARTIAL + "-*"):
         shutil.rmtree(leftover)
     for old in folder.complete_checkpoints()[:-keep]:
+        if step_of(old) == best:
+            continue
         renamed = old.with_name(PARTIAL + "-" + old.name)  # so that a partly removed one does not count as complete
         old.rename(renamed)
         shutil.rmtree(renamed)

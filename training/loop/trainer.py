@@ -20,9 +20,11 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 from trl.trainer.utils import add_fused_lm_head
 
-from training.checksums import write_checksums
+from training.checksums import find_damage, write_checksums
 from training.config import RunConfig
 from training.data.collate import collate
+from training.errors import RunError
+from training.loop.best import best_step
 from training.loop.checkpoints import checkpoint_path, remove_old_checkpoints
 from training.memory.batches import BatchConfig
 from training.model.base import adapters_to_fp32, checkpoint_layers
@@ -135,7 +137,8 @@ class QloraTrainer(SFTTrainer):
                 write_checksums(written)
                 commit_folder(written, checkpoint_path(self.folder, step))
                 shutil.rmtree(partial)
-                remove_old_checkpoints(self.folder, self.config.keep)
+                best = best_step(self.state.log_history) if self.config.keep_best else None
+                remove_old_checkpoints(self.folder, self.config.keep, best[0] if best else None)
 
     def _counts(self) -> Counts:
         loss: Any = self.accelerator.reduce(self._tr_loss.detach().clone(), "mean")
@@ -155,6 +158,22 @@ class QloraTrainer(SFTTrainer):
         self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
         assert self._restored is not None
         self.trained_tokens = self._restored["trained_tokens"]
+
+    def load_best(self) -> tuple[int, float] | None:
+        """Load the adapter of the step with the lowest held-out loss; returns the step and the loss, None without one.
+
+        Raises:
+            RunError: its checkpoint is damaged.
+        """
+        best = best_step(self.state.log_history)
+        if best is None:
+            return None
+        checkpoint = checkpoint_path(self.folder, best[0])
+        damage = find_damage(checkpoint)
+        if damage is not None:
+            raise RunError(f"The best checkpoint {checkpoint} is damaged ({damage}): restore it, or start a new run.")
+        self._load_from_checkpoint(str(checkpoint))
+        return best
 
     def restore_counts(self) -> None:
         """Continue the counts of the checkpoint that the run is resumed from, if any."""

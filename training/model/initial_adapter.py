@@ -1,0 +1,78 @@
+"""Start training from an existing adapter (--init-adapter)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dataprep.contract import sha256_of
+from training.checksums import CHECKSUMS_FILE, find_damage
+from training.config import RunConfig
+from training.errors import OptionError
+from training.model.files import read_json_object
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+def adapter_folder(path: Path) -> Path:
+    """The folder with the adapter's files: `path`, or its folder `adapter` if `path` is a run.
+
+    Raises:
+        OptionError: there is no adapter, or a damaged one.
+    """
+    folder = path / "adapter" if (path / "adapter").is_dir() else path
+    for name in ("adapter_config.json", WEIGHTS):
+        if not (folder / name).is_file():
+            raise OptionError(f"--init-adapter {path}: {folder} has no {name}; give the folder of a run or an adapter.")
+    damage = find_damage(folder) if (folder / CHECKSUMS_FILE).exists() else None
+    if damage is not None:
+        raise OptionError(f"--init-adapter {path}: the adapter is damaged ({damage}); restore it.")
+    return folder
+
+
+def initial_adapter_digest(path: Path | None) -> dict[str, str]:
+    """The entry of run.json that names the initial adapter's weights; empty without one."""
+    return {} if path is None else {"init_adapter_sha256": sha256_of(adapter_folder(path) / WEIGHTS)}
+
+
+def load_initial_adapter(adapted: PeftModel, config: RunConfig) -> None:
+    """Load the weights of --init-adapter into new adapters.
+
+    Raises:
+        OptionError: the adapter has another rank, alpha, kind or other layers than the new adapters.
+    """
+    from peft import set_peft_model_state_dict
+    from peft.utils import get_peft_model_state_dict
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    assert config.init_adapter is not None
+    folder = adapter_folder(config.init_adapter)
+    settings: dict[str, Any] = read_json_object(folder / "adapter_config.json")
+    expected = {"r": config.lora_r, "lora_alpha": config.lora_alpha}
+    if {name: settings.get(name) for name in expected} != expected:
+        raise OptionError(
+            f"--init-adapter {config.init_adapter} has rank {settings.get('r')} and alpha {settings.get('lora_alpha')}: "
+            f"give it as --lora-r and --lora-alpha (now {config.lora_r} and {config.lora_alpha})."
+        )
+    unsupported = [name for name in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern") if settings.get(name)]
+    if unsupported:
+        raise OptionError(
+            f"--init-adapter {config.init_adapter} uses {', '.join(unsupported)}, which is not supported."
+        )
+    try:
+        weights = load_file(str(folder / WEIGHTS))
+    except (OSError, SafetensorError) as fault:
+        raise OptionError(f"--init-adapter: {folder / WEIGHTS} cannot be read ({fault}).") from None
+    new: dict[str, Any] = get_peft_model_state_dict(adapted)  # type: ignore[no-untyped-call]
+    shapes = {name: tuple(weight.shape) for name, weight in new.items()}
+    if {name: tuple(weight.shape) for name, weight in weights.items()} != shapes:
+        differing = sorted(weights.keys() ^ shapes.keys()) or ["shapes of the weights"]
+        raise OptionError(
+            f"--init-adapter {config.init_adapter} belongs to other layers or another model ({differing[0]}): "
+            f"give its layers as --targets (now {config.targets}) and its base model as --model."
+        )
+    set_peft_model_state_dict(adapted, weights)  # type: ignore[no-untyped-call]
