@@ -90,7 +90,8 @@ def _write_weights(run: FinishedRun, to: Path) -> MergeResult:
     base = BaseWeights(run)
     adapter = AdapterProducts(run, base)
     quantized = quantized_names(base) if run.config.quantization == "nf4" else set()
-    weight_map, size = {}, 0
+    weight_map: dict[str, str] = {}
+    size = 0
     for shard in base.shards:
         weights = {}
         for name, weight, dequantized in base.read(shard):

@@ -66,6 +66,7 @@ class BaseWeights:
 
     def read(self, shard: Path) -> Iterator[tuple[str, Tensor, bool]]:
         """Name and value of each weight, and whether it was dequantised."""
+        import torch
         from bitsandbytes.functional import QuantState, dequantize_4bit
 
         for name, weight in read_weights(shard).items():
@@ -73,7 +74,7 @@ class BaseWeights:
                 continue
             if name in self._quantization:
                 parts = {part: value.to(self.device) for part, value in self._quantization[name].items()}
-                state = QuantState.from_dict(parts, device=self.device)  # type: ignore[no-untyped-call]
+                state = QuantState.from_dict(parts, device=torch.device(self.device))
                 yield name, dequantize_4bit(weight.to(self.device), state), True
             else:
                 yield name, weight, False

@@ -21,7 +21,7 @@ def step_of(checkpoint: Path | None) -> int:
 
 def newest_undamaged(folder: RunFolder) -> tuple[Path | None, list[str]]:
     """The newest checkpoint whose files match their checksums, and one sentence for each damaged one that is newer."""
-    sentences = []
+    sentences: list[str] = []
     for checkpoint in reversed(folder.complete_checkpoints()):
         damage = find_damage(checkpoint)
         if damage is None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.commands import logged_losses
-from tests.support.training_builds import chatter, write_build
+from tests.support.training_builds import chatter, row, write_build
 from training.after import finish
 from training.config import TINY_DEFAULTS, RunConfig, check
 from training.errors import DataError, OptionError
@@ -30,8 +30,9 @@ HISTORY = [
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Held-out conversations that contradict the training rows, so that the held-out loss rises again."""
-    contrary = [{**columns, "id": f"held-{n}"} for n, columns in enumerate(chatter(4, seed=9))]
+    """Held-out conversations with other answers to the trained questions, so that the held-out loss rises again."""
+    questions = [columns["messages"][0]["content"] for columns in chatter(4)]
+    contrary = [row(f"held-{n}", [(question, "Never: 12345!")]) for n, question in enumerate(questions)]
     return write_build(tmp_path_factory.mktemp("best") / "build", chatter(24), contrary)
 
 
