@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from dataprep.curate.rules import apply_rules, drop_rules, unlabelled
 from dataprep.curate.sampling import sample
 from dataprep.curate.threads import choose_threads
+from dataprep.curate.tool_results import orphan_results
 from dataprep.recipe import Recipe
 from dataprep.tables import LABELS, MESSAGE_FIELDS, WANTED_LABELS
 from tests.support.frames import chat, conversation, conversations, tree_messages
@@ -211,3 +212,36 @@ def test_rules_accept_an_empty_frame() -> None:
     assert isinstance(kept, pl.DataFrame)
     assert kept.is_empty()
     assert fates.is_empty()
+
+
+message = st.fixed_dictionaries(
+    {
+        "role": st.sampled_from(["system", "user", "assistant", "assistant", "tool"]),
+        "content": st.sampled_from(["", "a", "b <s>"]),
+    },
+    optional={
+        "reasoning_content": st.sampled_from(["hm", "<s>"]),
+        "tool_calls": st.sampled_from([call()["tool_calls"], call("x", "y")["tool_calls"]]),
+        "tool_call_id": st.sampled_from(["x", "y"]),
+        "name": st.sampled_from(["ann", "bob"]),
+        "trained": st.just(False),
+    },
+)
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(message, max_size=7), min_size=1, max_size=5), st.sampled_from(["drop", "escape"]))
+def test_rules_for_any_fields_are_idempotent_and_lose_no_conversation(
+    rows: list[list[dict[str, Any]]], tokens: Literal["drop", "escape"]
+) -> None:
+    frame = conversations(*(chat(*row) for row in rows))
+    kept, fates, *_ = apply_rules(frame, Recipe(control_tokens=tokens), TOKENS)
+    assert sorted([*kept["id"], *fates["id"]]) == sorted(frame["id"])
+    kept_again, more_fates, *_ = apply_rules(kept, Recipe(control_tokens=tokens), TOKENS)
+    assert more_fates.is_empty() and kept_again.equals(kept)
+    assert kept.schema == frame.schema
+    assert orphan_results(kept).is_empty()
+    for messages in kept["messages"].to_list():
+        assert messages[-1]["role"] == "assistant"
+        assert any(turn["role"] == "assistant" and turn.get("trained") is not False for turn in messages)
+        assert not any("<s>" in str(turn) for turn in messages)
