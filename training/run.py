@@ -21,7 +21,7 @@ from training.memory.run_plan import RunPlan
 from training.metrics import truncate_metrics
 from training.model.architecture import read_architecture
 from training.model.base import adapters_to_fp32, add_adapters, load_base
-from training.model.fit import check_machine, check_rows
+from training.model.fit import check_machine, check_rows, merge_notes
 from training.model.identity import model_revision, read_model_config
 from training.model.initial_adapter import initial_adapter_digest, load_initial_adapter
 from training.model.runtime import Runtime, choose_runtime
@@ -83,7 +83,8 @@ def _run_locked(config: RunConfig, build: Build, out: Path, processes: PartialSt
         name = base_model_name(config, build, folder, create=first)
     runtime = choose_runtime(config)
     tokenizer = load_tokenizer(name, config.revision)
-    architecture = read_architecture(read_model_config(name, config.revision), config.model)
+    model_config = read_model_config(name, config.revision)
+    architecture = read_architecture(model_config, config.model)
     check_machine(architecture.sizes, runtime, config.model)
     # Even a run without a checkpoint has its base model.
     recorded = folder.read() if folder.record_path.exists() else None
@@ -100,6 +101,7 @@ def _run_locked(config: RunConfig, build: Build, out: Path, processes: PartialSt
             f"--keep-best needs held-out rows, and {build.path} has none that fit: rebuild with a test split."
         )
     notes = check_rows(architecture, data, tokenizer, config.model)
+    notes += merge_notes(architecture, name, config.revision, model_config)
     layout = choose_layout(config, architecture, data)
     if not layout.packed:
         runtime = replace(runtime, attention=architecture.stock_attention)

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from dataprep.contract import open_build
 from tests.support.commands import logged_losses, training
+from tests.support.tiny_models import write_tiny_model
 from tests.support.training_builds import chatter, write_build
+from training.model.tiny import tokenizer_for
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU on this machine")
 
@@ -58,6 +61,26 @@ def test_a_merged_model_has_the_logits_of_the_adapter(build: Path, tmp_path: Pat
     output = training("merge", "--run", tmp_path / "r", "--to", tmp_path / "m").stdout
     assert float(output.split("mean KL ")[1].split(",")[0]) < 0.01, output
     assert training("generate", "--run", tmp_path / "r", "--prompt", "Say moon 2 times.").stdout.strip()
+
+
+@pytest.mark.parametrize(
+    "name, attention",
+    [("gemma2", "dataprep_varlen"), ("gpt_oss", "dataprep_varlen"), ("mixtral", "dataprep_varlen"),
+     ("gemma3", "dataprep_varlen"), ("gpt2", "dataprep_varlen"), ("falcon", "sdpa"), ("lfm2", "sdpa")],
+)  # fmt: skip
+def test_other_architectures_train_packed_or_padded_and_merge(
+    build: Path, tmp_path: Path, name: str, attention: str
+) -> None:
+    """Packed on the GPU only if the leak check and the comparison with transformers' attention pass in bf16."""
+    opened = open_build(build)
+    tokenizer = tokenizer_for(opened.splits["train"], dict(opened.manifest.template))
+    write_tiny_model(name, tmp_path / "model", tokenizer)
+    training("run", "--data", build, "--model", tmp_path / "model", "--max-steps", "4", "--max-tokens", "512", "--out",
+             tmp_path / "r")  # fmt: skip
+    record = json.loads((tmp_path / "r" / "run.json").read_text())
+    assert record["status"] == "done"
+    assert record["place"]["attention"] == attention, record["notes"]
+    training("merge", "--run", tmp_path / "r", "--to", tmp_path / "m")
 
 
 def test_too_little_memory_is_refused_with_settings_that_fit(build: Path, tmp_path: Path) -> None:

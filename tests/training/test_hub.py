@@ -11,6 +11,7 @@ from tests.support.hub import Hub
 from training.model.tiny import train_tokenizer
 
 SHAPE = {
+    "model_type": "llama",
     "hidden_size": 64,
     "intermediate_size": 128,
     "num_hidden_layers": 2,

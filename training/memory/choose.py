@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from training.config import RunConfig
 from training.data.training_data import TrainingData
@@ -15,7 +15,7 @@ from training.memory.layout import Layout, longest_row, packed, unpacked, window
 from training.memory.run_plan import RunPlan
 from training.memory.schedule import requested_windows, step_schedule
 from training.model.architecture import Architecture
-from training.model.attention import EAGER, PackingUnsupported
+from training.model.attention import EAGER, PackingUnsupported, without_adapters
 from training.model.checks import check_against_stock, check_leaks
 from training.model.runtime import Runtime
 from training.model.sizes import ModelSizes
@@ -71,8 +71,7 @@ def choose_run_plan(
         except PackingUnsupported as obstacle:
             layout, leak = unpacked(labelled, str(obstacle)), None
             runtime = replace(runtime, attention=architecture.stock_attention)
-            base: Any = adapted.get_base_model()
-            base.set_attn_implementation(runtime.attention)
+            without_adapters(adapted).set_attn_implementation(runtime.attention)
             windows, packing = windows_for(layout, config, labelled)
     requested = requested_windows(config, len(windows), layout.step_tokens)
 

@@ -93,6 +93,8 @@ def _config_object(model_config: dict[str, Any], name: str) -> PretrainedConfig:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     model_type = str(model_config.get("model_type"))
+    if "model_type" not in model_config:
+        raise ModelError(f"The config.json of {name} has no model_type, so it is not that of a transformers model.")
     if model_type not in CONFIG_MAPPING:
         raise ModelError(
             f"{name} is of type '{model_type}', which transformers {__version__} does not know: a newer version may, "

@@ -225,7 +225,7 @@ def _boundaries(kwargs: dict[str, Any]) -> tuple[Tensor, int]:
 @contextmanager
 def stock_attention(model: Any) -> Iterator[None]:
     """Use transformers' own attention, in evaluation mode, for the duration of the block."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = without_adapters(model)
     before, training = base.config._attn_implementation, model.training
     model.eval()
     base.set_attn_implementation(stock_name(base))
@@ -234,6 +234,11 @@ def stock_attention(model: Any) -> Iterator[None]:
     finally:
         base.set_attn_implementation(before)
         model.train(training)
+
+
+def without_adapters(model: Any) -> Any:
+    """The transformers model inside a peft model, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def stock_name(base: Any) -> str:

@@ -226,8 +226,7 @@ def checkpoint_layers(model: torch.nn.Module, count: int) -> None:
     from torch.utils.checkpoint import checkpoint
     from transformers.modeling_layers import GradientCheckpointingLayer
 
-    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
-    decoder: Any = base.get_decoder()
+    decoder = attention.without_adapters(model).get_decoder()
     layers: list[Any] = [module for module in decoder.modules() if isinstance(module, GradientCheckpointingLayer)]
     uses_dropout = any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
     recompute = partial(checkpoint, use_reentrant=False, preserve_rng_state=uses_dropout)  # saving RNG states is slow

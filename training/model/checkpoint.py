@@ -25,13 +25,16 @@ def weight_files(model: str, revision: str | None) -> list[Path]:
     """The safetensors files of a model, downloaded if it is on the Hub; none if it has other files only.
 
     Raises:
-        ModelError: a file that the index names is missing.
+        ModelError: the index is damaged, or a file that it names is missing.
     """
     index = locate(model, INDEX, revision)
     if index is None:
         single = locate(model, SINGLE, revision)
         return [single] if single is not None else []
-    names = sorted(set(read_json_object(index)["weight_map"].values()))
+    weight_map = read_json_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise ModelError(f"{index} cannot be read (it has no weight_map): download the model again.")
+    names = sorted(set(weight_map.values()))
     paths = [locate(model, name, revision) for name in names]
     missing = [name for name, path in zip(names, paths, strict=True) if path is None]
     if missing:
@@ -63,9 +66,12 @@ def _header(path: Path) -> dict[str, Any]:
         if not 0 < size <= HEADER_LIMIT:
             raise ModelError(f"{path} cannot be read (not a safetensors file): download the model again.")
         try:
-            return dict(json.loads(file.read(size)))
-        except (ValueError, TypeError, RecursionError) as error:
+            header = json.loads(file.read(size))
+        except (ValueError, RecursionError) as error:
             raise ModelError(f"{path} cannot be read ({error}): download the model again.") from None
+    if not isinstance(header, dict):
+        raise ModelError(f"{path} cannot be read (its header is not an object): download the model again.")
+    return header
 
 
 def decoder_prefix(

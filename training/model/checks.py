@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training.model.attention import PackingUnsupported, boundaries, stock_attention
+from training.model.attention import PackingUnsupported, boundaries, stock_attention, without_adapters
 
 if TYPE_CHECKING:
     import torch
@@ -114,7 +114,7 @@ def _logits(model: torch.nn.Module, ids: np.ndarray, lengths: list[int] | None, 
     device = next(model.parameters()).device
     tensor = torch.from_numpy(np.ascontiguousarray(ids))[None].to(device)
     arguments = {} if lengths is None else boundaries(lengths, device)
-    if keep and "logits_to_keep" in signature(_base_of(model).forward).parameters:
+    if keep and "logits_to_keep" in signature(without_adapters(model).forward).parameters:
         arguments["logits_to_keep"] = keep  # the whole logits of a long conversation can take gigabytes
     training = model.training
     model.eval()
@@ -128,7 +128,3 @@ def _logits(model: torch.nn.Module, ids: np.ndarray, lengths: list[int] | None, 
     finally:
         model.train(training)
     return logits
-
-
-def _base_of(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from training.data.training_data import TrainingData
 from training.errors import ModelError
 from training.model.architecture import Architecture
+from training.model.checkpoint import merge_obstacle
 from training.model.runtime import Runtime
 from training.model.sizes import ModelSizes
 from training.model.tokenizer import ChatTokenizer
@@ -26,6 +29,22 @@ def check_machine(sizes: ModelSizes, runtime: Runtime, name: str) -> None:
             f"{name} has {sizes.weights / 1e9:.1f} billion weights and this machine has no GPU: QLoRA on it needs a GPU "
             f"with about {max(6.0, quantised * 2 / 2**30):.0f} GB; --model tiny runs the whole path without one."
         )
+
+
+def merge_notes(
+    architecture: Architecture, model: str, revision: str | None, model_config: dict[str, Any]
+) -> list[str]:
+    """A note if `training merge` will not be able to merge the adapter, so that a run does not end with a surprise.
+
+    Raises:
+        ModelError: a safetensors file is missing or damaged.
+    """
+    obstacle = merge_obstacle(architecture, model, revision, model_config)
+    if obstacle is None:
+        return []
+    return [
+        f"`training merge` cannot merge the adapter into {model}, because {obstacle}; peft loads it beside the model."
+    ]
 
 
 def check_rows(architecture: Architecture, prepared: TrainingData, tokenizer: ChatTokenizer, name: str) -> list[str]:

@@ -58,7 +58,7 @@ def test_a_rotary_embedding_that_depends_on_the_longest_row_has_a_limit() -> Non
 
 @pytest.mark.parametrize("config, match", [
     ({"model_type": "no_such_model"}, "does not know"),
-    ({}, "does not know"),
+    ({}, "has no model_type"),
     ({"model_type": "clip"}, "cannot load as a language model"),
     ({"model_type": "llama", "hidden_size": "wide"}, "invalid"),
     ({"model_type": "llama", "num_hidden_layers": 10**9}, "asks for 1000000000 layers"),
