@@ -86,7 +86,7 @@ class TemplateChecks(Protocol):
     def forbidden_in_content(self) -> Sequence[str]: ...
     @property
     def frames_pairs(self) -> bool: ...
-    def parses_back(self, messages: pl.Series, text: pa.StringArray) -> pl.Series: ...
+    def parses_back(self, messages: pl.Series, text: pa.StringArray, tools: pl.Series | None = None) -> pl.Series: ...
     def unwritten(self, messages: pl.Series, tools: pl.Series | None = None) -> pl.DataFrame: ...
 
 
@@ -133,7 +133,9 @@ class FactExtractor:
         special_tokens = expressions.count_any(pl.col("text"), self._checks.special_tokens)
         return {
             "trained_share": expressions.covered("spans") / pl.col("text").str.len_chars(),
-            "parses_back": self._checks.parses_back(rows["messages"], batch.column("text")),
+            "parses_back": self._checks.parses_back(
+                rows["messages"], batch.column("text"), rows["tools"] if "tools" in rows.columns else None
+            ),
             "begins": begins,
             "ends": ends,
             "framed": framed if self._checks.frames_pairs else pl.lit(None),

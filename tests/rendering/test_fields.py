@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from dataprep.common.errors import TemplateError
+from dataprep.quality.facts import FactExtractor
 from dataprep.rendering import Renderer, Template, load_template, render
 from dataprep.rendering.checks import TemplateChecks
 from dataprep.rendering.probe import capabilities, completed
@@ -232,3 +233,14 @@ def test_texts_of_messages_with_further_fields_are_not_parsed_back() -> None:
     texts = pa.array([row.text for row in rows_of(qwen3, conversations)])
     checked = TemplateChecks(qwen3).parses_back(conversations["messages"], texts, conversations["tools"])
     assert checked.to_list() == [None, None, True]
+
+
+def test_the_gate_abstains_from_parsing_a_text_with_tools() -> None:
+    qwen3 = Renderer(load_template("qwen3"))
+    plain = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
+    conversations = field_frame([plain, plain], [json.dumps(TOOLS), None])
+    [rendered] = qwen3.batches(conversations)
+    columns = {name: conversations[name].to_arrow() for name in ("id", "lang", "messages", "tools")}
+    columns |= {"text": rendered.text, "spans": rendered.spans, "controls": rendered.controls}
+    facts = FactExtractor(TemplateChecks(qwen3)).batch(pa.RecordBatch.from_pydict(columns), "train")
+    assert facts["parses_back"].to_list() == [None, True]
