@@ -12,11 +12,8 @@ from __future__ import annotations
 
 import atexit
 import functools
-import importlib
-import math
 import os
 import pickle
-import resource
 import signal
 import subprocess
 import sys
@@ -48,7 +45,7 @@ class TemplateStopped(TemplateError):
     """
 
 
-_in_worker = False
+in_worker = False
 
 
 def isolated(function: Callable[Concatenate[Template, P], R]) -> Callable[Concatenate[Template, P], R]:
@@ -59,7 +56,7 @@ def isolated(function: Callable[Concatenate[Template, P], R]) -> Callable[Concat
 
     @functools.wraps(function)
     def run(template: Template, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        if _in_worker or is_bundled(template.source):
+        if in_worker or is_bundled(template.source):
             return function(template, *args, **kwargs)
         result: R = _call(function, template, args, kwargs)
         return result
@@ -69,7 +66,7 @@ def isolated(function: Callable[Concatenate[Template, P], R]) -> Callable[Concat
 
 def map_isolated(function: Callable[[T], R], template: Template, items: Sequence[T]) -> list[R]:
     """Apply `function`, which calls an isolated function of `template`, to all items: on all CPUs if that is foreign."""
-    if len(items) < 2 or _in_worker or is_bundled(template.source):
+    if len(items) < 2 or in_worker or is_bundled(template.source):
         return list(map(function, items))
     with ThreadPoolExecutor(_max_workers()) as pool:
         return list(pool.map(function, items))
@@ -119,7 +116,7 @@ class _Worker:
     """One worker process."""
 
     def __init__(self) -> None:
-        code = f"import sys; sys.path[:] = {sys.path!r}; from dataprep.rendering.isolation import serve; serve()"
+        code = f"import sys; sys.path[:] = {sys.path!r}; from dataprep.rendering.worker import serve; serve()"
         self._process = subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
@@ -128,9 +125,9 @@ class _Worker:
         """Return the reason why the worker had to be stopped (empty if it answered) and its answer."""
         assert self._process.stdin and self._process.stdout
         try:
-            _write(self._process.stdin, request)
+            write_message(self._process.stdin, request)
             kind = self._process.stdout.read(1)
-            answer = _read(self._process.stdout) if kind == b"a" else b""
+            answer = read_message(self._process.stdout) if kind == b"a" else b""
         except (OSError, EOFError):
             kind, answer = b"", b""
         if kind == b"a":
@@ -208,13 +205,13 @@ _pool = _Pool()
 atexit.register(_pool.stop)
 
 
-def _write(stream: IO[bytes], message: bytes) -> None:
+def write_message(stream: IO[bytes], message: bytes) -> None:
     stream.write(len(message).to_bytes(8, "big"))
     stream.write(message)
     stream.flush()
 
 
-def _read(stream: IO[bytes]) -> bytes:
+def read_message(stream: IO[bytes]) -> bytes:
     """Read one message.
 
     Raises:
@@ -225,67 +222,3 @@ def _read(stream: IO[bytes]) -> bytes:
     if len(length) < 8 or len(message) < int.from_bytes(length, "big"):
         raise EOFError
     return message
-
-
-def serve() -> None:
-    """Answer calls from stdin on stdout until stdin ends; the main function of a worker.
-
-    A call is (CPU seconds, module, name of a function, template, arguments, keywords). The answer begins with `a` (a pickle of
-    whether the call succeeded, and its result or exception), or is one letter: `m` if memory ran out, `l` if the result
-    is too large.
-    """
-    global _in_worker
-    _in_worker = True
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent ends its workers itself
-    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    with open(os.devnull, "r+b") as nothing:
-        os.dup2(nothing.fileno(), 0)
-        os.dup2(nothing.fileno(), 1)
-    import dataprep.rendering  # noqa: F401 (before memory is measured)
-
-    _limit(resource.RLIMIT_CORE, 0)
-    _limit(resource.RLIMIT_FSIZE, 0)  # a template has no files to write
-    _limit(resource.RLIMIT_AS, _address_space() + MEMORY_BYTES)
-    while True:
-        try:
-            cpu_seconds, module, name, template, args, kwargs = pickle.loads(_read(requests))
-        except EOFError:
-            return
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        _limit(resource.RLIMIT_CPU, math.ceil(used.ru_utime + used.ru_stime) + cpu_seconds)
-        try:
-            value = (True, getattr(importlib.import_module(module), name)(template, *args, **kwargs))
-        except MemoryError:
-            value = None
-        except Exception as error:
-            value = (False, (type(error), error.args, vars(error)))
-        _answer(answers, value)
-
-
-def _answer(answers: IO[bytes], value: tuple[bool, Any] | None) -> None:
-    try:
-        answer = pickle.dumps(value, pickle.HIGHEST_PROTOCOL) if value else None
-    except MemoryError:
-        answer = None
-    if answer is None or len(answer) > MAX_RESULT_BYTES:
-        answers.write(b"m" if answer is None else b"l")
-        answers.flush()
-    else:
-        answers.write(b"a")
-        _write(answers, answer)
-
-
-def _limit(kind: int, amount: int) -> None:
-    """Lower the soft limit, and the hard one where the soft one need not be raised again."""
-    _, hard = resource.getrlimit(kind)
-    soft = amount if hard == resource.RLIM_INFINITY else min(amount, hard)
-    resource.setrlimit(kind, (soft, hard if kind == resource.RLIMIT_CPU else soft))
-
-
-def _address_space() -> int:
-    """Bytes of this process's address space; 0 where the system does not tell, and does not enforce a limit either."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[0]) * resource.getpagesize()
-    except OSError:
-        return 1 << 50
