@@ -16,3 +16,8 @@ def real() -> Path:
     if not folder.is_dir():
         pytest.skip(f"there is no real data in {folder}")
     return folder
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name long bytes by their length: compressed ones hold a time stamp, and pytest-xdist needs equal names everywhere."""
+    return f"{argname}-{len(val)}-bytes" if isinstance(val, bytes) and len(val) > 16 else None
