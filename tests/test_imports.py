@@ -14,7 +14,7 @@ from tests.support.paths import ROOT
 
 # Each layer imports the layers before it and never a later one. The packages of `STAGES` do not import each other:
 # build.py hands each its input.
-FOUNDATION = ("common", "contract", "recipe", "recipe_file", "tables")
+FOUNDATION = ("common", "contract", "options", "recipe", "recipe_file", "tables")
 STAGES = ("sources", "curate", "dedup", "rendering", "quality", "store", "report")
 COMPOSITIONS = ("build", "audit", "publish")
 LAYERS = {

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from dataprep.common.errors import RecipeError
-from dataprep.recipe import HeldOut, Recipe, normalised, parse_size
+from dataprep.options import HeldOut, parse_size
+from dataprep.recipe import Recipe, normalised
 from dataprep.recipe_file import MAX_BYTES, read_recipe
 
 

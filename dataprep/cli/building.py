@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from dataprep.cli.common import DEFAULT_STORE, Json, Store, Switch, app, print_json
-from dataprep.recipe import Recipe, parse_size
+from dataprep.options import parse_size
+from dataprep.recipe import Recipe
 
 if TYPE_CHECKING:
     from dataprep.build import Outcome

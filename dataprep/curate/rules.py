@@ -27,7 +27,8 @@ from dataprep.curate.messages import (
 )
 from dataprep.curate.repairs import repair
 from dataprep.curate.tool_results import orphan_results
-from dataprep.recipe import Recipe, flag
+from dataprep.options import flag
+from dataprep.recipe import Recipe
 from dataprep.tables import (
     ASSISTANT,
     LABELS,

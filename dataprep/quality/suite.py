@@ -13,9 +13,10 @@ from typing import Any
 
 from dataprep.common.errors import RecipeError
 from dataprep.common.text import excerpt, nearest
+from dataprep.options import flag
 from dataprep.quality.allowed import MAX_VALUES, TABLES, TYPES, count_values, fault_of
 from dataprep.quality.facts import FACTS
-from dataprep.recipe import Recipe, flag
+from dataprep.recipe import Recipe
 
 CRITICAL, WARNING, INFO = SEVERITIES = ("critical", "warning", "info")
 MAX_BYTES = 1 << 20

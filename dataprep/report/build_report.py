@@ -10,7 +10,7 @@ import polars as pl
 from markupsafe import Markup
 
 from dataprep.common.charts import bar_chart
-from dataprep.recipe import flag
+from dataprep.options import flag
 from dataprep.report import duplicates
 from dataprep.report.card import from_sample, origin, rebuild_command
 from dataprep.report.collected import CollectedRows

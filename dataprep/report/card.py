@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from dataprep.common.markup import code_block, code_span, markdown, yaml_value
-from dataprep.recipe import Recipe, flag, normalised
+from dataprep.options import flag
+from dataprep.recipe import Recipe, normalised
 
 _APACHE = ("openassistant/oasst", "timdettmers/openassistant-guanaco", "mlabonne/guanaco-llama2")
 _LANGUAGE = re.compile("[a-z]{2,3}")  # the primary subtag of a language tag (BCP 47)

@@ -28,6 +28,7 @@ DECIDING_CODE = (
     "contract",
     "curate/",
     "dedup/",
+    "options",
     "quality/",
     "recipe",
     "rendering/",

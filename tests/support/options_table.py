@@ -8,7 +8,8 @@ import inspect
 import re
 from pathlib import Path
 
-from dataprep.recipe import Recipe, flag
+from dataprep.options import flag
+from dataprep.recipe import Recipe
 
 OPTIONS = Path(__file__).parents[2] / "docs" / "options.md"
 BEGIN, END = "<!-- options: made by `make docs` -->", "<!-- end of options -->"
