@@ -28,7 +28,7 @@ def read_sentencepiece(path: Path) -> Tokenizer:
     proto: Any = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
     try:
         proto.ParseFromString(path.read_bytes())
-    except Exception as error:  # protobuf's DecodeError, which each implementation defines anew
+    except Exception as error:  # protobuf implementations each define their own DecodeError
         raise ModelError(f"{path} is not a SentencePiece model ({error}).") from None
     trainer, rules = proto.trainer_spec, proto.normalizer_spec
     if trainer.model_type != trainer.BPE or rules.precompiled_charsmap or rules.remove_extra_whitespaces:
