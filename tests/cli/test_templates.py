@@ -1,4 +1,4 @@
-"""`dataprep templates render`."""
+"""`dataprep templates`: list, check and render."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from dataprep.cli import templates
 from dataprep.common.errors import InputError
 from tests.support.chats import chat
+from tests.support.commands import dataprep
 
 
 def test_a_message_with_tool_calls_needs_no_content(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
@@ -44,3 +45,24 @@ def test_a_file_without_a_conversation_is_refused(tmp_path: Path, text: str, mes
     (tmp_path / "chat.json").write_text(text)
     with pytest.raises(InputError, match=message):
         templates.render("llama2", messages=tmp_path / "chat.json")
+
+
+def test_the_bundled_templates_are_listed() -> None:
+    templates = json.loads(dataprep("templates", "--json").stdout)
+    bundled = {"llama2", "chatml", "llama3", "mistral", "zephyr", "vicuna", "alpaca", "gemma"}
+    assert bundled <= {template["name"] for template in templates}
+    assert "llama2" in dataprep("templates").stdout
+
+
+def test_a_template_is_checked() -> None:
+    done = dataprep("templates", "check", "llama2")
+    assert done.returncode == 0
+    assert "rendered: by columns" in done.stdout
+
+
+def test_a_conversation_is_rendered_with_the_given_tokens(tmp_path: Path) -> None:
+    chat = tmp_path / "chat.json"
+    chat.write_text(json.dumps([{"role": "user", "content": " Hi "}, {"role": "assistant", "content": "Yes"}]))
+    render = ("templates", "render", "llama2", "--messages", chat)
+    assert dataprep(*render).stdout == "<s>[INST] Hi [/INST] Yes </s>"
+    assert dataprep(*render, "--bos", "<b>", "--eos", "<e>").stdout == "<b>[INST] Hi [/INST] Yes <e>"
