@@ -144,14 +144,18 @@ def _normalise(texts: TextBuffer, is_folded: bool) -> TextBuffer:
     spelled = np.take(one_byte, text, mode="clip")
     _write_multi_byte(spelled, text, at, table.utf8[points])
     if not is_folded:
-        unfolded = np.unique(np.searchsorted(starts, at[flags & NEEDS_FOLDING != 0], "right") - 1)
-        for document in unfolded.tolist():  # few
+        is_unfolded = np.zeros(len(starts), bool)
+        is_unfolded[np.searchsorted(starts, at[flags & NEEDS_FOLDING != 0], "right") - 1] = True
+        for document in np.flatnonzero(is_unfolded).tolist():  # few
             spelled[starts[document] : starts[document + 1]] = SPACE
     single = np.flatnonzero(flags & SINGLE_WORD)
     if len(single):
-        borders = np.unique(np.concatenate([at[single], at[single] + _byte_length(text[at[single]])]))
-        spelled = np.insert(spelled, borders, SPACE)
-        starts = starts + np.searchsorted(borders, starts, "left")
+        is_border = np.zeros(len(text) + 1, np.int32)
+        is_border[at[single]] = is_border[at[single] + _byte_length(text[at[single]])] = 1
+        borders_before = np.cumsum(is_border, dtype=np.int32)  # and at each byte; a space is inserted at every border
+        spaced = np.full(len(text) + int(borders_before[-1]), SPACE)
+        spaced[np.arange(len(text)) + borders_before[:-1]] = spelled
+        spelled, starts = spaced, starts + (borders_before - is_border)[starts]
     in_word = spelled != SPACE
     keep = in_word.copy()
     keep[1:] |= in_word[
