@@ -6,18 +6,24 @@ from typing import Any
 
 import polars as pl
 
-from dataprep.sources.alpaca import convert_pairs
+from dataprep.sources.alpaca import convert_pairs, history_pairs, messages_of
 from dataprep.sources.chat import decode_turns
 from dataprep.sources.coercion import CoercionError
 from dataprep.sources.options import ReadOptions
 from dataprep.sources.records import text_of
 from dataprep.sources.rows import ParsedRows
-from dataprep.sources.schema import Column, Record, RecordSchema
+from dataprep.sources.schema import Column, Kind, Record, RecordSchema
 from dataprep.sources.turns import CONTEXT_COLUMNS, RECORD_COLUMNS
 from dataprep.tables import ASSISTANT, USER
 
 SCHEMA = RecordSchema(
-    (*RECORD_COLUMNS, *CONTEXT_COLUMNS, Column("prompt", required=True), Column("completion", required=True))
+    (
+        *RECORD_COLUMNS,
+        *CONTEXT_COLUMNS,
+        Column("prompt", required=True),
+        Column("completion", required=True),
+        Column("history", content=True, optional=True, kind=Kind.LINE),
+    )
 )
 
 
@@ -37,8 +43,9 @@ def rewrite(record: Record) -> tuple[Any, dict[str, Any]]:
     Raises:
         CoercionError: the prompt or the completion is missing, or neither a text nor a list of messages.
     """
-    turns = [*turns_of(record, "prompt", USER), *turns_of(record, "completion", ASSISTANT)]
-    return turns, {name: value for name, value in record.items() if name not in ("prompt", "completion")}
+    earlier = messages_of(history_pairs(record))
+    turns = [*earlier, *turns_of(record, "prompt", USER), *turns_of(record, "completion", ASSISTANT)]
+    return turns, {name: value for name, value in record.items() if name not in ("prompt", "completion", "history")}
 
 
 def turns_of(record: Record, name: str, role: str) -> list[Any]:

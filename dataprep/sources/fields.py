@@ -19,6 +19,7 @@ UNKNOWN_FIELD = "unknown_field"
 _MEDIA = frozenset({"image", "images", "video", "videos", "audio", "audios"})
 _TOOLS = frozenset({"tools", "functions"})  # inside a turn; those of a record are used
 _PREFERENCE = frozenset({"chosen", "rejected"})
+_HISTORY = "history"  # earlier turns; the formats that can use it know it
 _JUDGEMENTS = frozenset({"label", "kto_tag"})  # KTO: whether the answer is a good one
 _RECORD_FLAGS = frozenset({"weight", "train", "training"})  # of the whole record; only "do not train" matters
 
@@ -45,6 +46,7 @@ def is_unsupported(name: str, value: Any, in_turn: bool) -> bool:
         return name in _MEDIA | _TOOLS
     return (
         name in _MEDIA
+        or name == _HISTORY
         or (name in _PREFERENCE and not isinstance(value, bool | int | float))
         or (name in _JUDGEMENTS and isinstance(value, bool))
         or (name in _RECORD_FLAGS and isinstance(value, bool | int | float) and value == 0)
@@ -123,7 +125,7 @@ def rows_of_turns(offsets: npt.NDArray[np.int32], turns: npt.NDArray[np.int64]) 
 def _unsupported_mask(name: str, column: pa.Array, mask: pa.BooleanArray, in_turn: bool) -> pa.BooleanArray | None:
     """Return where `is_unsupported` holds for the values of a column; None if it cannot hold."""
     types = pa.types
-    if name in _MEDIA or in_turn and name in _TOOLS:
+    if name in _MEDIA or in_turn and name in _TOOLS or not in_turn and name == _HISTORY:
         return mask
     if in_turn:
         return None

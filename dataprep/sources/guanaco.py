@@ -16,13 +16,14 @@ import polars as pl
 import pyarrow as pa
 
 from dataprep.common.arrow import numbers, strings
+from dataprep.sources.chat import add_context
 from dataprep.sources.options import ReadOptions
-from dataprep.sources.rows import Bools, Lines, ParsedRows, reject
+from dataprep.sources.rows import Bools, FieldCounts, Lines, ParsedRows, Problems, reject
 from dataprep.sources.schema import Column, Record, RecordSchema
-from dataprep.sources.turns import RECORD_COLUMNS, Offsets, Turns, string_buffers, to_conversations
+from dataprep.sources.turns import CONTEXT_COLUMNS, RECORD_COLUMNS, Offsets, Turns, string_buffers, to_conversations
 from dataprep.tables import ASSISTANT, USER
 
-SCHEMA = RecordSchema((*RECORD_COLUMNS, Column("text", required=True)))
+SCHEMA = RecordSchema((*RECORD_COLUMNS, *CONTEXT_COLUMNS, Column("text", required=True)))
 
 _HUMAN, _ASSISTANT = b"### Human:", b"### Assistant:"
 _TEXT_BEFORE = ("no_role_marker", "has text before its first role marker")
@@ -59,13 +60,18 @@ def convert(rows: ParsedRows, options: ReadOptions) -> tuple[pl.DataFrame, pl.Da
     starts_with_marker = has_no_marker | (first_marker == ends[:-1])
     for row in np.flatnonzero(~starts_with_marker).tolist():  # few rows; white space before the marker is accepted
         starts_with_marker[row] = not bytes(text[ends[row] : first_marker[row]]).decode().strip()
-    problems = dict.fromkeys(np.flatnonzero(~starts_with_marker).tolist(), _TEXT_BEFORE)
+    problems: Problems = dict.fromkeys(np.flatnonzero(~starts_with_marker).tolist(), _TEXT_BEFORE)
     problems |= dict.fromkeys(np.flatnonzero(has_no_marker).tolist(), _NO_MARKER)
     if problems:
         return convert(reject(rows, problems), options)
     roles = strings([USER, ASSISTANT]).take(numbers((~markers.is_human).astype(np.int8)))
+    counts = FieldCounts()
     turns = Turns(roles, _contents(texts, ends, markers), offsets)
-    return to_conversations(rows, turns), rows.rejects
+    turns, tools = add_context(rows.batch, turns, counts, problems)
+    if problems:
+        return convert(reject(rows, problems), options)
+    rows.counts.add(counts)
+    return to_conversations(rows, turns, tools), rows.rejects
 
 
 def find_markers(text: npt.NDArray[np.uint8], ends: Offsets) -> Markers:

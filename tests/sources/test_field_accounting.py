@@ -68,9 +68,11 @@ TURN_KEYS = st.fixed_dictionaries(
 @st.composite
 def records(draw: st.DrawFn) -> dict[str, Any]:
     extra = draw(RECORD_KEYS)
-    shape = draw(st.sampled_from(["messages", "conversations", "alpaca", "completion"]))
+    shape = draw(st.sampled_from(["messages", "conversations", "alpaca", "completion", "guanaco"]))
     if shape == "alpaca":
         return {"instruction": "q", "input": draw(TEXT), "output": "a", **extra}
+    if shape == "guanaco":
+        return {"text": "### Human: q### Assistant: a", **extra}
     if shape == "completion":
         return {"prompt": "q", "completion": "a", **extra}
     question = {"role": "user", "content": "q", **draw(TURN_KEYS)}
@@ -86,7 +88,11 @@ def refuse(*arguments: Any) -> None:
 @given(rows=st.lists(records(), min_size=1, max_size=4))
 def test_every_key_with_a_value_is_used_or_named_or_counted(rows: list[dict[str, Any]]) -> None:
     first = rows[0]
-    rows = [row for row in rows if row.keys() & {"messages", "conversations", "instruction", "prompt"} & first.keys()]
+    rows = [
+        row
+        for row in rows
+        if row.keys() & {"messages", "conversations", "instruction", "prompt", "text"} & first.keys()
+    ]
     rows[0] = {name: value for name, value in first.items() if name != "rejected"}  # not a file of preferences
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         reading = read_bytes(Path(folder), "d.jsonl", json_lines(rows))
@@ -138,7 +144,7 @@ def is_used(name: str, value: Any, conversation: dict[str, Any]) -> bool:
         return contents[:-2] == ["q", "a"] or contents[1:-2] == ["q", "a"]
     if name == "input":
         return contents[-2] == f"q\n\n{value}"
-    return name in ("instruction", "output", "prompt", "completion") or (name == "split" and value != "test")
+    return name in ("instruction", "output", "prompt", "completion", "text") or (name == "split" and value != "test")
 
 
 def calls_of(value: Any) -> bool:

@@ -177,6 +177,22 @@ def test_alpaca_system_and_history_come_before_the_question(tmp_path: Path, hist
     assert [turn["content"] for turn in row] == ["Physics.", *earlier, "And here?", "100 %."]
 
 
+def test_a_prompt_has_its_history_before_it_and_other_formats_refuse_one(tmp_path: Path) -> None:
+    [row] = messages(tmp_path, {"prompt": "And here?", "completion": "100 %.", "history": [["On Mars?", "38 %."]]})
+    assert [turn["content"] for turn in row] == ["On Mars?", "38 %.", "And here?", "100 %."]
+    rows = [{"messages": [QUESTION, ANSWER], "history": history} for history in ([["a", "b"]], [], None)]
+    assert fates(read_bytes(tmp_path, "d.jsonl", json_lines(rows))) == [(1, "unsupported_field")]
+
+
+def test_guanaco_text_gets_system_texts_and_tools_from_their_columns(tmp_path: Path) -> None:
+    text = "### Human: q### Assistant: a"
+    rows = [{"text": text, "system": "Be brief.", "tools": [TOOL]}, {"text": text, "tools": "no JSON"}, {"text": text}]
+    reading = read_bytes(tmp_path, "g.jsonl", json_lines(rows))
+    assert [row[0]["role"] for row in reading.conversations["messages"].to_list()] == ["system", "user"]
+    assert reading.conversations["tools"].is_null().to_list() == [False, True]
+    assert fates(reading) == [(2, "wrong_schema")]
+
+
 def test_ids_depend_on_tools_and_on_every_field_of_a_turn(tmp_path: Path) -> None:
     variants: list[dict[str, Any]] = [{}, {"reasoning": "x"}, {"weight": 0}, {"name": "x"}, {"tool_calls": [CALL]}]
     rows = [{"messages": [QUESTION, {**ANSWER, **variant}]} for variant in variants]
