@@ -42,6 +42,7 @@ _CALL_KEYS = ("tool_calls", "function_call")
 _FLAGS = ("weight", "train", "training", "trained", "loss", "mask")
 # Columns of our own builds that are derived from the messages.
 _DERIVED = frozenset({"text", "spans", "controls"})
+_IMAGE_MARKER = "<image>"
 _CALL_ROLE = "function_call"  # ShareGPT's role of an assistant turn whose text is a call
 
 TURN_COLUMNS = (
@@ -163,7 +164,6 @@ class _Reader:
         if contents.null_count:
             contents = self._fill_contents(contents, extras)
         self._count_unknown_roles(roles)
-        self._report_image_markers(contents)
         return Turns(roles, contents, self._offsets, extras)
 
     def _coalesce(self, keys: tuple[str, ...]) -> pa.Array:
@@ -294,14 +294,6 @@ class _Reader:
             if name not in known and name:
                 self._counts.unknown_roles[name] += count
 
-    def _report_image_markers(self, contents: pa.StringArray) -> None:
-        """Note the conversations whose text holds `<image>`, where a vision model gets a picture."""
-        is_marked = pl.Series(contents, dtype=pl.String).str.contains("<image>", literal=True)
-        if is_marked.any():
-            self._report(
-                is_marked.to_arrow(), UNSUPPORTED_FIELD, lambda number: f"turn {number} has '<image>' in its text"
-            )
-
 
 def _equals(roles: pa.StringArray, name: str) -> pa.BooleanArray:
     """Return where a role has this name, in any case."""
@@ -315,7 +307,11 @@ def _equals(roles: pa.StringArray, name: str) -> pa.BooleanArray:
 def add_context(
     batch: pa.RecordBatch, turns: Turns, counts: FieldCounts, problems: Problems
 ) -> tuple[Turns, pa.StringArray | None]:
-    """Add the system text of each record to its turns, and return its tools in their normal form."""
+    """Add the system text of each record to its turns, and return its tools in their normal form.
+
+    A text that holds `<image>`, where a vision model gets a picture, is a problem of its conversation.
+    """
+    _report_image_markers(turns, problems)
     systems = _first_of(batch, ("system", "system_prompt"), counts)
     if systems is not None:
         is_blank = pc.equal(pc.utf8_trim_whitespace(systems), "")
@@ -332,6 +328,16 @@ def add_context(
         turns = prepend_system(turns, systems)
     texts = _first_of(batch, ("tools", "functions"), counts)
     return turns, None if texts is None else _normalised_tools(texts, counts, problems)
+
+
+def _report_image_markers(turns: Turns, problems: Problems) -> None:
+    is_marked = pl.Series(turns.contents, dtype=pl.String).str.contains(_IMAGE_MARKER, literal=True)
+    if not is_marked.any():
+        return
+    marked = is_marked.arg_true().to_numpy().astype(np.int64)
+    for turn, row in zip(marked.tolist(), rows_of_turns(turns.offsets, marked), strict=True):
+        number = turn - int(turns.offsets[row]) + 1
+        add_problem(problems, [row], UNSUPPORTED_FIELD, f"turn {number} has '{_IMAGE_MARKER}' in its text")
 
 
 def _first_of(batch: pa.RecordBatch, names: tuple[str, str], counts: FieldCounts) -> pa.StringArray | None:

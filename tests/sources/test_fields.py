@@ -113,6 +113,22 @@ def test_media_in_a_turn_rejects_the_record(tmp_path: Path, parser: str, turn: d
     assert reading.fates.select("rule", "detail").rows() == [("unsupported_field", detail)]
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"text": "### Human: <image> what?### Assistant: a"},
+        {"instruction": "<image> what?", "output": "a"},
+        {"prompt": "<image> what?", "completion": "a"},
+        {"conversations": [{"from": "human", "value": "<image> what?"}, {"from": "gpt", "value": "a"}]},
+    ],
+)
+def test_an_image_marker_rejects_the_record_of_every_format(
+    tmp_path: Path, parser: str, record: dict[str, Any]
+) -> None:
+    reading = read_bytes(tmp_path, "d.jsonl", json_lines([record]))
+    assert reading.fates.select("rule", "detail").rows() == [("unsupported_field", "turn 1 has '<image>' in its text")]
+
+
 def test_unknown_fields_drop_rejects_records_with_unused_keys(tmp_path: Path, parser: str) -> None:
     rows = [{**CHAT, "score": 1}, {"messages": [QUESTION, {**ANSWER, "emoji": "x"}]}, CHAT, {**CHAT, "score": None}]
     reading = read_bytes(tmp_path, "d.jsonl", json_lines(rows), unknown_fields="drop")

@@ -17,7 +17,13 @@ from tests.support.reading import CONTAINERS, Turn, read_path, turns, write
 PIECES = st.sampled_from(
     ["###", "### ", "#", " ", "\n", "\r\n", "\t", "\0", '"', "\\", "{", "}\n{", "\u2028", "🙂", "日本"]
 )
-TEXTS = st.lists(PIECES | st.text(st.characters(exclude_categories=["Cs"]), max_size=8), max_size=6).map("".join)
+TEXTS = (
+    st.lists(PIECES | st.text(st.characters(exclude_categories=["Cs"]), max_size=8), max_size=6)
+    .map("".join)
+    .filter(
+        lambda text: "<image>" not in text  # drops its record by name
+    )
+)
 CONVERSATIONS = st.lists(
     st.lists(st.tuples(st.sampled_from(["user", "assistant"]), TEXTS), min_size=1, max_size=5), min_size=1, max_size=6
 )
