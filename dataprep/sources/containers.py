@@ -159,17 +159,16 @@ def _wide_encoding(start: bytes) -> str | None:
 
 def _line_units(start: bytes, stream: ByteStream, max_record_bytes: int) -> Iterator[Unit]:
     """Yield blocks of whole lines, each cut at the last line end that has been read."""
-    line, data = 1, start
+    line = 1
     parts: list[bytes] = []
     size, oversize = 0, 0  # bytes in `parts`; bytes of a line that is too long and was not kept
-    while data:
+    for data in _pieces(start, stream):
+        end = data.find(b"\n") + 1
+        if end and oversize + size + end > max_record_bytes:
+            yield _oversize(line, oversize + size + end, stream, max_record_bytes)
+            line, oversize, parts, size = line + 1, 0, [], 0
+            data = data[end:]
         cut = data.rfind(b"\n") + 1
-        if cut and (oversize or size):
-            end = data.index(b"\n") + 1
-            if oversize + size + end > max_record_bytes:
-                yield _oversize(line, oversize + size + end, stream, max_record_bytes)
-                line, data, oversize, parts, size = line + 1, data[end:], 0, [], 0
-                continue
         if cut:
             block = b"".join([*parts, memoryview(data)[:cut]])
             if not block.isspace():
@@ -180,7 +179,6 @@ def _line_units(start: bytes, stream: ByteStream, max_record_bytes: int) -> Iter
         size += len(data) - cut
         if size > max_record_bytes or oversize:
             parts, size, oversize = [], 0, oversize + size
-        data = stream.read()
     rest = b"".join(parts)
     if oversize:
         yield _oversize(line, oversize, stream, max_record_bytes)
@@ -195,6 +193,13 @@ def _line_units(start: bytes, stream: ByteStream, max_record_bytes: int) -> Iter
             else f"line {line} and everything after it are"
         )
         yield Block(b"", line, stream.done, f"{stream.fault}: {lost} lost")
+
+
+def _pieces(start: bytes, stream: ByteStream) -> Iterator[bytes]:
+    """Yield `start` and the rest of the stream in pieces of about `BLOCK` bytes."""
+    for at in range(0, len(start), BLOCK):
+        yield start[at : at + BLOCK]
+    yield from iter(stream.read, b"")
 
 
 def _oversize(line: int, size: int, stream: ByteStream, max_record_bytes: int) -> Block:
@@ -304,11 +309,11 @@ class _JsonValues:
                 window = BLOCK
             elif is_last or text[begin : begin + 1] not in self._VALUE_STARTS:
                 return
-            elif window > self._limit:
+            elif window >= self._limit:
                 self.reason = f"the record has more than --max-record-bytes {self._limit}, or is no JSON"
                 return
             else:
-                window *= 2
+                window = min(2 * window, self._limit)
 
     def rest(self) -> bytes:
         """Return the bytes after the last value that have been read from the stream."""

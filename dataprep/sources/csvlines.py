@@ -24,8 +24,11 @@ def csv_units(start: bytes, stream: ByteStream, delimiter: str, max_record_bytes
         InputError: the header has an empty or a repeated name.
     """
     csv.field_size_limit(max_record_bytes)  # an open quote would otherwise take in the rest of the file
-    rows = csv.reader(_text_lines(start, stream), delimiter=delimiter)
-    header = next(rows, None)
+    rows = csv.reader(_text_lines(start, stream, max_record_bytes), delimiter=delimiter)
+    try:
+        header = next(rows, None)
+    except csv.Error as error:
+        raise InputError(f"{stream.path} has a header that cannot be read as CSV: {error}.") from None
     if header is None:
         return
     _check_header(header, stream)
@@ -80,17 +83,18 @@ def _record(header: list[str], row: list[str]) -> bytes | str:
         return "is not UTF-8"
 
 
-def _text_lines(start: bytes, stream: ByteStream) -> Iterator[str]:
+def _text_lines(start: bytes, stream: ByteStream, max_record_bytes: int) -> Iterator[str]:
     """Yield lines with their line ends; bytes that are not UTF-8 become surrogates, which `_record` refuses."""
-    rest = b""
+    rest = bytearray()  # of a line whose end has not been read
     data = start
     while data:
         cut = data.rfind(b"\n") + 1
         if cut:
             yield from io.StringIO((rest + data[:cut]).decode(errors="surrogateescape"), newline="")
-            rest = data[cut:]
-        else:
-            rest += data
+            rest.clear()
+        rest += data[cut:]
+        if len(rest) > max_record_bytes:
+            raise csv.Error(f"a line has more than --max-record-bytes {max_record_bytes}")
         data = stream.read()
     if rest and (stream.is_whole or not stream.fault):
         yield rest.decode(errors="surrogateescape")

@@ -13,7 +13,8 @@ from dataprep.sources.jsonlines import decode_record, iter_lines, line_bounds
 from dataprep.sources.schema import Record
 
 SAMPLES = 100  # records from which a format is recognised
-_LOOK_AHEAD = 64 << 20  # bytes that are read in search of a record that can be read
+# What is read in search of a record that can be read: bytes, and records.
+_LOOK_AHEAD_BYTES, _LOOK_AHEAD_RECORDS = 64 << 20, 100_000
 
 
 class UnknownFormat(InputError):
@@ -48,7 +49,7 @@ def with_samples(stream: Iterator[Unit], file: SourceFile) -> tuple[Iterator[Uni
         UnknownFormat: none of its records can be read.
     """
     units: list[Unit] = []
-    first_fault, size = "", 0
+    first_fault, size, unreadable = "", 0, 0
     for unit in stream:
         samples, faults = _samples(unit)
         if samples or faults:  # a unit of blank lines holds nothing that the format would have to read
@@ -57,7 +58,8 @@ def with_samples(stream: Iterator[Unit], file: SourceFile) -> tuple[Iterator[Uni
         if samples:
             return chain(units, stream), samples
         first_fault = first_fault or next(iter(faults), "")
-        if size > _LOOK_AHEAD:
+        unreadable += len(faults)
+        if size > _LOOK_AHEAD_BYTES or unreadable > _LOOK_AHEAD_RECORDS:
             break
     if not first_fault:
         raise EmptyFile(f"{file.path} is empty: it holds no records.")
@@ -76,7 +78,7 @@ def _samples(unit: Unit) -> tuple[list[Record], list[str]]:
             faults.append(f"line {line}: {detail}")
         else:
             records.append(record)
-        if len(records) == SAMPLES:
+        if len(records) == SAMPLES or len(faults) > _LOOK_AHEAD_RECORDS:
             break
     return records, [*faults, unit.fault] if unit.fault else faults
 

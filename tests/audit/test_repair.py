@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from datetime import date
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from dataprep.audit import audit_file, write_repaired
 from dataprep.common.errors import InputError
 from tests.support.audits import ODD_SPACE, PAIR, read_records, write_records, write_texts
 from tests.support.commands import dataprep, dataprep_error
+from tests.support.paths import ROOT
 
 UNREADABLE = "there is no marker at all"
 DOUBLED = "<s><s>[INST] a [/INST] b </s>"
@@ -79,3 +83,16 @@ def test_a_failed_write_leaves_the_existing_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="several types .* Write .jsonl"):
         write_repaired(audit_file(file), out)
     assert out.read_text() == "as it was"
+
+
+def test_a_killed_process_leaves_nothing_beside_the_output(tmp_path: Path) -> None:
+    file = write_texts(tmp_path, [ODD_SPACE])
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom dataprep.audit import audit_file\n"
+        "from dataprep.audit.repair import _output_file\n"
+        "with _output_file(Path(sys.argv[2]), audit_file(Path(sys.argv[1]))) as file:\n"
+        "    file.write(bytes(1 << 20))\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(file), str(tmp_path / "out.jsonl")], cwd=ROOT)
+    assert done.returncode == -signal.SIGKILL
+    assert [path.name for path in tmp_path.iterdir()] == ["set.jsonl"]

@@ -84,6 +84,13 @@ def test_a_line_above_the_limit_is_rejected_and_its_neighbours_are_read(tmp_path
     assert read_path(tmp_path / "g.jsonl").conversations.height == 3
 
 
+def test_a_long_line_that_ends_with_a_block_hides_no_later_line(tmp_path: Path) -> None:
+    long = b"x" * (2 * BLOCK - 1) + b"\n"
+    (tmp_path / "g.jsonl").write_bytes(long + GOOD + b"\n" + GOOD)
+    reading = read_path(tmp_path / "g.jsonl", max_record_bytes=BLOCK)
+    assert turns(reading) == [HI, HI] and fates(reading) == [(1, "too_long")]
+
+
 @pytest.mark.parametrize("at", [0, 1, 2])
 def test_an_array_element_above_the_limit_is_rejected_and_its_neighbours_are_read(tmp_path: Path, at: int) -> None:
     elements = [GOOD, GOOD]
@@ -126,7 +133,9 @@ BOMBS = {
     "line breaks": lambda path: write_bomb(path, b"\n" * (1 << 20), 200, GOOD),
     "zeros": lambda path: write_bomb(path, bytes(1 << 20), 200, b"\n" + GOOD),
     "one long line": lambda path: write_bomb(path, b"x" * (1 << 20), 200, b"\n" + GOOD),
-    "spaces in an array": lambda path: write_bomb(path, b" " * (1 << 20), 400, GOOD + b"]", start=b"["),
+    "one object of many lines": lambda path: write_bomb(path, b'"a":1,\n' * (1 << 17), 120, b'"b": 2}', start=b"{\n"),
+    "many lines that are no JSON": lambda path: write_bomb(path, b'{"text": 1\n' * (1 << 16), 200, GOOD),
+    "spaces in an array": lambda path: write_bomb(path, b" " * (1 << 20), 300, GOOD + b"]", start=b"["),
 }
 
 
