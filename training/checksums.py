@@ -28,8 +28,14 @@ def write_checksums(folder: Path) -> None:
     (folder / CHECKSUMS_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(checksums)))
 
 
-def find_damage(folder: Path) -> str | None:
-    """Compare the files with their checksums; returns what is wrong, such as `optimizer.pt is missing`, or None."""
+def find_damage(folder: Path, *, required: bool = True) -> str | None:
+    """Compare the files with their checksums; returns what is wrong, such as `optimizer.pt is missing`, or None.
+
+    Args:
+        required: whether missing checksums are damage; runs of versions without checksums have none.
+    """
+    if not required and not (folder / CHECKSUMS_FILE).exists():
+        return None
     try:
         content = (folder / CHECKSUMS_FILE).read_bytes()
         checksums = msgspec.json.decode(content, type=dict[str, FileChecksum])

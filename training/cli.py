@@ -225,7 +225,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # for terminals whose encoding lacks a character
     _quiet_libraries()
     try:
-        app(exit_on_error=False, print_error=False)
+        app(sys.argv[1:], exit_on_error=False, print_error=False)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:

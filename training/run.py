@@ -28,7 +28,7 @@ from training.model.runtime import Runtime, choose_runtime
 from training.model.tokenizer import ChatTokenizer, load_tokenizer
 from training.run_folder import RunFolder, prepare_folder, refuse_changes
 from training.run_lock import lock_run
-from training.run_record import RunRecord
+from training.run_record import RunRecord, has_checksums
 from training.versions import library_versions, version_notes
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _run_locked(config: RunConfig, build: Build, out: Path, processes: PartialSt
     if recorded is not None:
         bound = {part: start[part] for part in BOUND} | {"options": _recorded_options(start["options"], recorded)}
         refuse_changes(recorded, bound, folder.path)
-        if recorded["status"] == "done" and find_damage(folder.adapter) is None:
+        if recorded["status"] == "done" and find_damage(folder.adapter, required=has_checksums(recorded)) is None:
             log(f"The run in {folder.path} is finished: {folder.adapter} is unchanged.")
             return recorded
     data = load_training_data(config, build, tokenizer)
@@ -110,7 +110,8 @@ def _run_locked(config: RunConfig, build: Build, out: Path, processes: PartialSt
     log_serving_difference(config, data, tokenizer, name)
     versions = library_versions()
     changed_versions = version_notes(recorded, versions) if recorded is not None else []
-    checkpoint, damaged = _broadcast(newest_undamaged(folder) if first else None, processes)
+    required = recorded is None or has_checksums(recorded)
+    checkpoint, damaged = _broadcast(newest_undamaged(folder, required=required) if first else None, processes)
     for note in (*changed_versions, *damaged):
         log(note)
     if damaged:

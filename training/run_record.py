@@ -86,6 +86,11 @@ class RunRecord(TypedDict):
     metrics: NotRequired[Metrics]
 
 
+def has_checksums(record: RunRecord) -> bool:
+    """Whether the run was started by a version that writes checksums; earlier ones wrote the key `bond`."""
+    return "bond" not in record
+
+
 def read_record(path: Path) -> RunRecord:
     """Read and validate a run.json. The key `bond` of older files is read as `provenance`.
 
@@ -95,7 +100,7 @@ def read_record(path: Path) -> RunRecord:
     try:
         content = msgspec.json.decode(path.read_bytes())
         if isinstance(content, dict) and "bond" in content:
-            content["provenance"] = content.pop("bond")
+            content["provenance"] = content["bond"]
         msgspec.convert(content, RunRecord)
     except FileNotFoundError:
         raise RunError(f"{path.parent} holds no run: it has no {RUN_FILE}.") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from tests.support.training_builds import chatter, write_build
 from training import cli
+from training.model.tiny import train_tokenizer
 
 TOML_FILES = [
     b"lr = { a = 1 }",
@@ -116,3 +118,22 @@ def test_a_damaged_adapter_is_refused_before_it_is_used(
         code, printed = run_command(monkeypatch, capsys, command[0], "--run", run, *command[1:])
         assert code == 1 and printed.startswith("Error: ") and "Unexpected" not in printed, printed
     assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"hidden_size": -64}, {"hidden_size": "wide"}, {"num_attention_heads": 0}, {"vocab_size": [1]},
+     {"num_hidden_layers": 10_000_000}, {"intermediate_size": "9" * 5000}, {"model_type": "\ud800"}],
+)  # fmt: skip
+def test_bad_sizes_in_config_json_are_one_sentence(
+    build: Path, tmp_path: Path, changes: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    sizes = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+             "num_attention_heads": 4, "vocab_size": 2048}  # fmt: skip
+    train_tokenizer(["text"], ["<s>", "</s>"]).backend.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "config.json").write_text(json.dumps(sizes | changes))
+    options = ["--data", build, "--model", tmp_path, "--device", "cpu"]
+    code, printed = run_command(monkeypatch, capsys, "plan", *options)
+    assert code == 1 and printed.startswith("Error: ") and "Unexpected" not in printed, printed
+    assert len(printed) < 2000

@@ -14,6 +14,7 @@ import pytest
 from tests.support.commands import logged_losses, start_training, training
 from tests.support.training_builds import chatter, row, write_build
 from tests.support.training_runs import RUN_OPTIONS, STEPS, copy_run, wait_for_step
+from training.after.finished_run import open_finished_run
 from training.config import RunConfig
 from training.errors import DataError, RunError
 from training.run import with_full_paths
@@ -136,12 +137,14 @@ def test_truncated_and_dropped_rows_are_logged_and_recorded(tmp_path: Path) -> N
         assert name in done.stderr
 
 
-def test_the_record_of_an_older_version_is_read(finished_run: Path, tmp_path: Path) -> None:
+def test_a_run_of_an_older_version_is_opened(finished_run: Path, tmp_path: Path) -> None:
     run = copy_run(finished_run, tmp_path / "copy")
     record = json.loads((run / "run.json").read_text())
     record["bond"] = record.pop("provenance")
     (run / "run.json").write_text(json.dumps(record))
+    (run / "adapter" / "checksums.json").unlink()  # which it had not
     assert RunFolder(run).read()["provenance"] == record["bond"]
+    assert open_finished_run(run).record["provenance"] == record["bond"]
 
 
 @pytest.mark.parametrize(

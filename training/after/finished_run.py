@@ -16,7 +16,7 @@ from training.model.identity import model_revision
 from training.model.runtime import Runtime, runtime_of_run
 from training.model.tokenizer import ChatTokenizer, load_tokenizer
 from training.run_folder import RunFolder
-from training.run_record import RunRecord
+from training.run_record import RunRecord, has_checksums
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +46,7 @@ def open_finished_run(path: Path) -> FinishedRun:
     record = folder.read()
     if not (folder.adapter / "adapter_config.json").exists():
         raise RunError(f"The run in {path} has no adapter yet ({record['status']}): continue it with --resume auto.")
-    damage = find_damage(folder.adapter)
+    damage = find_damage(folder.adapter, required=has_checksums(record))
     if damage is not None:
         raise RunError(f"The adapter in {folder.adapter} is damaged ({damage}): restore it, or train again.")
     config = from_record({**record["options"], **record["operational"]})

@@ -19,11 +19,15 @@ def step_of(checkpoint: Path | None) -> int:
     return int(checkpoint.name.removeprefix("step-")) if checkpoint else -1
 
 
-def newest_undamaged(folder: RunFolder) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint whose files match their checksums, and one sentence for each damaged one that is newer."""
+def newest_undamaged(folder: RunFolder, *, required: bool) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint whose files match their checksums, and one sentence for each damaged one that is newer.
+
+    Args:
+        required: whether a checkpoint without checksums is damaged; see `find_damage`.
+    """
     sentences: list[str] = []
     for checkpoint in reversed(folder.complete_checkpoints()):
-        damage = find_damage(checkpoint)
+        damage = find_damage(checkpoint, required=required)
         if damage is None:
             return checkpoint, sentences
         sentences.append(f"The checkpoint {checkpoint} is damaged ({damage}) and is not used.")
