@@ -55,6 +55,8 @@ def run(options: Options) -> None:
     from training.run import run as train
 
     record = train(options)
+    if os.environ.get("RANK", "0") != "0":
+        return  # the first process prints the result
     metrics, ledger = record["metrics"], record["ledger"]["train"]
     _print(
         f"{record['operational']['out']}: {record['resolved']['steps']} steps, {metrics['trained_tokens']} trained tokens; "
