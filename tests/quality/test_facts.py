@@ -71,7 +71,7 @@ def test_the_numbers_of_a_long_russian_conversation_are_exact() -> None:
         {"role": "user", "content": " \u200b "},
         {"role": "assistant", "content": "da da 😀 " * 30 + "```"},
     ]
-    found = of_messages(messages, lang="ru", template="chatml")
+    facts = of_messages(messages, lang="ru", template="chatml")
     contents = [message["content"] for message in messages]
     chars, size = [len(content) for content in contents], [len(content.encode()) for content in contents]
     letters = [letter for letter in "\n".join(contents) if letter.isalpha()]
@@ -97,9 +97,9 @@ def test_the_numbers_of_a_long_russian_conversation_are_exact() -> None:
         **{"script_share": sum("\u0400" <= letter <= "\u04ff" for letter in letters) / len(letters)},
         **{"script_matches": True, "repeated_words": pytest.approx(1 - len(set(runs)) / len(runs))},
     }
-    assert {name: found[name] for name in exact} == exact
-    assert 0.4 < found["script_share"] < 0.9 and found["repeated_words"] > 0.5
-    assert found["chars"] < found["bytes"] and found["longest_message"] < found["answer_chars"]
+    assert {name: facts[name] for name in exact} == exact
+    assert 0.4 < facts["script_share"] < 0.9 and facts["repeated_words"] > 0.5
+    assert facts["chars"] < facts["bytes"] and facts["longest_message"] < facts["answer_chars"]
 
 
 PLANTED = {
@@ -148,8 +148,8 @@ def test_roles_that_do_not_alternate_are_found() -> None:
     odd = [{"role": r, "content": "x"} for r in ("user", "assistant", "assistant")]
     assert of_messages(odd, template="chatml")["alternates"] is False
     asked = [{"role": r, "content": "x"} for r in ("user", "assistant", "user")]
-    found = of_messages(asked, template="chatml")
-    assert (found["alternates"], found["ends_with_answer"]) == (True, False)
+    facts = of_messages(asked, template="chatml")
+    assert (facts["alternates"], facts["ends_with_answer"]) == (True, False)
     led = [{"role": r, "content": "x"} for r in ("system", "user", "assistant")]
     assert of_messages(led)["alternates"] is True
     assert (
@@ -217,10 +217,10 @@ def test_a_typed_end_token_breaks_the_frame() -> None:
 
 
 def test_tokens_are_counted_as_training_counts_them(real: Path) -> None:
-    found = facts_of(*GOOD, tokenizer=str(real / "llama2/tokenizer.json"))
+    facts = facts_of(*GOOD, tokenizer=str(real / "llama2/tokenizer.json"))
     known = Tokenizer.from_file(str(real / "llama2/tokenizer.json"))
     between = known.encode(f"[INST] {GOOD[0]} [/INST] {GOOD[1]} ", add_special_tokens=False)
-    assert found["tokens"] == len(between) + 2
+    assert facts["tokens"] == len(between) + 2
     assert facts_of(*GOOD)["tokens"] is None
 
 
