@@ -155,7 +155,8 @@ def test_a_url_is_refused_without_repeating_its_token(source: str) -> None:
 @pytest.mark.parametrize("option", ["--source", "--decontaminate", "--template", "--tokenizer"])
 def test_no_command_repeats_the_token_of_a_url(tmp_path: Path, option: str) -> None:
     source = write(tmp_path, "jsonl", [{"text": "### Human: hi### Assistant: yo"}])
-    arguments = ["build", "--source", source, "--store", tmp_path, option, "https://user:hf_TOKEN@host.org/a?key=TOKEN"]
+    url = "https://user:hf_TOKEN@host.org/a?key=TOKEN"
+    arguments = ["build", "--source", str(source), "--store", str(tmp_path), option, url]
     done = dataprep(*arguments, "--json")
     assert done.returncode in (1, 2) and "TOKEN" not in done.stdout + done.stderr
 
