@@ -13,6 +13,7 @@ from dataprep.audit.faults import Fault
 from dataprep.audit.text_reader import Message, ReadRow, TextReader
 from dataprep.common.errors import InputError
 from dataprep.rendering import Template
+from dataprep.sources.arrow_checks import python_row
 from dataprep.sources.containers import Unit, iter_units
 from dataprep.sources.files import SourceFile, hash_files
 from dataprep.sources.formats import AUTO, recognise
@@ -86,7 +87,7 @@ def _records_of(unit: Unit) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
         return
     for row in range(len(unit.data)):  # one by one, so that a row with invalid bytes affects no other row
         try:
-            yield unit.line + row, unit.data.slice(row, 1).to_pylist()[0], ""
+            yield unit.line + row, python_row(unit.data, row), ""
         except UnicodeDecodeError:
             yield unit.line + row, None, "the row is not valid UTF-8"
 

@@ -2,16 +2,49 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 
 
-def check_batch(batch: pa.RecordBatch) -> None:
-    """Check every value of `batch`. Text that is not UTF-8 passes: such rows are rejected one by one when they are read.
+def python_row(batch: pa.RecordBatch, row: int) -> dict[str, Any]:
+    """Return a row as Python values; a column whose value Python does not have, such as the year 300000, is null.
 
     Raises:
-        pa.ArrowInvalid: an offset, an index, a length or a child does not fit its buffers.
+        UnicodeDecodeError: a text is not UTF-8.
     """
+    one = batch.slice(row, 1)
+    try:
+        values: dict[str, Any] = one.to_pylist()[0]
+        return values
+    except UnicodeDecodeError:
+        raise
+    except (OverflowError, ValueError):
+        return {name: _python_value(column[0]) for name, column in zip(one.schema.names, one.columns, strict=True)}
+
+
+def _python_value(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        raise
+    except (OverflowError, ValueError):
+        return None
+
+
+def check_batch(batch: pa.RecordBatch) -> None:
+    """Check the names and every value of `batch`.
+
+    Text that is not UTF-8 passes: such rows are rejected one by one when they are read.
+
+    Raises:
+        pa.ArrowInvalid: an offset, an index, a length or a child does not fit its buffers, or two columns have one name.
+    """
+    names = batch.schema.names
+    if len(set(names)) < len(names):
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise pa.ArrowInvalid(f"several columns have the name '{repeated[:100]}'")
     for column in batch.columns:
         _check_array(column)
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 from dataprep.common.errors import InputError
 from dataprep.common.text import nearest
 from dataprep.sources import alpaca, chat, completion, guanaco, jsonlines, oasst, preference, trees
+from dataprep.sources.arrow_checks import python_row
 from dataprep.sources.columns import CONVERSION_ERRORS, NeedsLineReader, convert_batch
 from dataprep.sources.containers import Batch, Unit
 from dataprep.sources.jsonlines import Block, rename_columns
@@ -151,7 +152,7 @@ def to_json_lines(batch: pa.RecordBatch, line: int) -> Block:
     records = []
     for row in range(len(batch)):
         try:
-            records.append(msgspec.json.encode(_to_plain(batch.slice(row, 1).to_pylist()[0]), enc_hook=str))
+            records.append(msgspec.json.encode(_to_plain(python_row(batch, row)), enc_hook=str))
         except UnicodeDecodeError as fault:
             records.append(fault.object.replace(b"\n", b" "))  # rejected by name when it is parsed as a line
     return Block(b"\n".join(records), line, 0)

@@ -127,3 +127,15 @@ def test_an_invalid_batch_ends_the_file_and_the_batches_before_it_are_kept(tmp_p
         writer.write_batch(bad)
     reading = read_bytes(tmp_path, "a.arrow", sink.getvalue())
     assert len(turns(reading)) == 20 and fates(reading) == [(21, "truncated")]
+
+
+def test_dates_that_python_does_not_have_lose_no_row(tmp_path: Path) -> None:
+    far = pa.array([2**62, 0, -(2**62)], pa.timestamp("us"))
+    table = pa.table({"text": TEXTS[:3], "at": far, "day": pa.array([2**31 - 1, 0, -(2**31)], pa.date32())})
+    assert len(turns(read_bytes(tmp_path, "a.parquet", parquet(table)))) == 3
+
+
+def test_a_column_name_that_occurs_twice_is_refused(tmp_path: Path) -> None:
+    column = pa.array(TEXTS)
+    with pytest.raises(InputError, match="several columns have the name 'text'"):
+        read_bytes(tmp_path, "a.parquet", parquet(pa.table([column, column], names=["text", "text"])))
