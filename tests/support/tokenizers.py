@@ -45,7 +45,11 @@ def _controls(tokenizer: Tokenizer, **traits: bool) -> ChatTokenizer:
 
 
 def byte_level(
-    split: str | None = None, *, prefix_space: bool = False, normalizer: object = None, **traits: bool
+    split: str | None = None,
+    *,
+    prefix_space: bool = False,
+    normalizer: normalizers.Normalizer | None = None,
+    **traits: bool,
 ) -> ChatTokenizer:
     """GPT-2's kind; with `split` Llama 3's and, with NFC, Qwen's."""
     tokenizer = Tokenizer(models.BPE())

@@ -37,7 +37,7 @@ TOML_FILES = [
 
 
 def run_command(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str | Path
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
 ) -> tuple[int, str]:
     """Run `training` in this process; returns the exit code and what it printed to stderr."""
     monkeypatch.setattr("sys.argv", ["training", *map(str, arguments)])

@@ -67,7 +67,7 @@ def load_initial_adapter(adapted: PeftModel, config: RunConfig) -> None:
         weights = load_file(str(folder / WEIGHTS))
     except (OSError, SafetensorError) as fault:
         raise OptionError(f"--init-adapter: {folder / WEIGHTS} cannot be read ({fault}).") from None
-    new: dict[str, Any] = get_peft_model_state_dict(adapted)  # type: ignore[no-untyped-call]
+    new: dict[str, Any] = get_peft_model_state_dict(adapted)
     shapes = {name: tuple(weight.shape) for name, weight in new.items()}
     if {name: tuple(weight.shape) for name, weight in weights.items()} != shapes:
         differing = sorted(weights.keys() ^ shapes.keys()) or ["shapes of the weights"]
@@ -75,4 +75,4 @@ def load_initial_adapter(adapted: PeftModel, config: RunConfig) -> None:
             f"--init-adapter {config.init_adapter} belongs to other layers or another model ({differing[0]}): "
             f"give its layers as --targets (now {config.targets}) and its base model as --model."
         )
-    set_peft_model_state_dict(adapted, weights)  # type: ignore[no-untyped-call]
+    set_peft_model_state_dict(adapted, weights)

@@ -122,7 +122,7 @@ def test_an_adapter_is_merged_into_a_checkpoint_without_the_models_prefix_in_sev
     weights = {name.removeprefix("model."): value for name, value in load_file(base / "model.safetensors").items()}
     (base / "model.safetensors").unlink()
     halves = sorted(weights)[::2], sorted(weights)[1::2]
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, names in enumerate(halves):
         save_file({name: weights[name] for name in names}, base / f"model-{number}.safetensors", {"format": "pt"})
         weight_map |= dict.fromkeys(names, f"model-{number}.safetensors")

@@ -68,8 +68,8 @@ def test_stock_generate_stops_with_the_merged_model(chatml_run: Path, tmp_path: 
 
     merged = tmp_path / "merged"
     merge(chatml_run, merged, check=True)
-    tokenizer = AutoTokenizer.from_pretrained(merged)
-    model = AutoModelForCausalLM.from_pretrained(merged)
+    tokenizer: Any = AutoTokenizer.from_pretrained(merged)
+    model: Any = AutoModelForCausalLM.from_pretrained(merged)
     messages = [{"role": "user", "content": "Say moon 2 times."}]
     prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     generated = model.generate(**prompt, max_new_tokens=64, do_sample=False)[0]
