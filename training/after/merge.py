@@ -17,12 +17,15 @@ from training.after.merge_check import compare, rows_to_check
 from training.after.merge_weights import AdapterProducts, BaseWeights, quantized_names
 from training.after.stopping import check_stopping, special_token_ids, write_generation_config
 from training.errors import ModelError, RunError
+from training.model.architecture import read_architecture
 from training.model.checkpoint import INDEX
 from training.model.identity import read_model_config
 from training.run_folder import PARTIAL, commit_folder, write_errors
 
 OUTPUT_LAYER = "lm_head.weight"
 MAX_KL = {"fp32": 1e-4, "bf16": 0.02, "fp16": 0.02}  # nats per token, by precision; rounding gives far less
+# In 16 bits rounding can send a token to another expert. A random two-layer gpt-oss had 0.049 on an H100.
+MAX_KL_WITH_EXPERTS = MAX_KL | {"bf16": 0.1, "fp16": 0.1}
 WRITE_ADVICE = "solve this and merge again"
 
 
@@ -75,7 +78,9 @@ def _check_difference(kl: float, run: FinishedRun) -> None:
     Raises:
         ModelError: the mean divergence is not below the bound of the run's precision.
     """
-    bound = MAX_KL[run.runtime.precision]
+    config = read_model_config(run.base_model, run.config.revision)
+    has_experts = read_architecture(config, run.base_model).sizes.expert_weights > 0
+    bound = (MAX_KL_WITH_EXPERTS if has_experts else MAX_KL)[run.runtime.precision]
     if not kl < bound:
         raise ModelError(
             f"The merged model differs from the adapter: mean KL {kl:.3g} nats per token, expected less than {bound:g}. "
