@@ -158,6 +158,8 @@ def compile_template(source: str, name: str) -> jinja2.Template:
         raise TemplateError(f"{name} cannot be compiled: {excerpt(error.msg)}.") from None
     except RecursionError:
         raise TemplateError(f"{name} is nested too deeply to be parsed as a template.") from None
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # Jinja computes constants while it compiles
+        raise TemplateError(f"{name} cannot be compiled: {excerpt(str(error))}.") from None
     if escapes:
         raise TemplateError(f"{name} enables HTML escaping, which would change the contents: remove `autoescape`.")
     return program

@@ -16,6 +16,7 @@ from training.after.ollama import go_template, modelfile
 from training.errors import ModelError
 
 GO = shutil.which("go")
+TRANSLATED = [name for name in BUNDLED if name != "qwen3"]  # its tools have no translation yet
 CHATS: list[Chat] = [
     chat("hi"),
     chat("hi", system="Be brief."),
@@ -34,7 +35,7 @@ def bundled(name: str) -> str:
 
 @pytest.mark.skipif(GO is None, reason="Go is not installed (Debian package golang)")
 def test_go_templates_give_the_text_of_the_jinja_templates(tmp_path: Path) -> None:
-    cases = [(name, messages) for name in BUNDLED for messages in CHATS]
+    cases = [(name, messages) for name in TRANSLATED for messages in CHATS]
     requests = [{"template": go_template(bundled(name)), "messages": messages} for name, messages in cases]
     done = subprocess.run(
         [str(GO), "run", str(Path(__file__).with_name("render_gotmpl.go"))],
@@ -46,8 +47,8 @@ def test_go_templates_give_the_text_of_the_jinja_templates(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", BUNDLED)
-def test_every_bundled_template_has_a_go_template(name: str) -> None:
-    assert go_template(bundled(name)) is not None
+def test_every_bundled_template_but_qwen3_has_a_go_template(name: str) -> None:
+    assert (go_template(bundled(name)) is not None) == (name in TRANSLATED)
 
 
 def test_a_template_that_differs_from_the_bundled_one_has_no_go_template() -> None:
