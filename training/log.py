@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 from dataprep.common.text import excerpt, visible
 from dataprep.contract import Build
@@ -50,7 +51,7 @@ def log_serving_difference(
     if data.build.manifest.template.get("name") == "llama2":
         return None
     try:
-        stock = AutoTokenizer.from_pretrained(base_model, revision=config.revision)
+        stock: Any = AutoTokenizer.from_pretrained(base_model, revision=config.revision)
     except Exception as fault:  # some need code of their own, which is not run
         difference = f"its tokenizer cannot be loaded by transformers ({excerpt(str(fault))})"
     else:

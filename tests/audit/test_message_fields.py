@@ -116,7 +116,7 @@ def test_faults_of_conversations_with_tools_are_found(tmp_path: Path, messages: 
 
 def test_conversations_that_differ_in_calls_reasoning_or_tools_are_no_duplicates(tmp_path: Path) -> None:
     other_call = {**CALL, "function": {"name": "weather", "arguments": {"city": "Bergen"}}}
-    records = [
+    records: list[dict[str, Any]] = [
         {"messages": [ASKED, CALLED], "tools": TOOLS},
         {"messages": [ASKED, {**CALLED, "tool_calls": [other_call]}], "tools": TOOLS},
         {"messages": [ASKED, CALLED]},

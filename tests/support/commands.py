@@ -16,7 +16,7 @@ def dataprep(*arguments: str | Path, cwd: Path | None = None, **more: object) ->
     if arguments[:1] == ("build",) and "--gate" not in arguments:
         arguments = (*arguments, "--gate", "off")
     command = [sys.executable, "-m", "dataprep", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300, **more)  # type: ignore[call-overload, no-any-return]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300, **more)  # type: ignore[call-overload]
 
 
 def dataprep_error(code: int, *arguments: str | Path, cwd: Path | None = None) -> str:

@@ -70,6 +70,8 @@ def write_sentencepiece_model(folder: Path) -> None:
     """
     from sentencepiece import sentencepiece_model_pb2
 
+    messages: Any = sentencepiece_model_pb2  # generated code without types
+
     tokenizer = read_json_object(folder / "tokenizer.json")
     model = tokenizer["model"]
     pieces = {index: piece for piece, index in model["vocab"].items()}
@@ -85,8 +87,8 @@ def write_sentencepiece_model(folder: Path) -> None:
     for position, merge in enumerate(model["merges"]):
         rank.setdefault("".join(merge.split(" ", 1) if isinstance(merge, str) else merge), position)
     last = len(model["merges"])
-    proto = sentencepiece_model_pb2.ModelProto()
-    proto.trainer_spec.model_type = sentencepiece_model_pb2.TrainerSpec.BPE
+    proto = messages.ModelProto()
+    proto.trainer_spec.model_type = messages.TrainerSpec.BPE
     proto.trainer_spec.byte_fallback = True
     proto.trainer_spec.vocab_size = len(pieces)
     proto.trainer_spec.unk_id, proto.trainer_spec.bos_id = unknown, -1
