@@ -54,9 +54,9 @@ def test_a_recipe_file_gives_options_and_arguments_take_precedence(build: datapr
     source = build.path.parent.parent.parent / "rows.jsonl"
     recipe = tmp_path / "recipe.toml"
     recipe.write_text('template = "llama2"\nsample = 7\ngate = "off"\n')
-    made = dataprep.build(source, store=tmp_path / "store", recipe=recipe, sample=3)
-    assert made.rows == {"train": 3}
-    assert made.manifest.template["name"] == "llama2"
+    built = dataprep.build(source, store=tmp_path / "store", recipe=recipe, sample=3)
+    assert built.rows == {"train": 3}
+    assert built.manifest.template["name"] == "llama2"
 
 
 def test_unknown_options_and_splits_are_named_with_the_nearest() -> None:

@@ -56,10 +56,10 @@ def log_serving_difference(
         difference = f"its tokenizer cannot be loaded by transformers ({excerpt(str(fault))})"
     else:
         rows = data.train.labelled.rows
-        found = serving_difference(data.train.table, rows, tokenizer, stock, seed=config.seed)
-        if found is None:
+        first_difference = serving_difference(data.train.table, rows, tokenizer, stock, seed=config.seed)
+        if first_difference is None:
             return None
-        difference = found
+        difference = first_difference
     message = f"The trained ids were compared with those of {base_model}'s own tokenizer: {difference}."
     log(message)
     return message

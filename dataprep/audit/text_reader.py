@@ -150,8 +150,8 @@ def _count_fault(token: str, count: int, expected: int, where: str) -> Fault | N
     if count == expected:
         return None
     kind = "doubled_control_token" if count > expected else "missing_control_token"
-    found = f"{count} times {token}" if count else f"no {token}"
-    return Fault(kind, f"{found} {where}, expected {expected or 'none'}")
+    occurrences = f"{count} times {token}" if count else f"no {token}"
+    return Fault(kind, f"{occurrences} {where}, expected {expected or 'none'}")
 
 
 def _around(template: Template, messages: list[Message]) -> list[str]:

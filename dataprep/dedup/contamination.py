@@ -84,9 +84,13 @@ def _shared_spans(candidates: pl.DataFrame, texts: pl.DataFrame, length: int, li
     Returns row, benchmark, item, position, shared, boilerplate: `shared` words from word `position` of the conversation.
     """
     wanted = _significant_ngrams(texts, length)
-    found = document_ngrams(documents(candidates), length, among=wanted["hash"].to_numpy())
+    occurrences = document_ngrams(documents(candidates), length, among=wanted["hash"].to_numpy())
     hits = pl.DataFrame(
-        {"row": candidates["row"].gather(found.document), "hash": found.hash, "position": found.position}
+        {
+            "row": candidates["row"].gather(occurrences.document),
+            "hash": occurrences.hash,
+            "position": occurrences.position,
+        }
     )
     hits = hits.join(wanted, on="hash").with_columns(is_common=pl.col("row").n_unique().over("hash") > limit)
     hits = hits.sort("row", "position")
@@ -120,13 +124,19 @@ def _whole_messages(conversations: pl.DataFrame, texts: pl.DataFrame) -> Iterato
     messages = conversations.select("row", text=short_contents)
     messages = messages.explode("text", empty_as_null=False, keep_nulls=False)
     for length, wanted in by_length:
-        found = document_ngrams(messages.select(pl.col("text") + "\n").to_series(), length)
-        is_only = np.bincount(found.document, minlength=len(messages))[found.document] == 1
-        whole = pl.DataFrame({"row": messages["row"].gather(found.document[is_only]), "hash": found.hash[is_only]})
+        occurrences = document_ngrams(messages.select(pl.col("text") + "\n").to_series(), length)
+        is_only = np.bincount(occurrences.document, minlength=len(messages))[occurrences.document] == 1
+        whole = pl.DataFrame(
+            {"row": messages["row"].gather(occurrences.document[is_only]), "hash": occurrences.hash[is_only]}
+        )
         holders = conversations.join(whole.join(wanted, on="hash"), on="row", how="semi")
-        found = document_ngrams(documents(holders), length, among=wanted["hash"].to_numpy())
+        occurrences = document_ngrams(documents(holders), length, among=wanted["hash"].to_numpy())
         positions = pl.DataFrame(
-            {"row": holders["row"].gather(found.document), "hash": found.hash, "position": found.position}
+            {
+                "row": holders["row"].gather(occurrences.document),
+                "hash": occurrences.hash,
+                "position": occurrences.position,
+            }
         )
         yield (
             positions.join(whole, on=["row", "hash"], how="semi")

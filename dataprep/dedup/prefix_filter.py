@@ -149,7 +149,7 @@ class PrefixIndex:
             probe: as returned by `prefix_grams`, or the entries of some of its documents.
             max_matches: look only at this many of the documents that share an n-gram, spread evenly.
         """
-        found = [np.zeros(0, np.uint64)]
+        matching = [np.zeros(0, np.uint64)]
         # The whole prefix of `probe` is looked up among the shorter prefixes of the index, and vice versa.
         in_shorter, lookups = probe.key & np.uint64(1) == 0, []
         for key, entries in (
@@ -162,8 +162,8 @@ class PrefixIndex:
         for run in self.runs:
             pairs = _sorted_unique(np.concatenate([self._matches(run.by_key, keys, max_matches) for keys in lookups]))
             steps = range(0, len(pairs), TESTED_PER_STEP)
-            found += [self._share_enough(run, probe, pairs[i : i + TESTED_PER_STEP]) for i in steps]
-        return _unpack(_sorted_unique(np.concatenate(found)))
+            matching += [self._share_enough(run, probe, pairs[i : i + TESTED_PER_STEP]) for i in steps]
+        return _unpack(_sorted_unique(np.concatenate(matching)))
 
     def _matches(self, run: PrefixGrams, probe: PrefixGrams, max_matches: int | None) -> PackedPairs:
         """Return pairs that share a prefix n-gram so early that enough others can follow it in both (position filter)."""
@@ -174,15 +174,15 @@ class PrefixIndex:
         matches = np.searchsorted(run.key, probe.key, "right") - start
         step = np.maximum(matches // max_matches, 1) if max_matches else np.ones_like(matches)
         visited = matches // step
-        ends, found = offsets_from_sizes(visited), [np.zeros(0, np.uint64)]
+        ends, candidates = offsets_from_sizes(visited), [np.zeros(0, np.uint64)]
         for begin, stop in ranges_of_size(ends, PAIRS_PER_STEP):
             lookup = np.repeat(np.arange(begin, stop), visited[begin:stop])
             at = (np.arange(ends[begin], ends[stop]) - ends[lookup]) * step[lookup] + start[lookup]
             needed = self._needed_overlap(run.size[at], probe.size[lookup])
             fits = (run.position[at] + needed <= run.size[at]) & (probe.position[lookup] + needed <= probe.size[lookup])
             indexed, probed = run.document[at[fits]], probe.document[lookup[fits]]
-            found.append(_sorted_unique(indexed.astype(np.uint64) << np.uint64(32) | probed.astype(np.uint64)))
-        return _sorted_unique(np.concatenate(found))
+            candidates.append(_sorted_unique(indexed.astype(np.uint64) << np.uint64(32) | probed.astype(np.uint64)))
+        return _sorted_unique(np.concatenate(candidates))
 
     def _share_enough(self, run: Run, probe: PrefixGrams, pairs: PackedPairs) -> PackedPairs:
         """Return the pairs that can share enough n-grams, given how many prefix n-grams they share.

@@ -59,7 +59,7 @@ def estimate_recall(
 ) -> RecallEstimate:
     """Plant copies of some of `count` documents, and measure how many the candidate generation finds.
 
-    A copy counts as found if one of its candidates is as similar to it as its original, or as `threshold`: verification
+    A copy counts as detected if one of its candidates is as similar to it as its original, or as `threshold`: verification
     would then see the pair.
 
     Args:
@@ -76,14 +76,14 @@ def estimate_recall(
     rows, candidate = np.unique(candidate, return_inverse=True)
     both = pl.concat([planted.copies, documents_at(rows).alias("text")])
     required = np.minimum(planted.similarity, threshold)[copy]
-    found = np.zeros(len(planted.copies), bool)
-    found[copy[jaccard(both, copy, candidate + len(planted.copies)) >= required]] = True
+    detected = np.zeros(len(planted.copies), bool)
+    detected[copy[jaccard(both, copy, candidate + len(planted.copies)) >= required]] = True
     similarities = [s / 20 for s in range(2, 21)]
     if sketches is None:
         curve = [(s, float(s >= threshold)) for s in similarities]
     else:
         curve = [(s, round(1 - (1 - s**ROWS) ** BANDS, 6)) for s in similarities]
-    return RecallEstimate(SEED, tuple(_recall_by_range(planted.similarity, found)), tuple(curve))
+    return RecallEstimate(SEED, tuple(_recall_by_range(planted.similarity, detected)), tuple(curve))
 
 
 def plant_copies(count: int, documents_at: DocumentsAt) -> PlantedCopies:

@@ -226,8 +226,8 @@ def _is_whole(text: str, written: str) -> bool:
     """Whether all of `text` was written; white space and reasoning tags may have been replaced by the template's own."""
     if text in written:
         return True
-    expected, found = _compact(text), _compact(written)
-    return expected in found or _compact(json.dumps(text, ensure_ascii=False)[1:-1]) in found
+    expected, rendered = _compact(text), _compact(written)
+    return expected in rendered or _compact(json.dumps(text, ensure_ascii=False)[1:-1]) in rendered
 
 
 def _compact(text: str) -> str:

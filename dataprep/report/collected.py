@@ -48,8 +48,8 @@ class CollectedRows:
         self._rows[split] = row + batch.num_rows
         self._numbers.append(_numbers(batch))
         if len(self._survivors):
-            found = batch.select(["id", "messages"]).filter(pc.is_in(batch.column("id"), self._survivors))
-            self.survivors |= {record["id"]: record["messages"] for record in found.to_pylist()}
+            survivor_rows = batch.select(["id", "messages"]).filter(pc.is_in(batch.column("id"), self._survivors))
+            self.survivors |= {record["id"]: record["messages"] for record in survivor_rows.to_pylist()}
 
     @property
     def numbers(self) -> pl.DataFrame:

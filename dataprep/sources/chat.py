@@ -151,14 +151,16 @@ class _Reader:
 
     def turns(self) -> Turns:
         """Return all turns in their standard form."""
-        found = self._coalesce(_ROLE_KEYS)
-        self._report(found.is_null(), WRONG_SCHEMA, lambda number: f"turn {number} has no role")
-        roles = standard_roles(pc.fill_null(found, "") if found.null_count else found, self._options.roles)
+        stated_roles = self._coalesce(_ROLE_KEYS)
+        self._report(stated_roles.is_null(), WRONG_SCHEMA, lambda number: f"turn {number} has no role")
+        roles = standard_roles(
+            pc.fill_null(stated_roles, "") if stated_roles.null_count else stated_roles, self._options.roles
+        )
         contents = self._coalesce(_TEXT_KEYS)
-        extras = self._extras(found, roles, contents)
+        extras = self._extras(stated_roles, roles, contents)
         is_call = None
         if "tool_calls" in extras:
-            is_call = _equals(found, _CALL_ROLE)
+            is_call = _equals(stated_roles, _CALL_ROLE)
             roles = pc.if_else(is_call, ASSISTANT, roles)
             contents = pc.if_else(is_call, "", contents)
         if contents.null_count:

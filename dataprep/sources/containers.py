@@ -278,7 +278,7 @@ class _JsonValues:
     def __init__(self, data: bytearray, begin: int, stream: ByteStream, limit: int) -> None:
         self.count, self.end, self.reason = 0, begin, ""
         self._data, self._stream, self._limit = data, stream, limit
-        self._taken = begin  # bytes of `_data` that were yielded or skipped
+        self._consumed = begin  # bytes of `_data` that were yielded or skipped
         self._is_complete = False  # whether the stream has no more data
 
     def __iter__(self) -> Iterator[bytes]:
@@ -287,8 +287,8 @@ class _JsonValues:
         while True:
             self._fill(window)
             # surrogateescape restores invalid UTF-8 unchanged, and the line reader rejects that record by name later
-            text = self._data[self._taken : self._taken + window].decode(errors="surrogateescape")
-            is_last = self._is_complete and self._taken + window >= len(self._data)
+            text = self._data[self._consumed : self._consumed + window].decode(errors="surrogateescape")
+            is_last = self._is_complete and self._consumed + window >= len(self._data)
             at = 0  # end of the last value and of the separators after it
             while True:
                 begin = self._SEPARATORS.match(text, at).end()  # type: ignore[union-attr]
@@ -302,10 +302,10 @@ class _JsonValues:
                 yield text[begin:stop].encode(errors="surrogateescape")
                 at = stop
             at = begin
-            taken = len(text[:at].encode(errors="surrogateescape"))
-            self._taken += taken
-            self.end += taken
-            if taken:
+            decoded = len(text[:at].encode(errors="surrogateescape"))
+            self._consumed += decoded
+            self.end += decoded
+            if decoded:
                 window = BLOCK
             elif is_last or text[begin : begin + 1] not in self._VALUE_STARTS:
                 return
@@ -317,14 +317,14 @@ class _JsonValues:
 
     def rest(self) -> bytes:
         """Return the bytes after the last value that have been read from the stream."""
-        return bytes(self._data[self._taken :])
+        return bytes(self._data[self._consumed :])
 
     def _fill(self, size: int) -> None:
         """Read until `size` bytes are available after those that were taken, or the stream ends."""
-        if self._taken > _WHOLE_ARRAY:
-            del self._data[: self._taken]
-            self._taken = 0
-        while len(self._data) - self._taken < size and not self._is_complete:
+        if self._consumed > _WHOLE_ARRAY:
+            del self._data[: self._consumed]
+            self._consumed = 0
+        while len(self._data) - self._consumed < size and not self._is_complete:
             more = self._stream.read()
             self._is_complete = not more
             self._data += more

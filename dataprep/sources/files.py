@@ -177,8 +177,8 @@ def _select_split(files: list[SourceFile], source: str, split: str | None, all_s
     if split is not None:
         selected = [file for file in files if is_of_split(file.name, split) or split in file.name.split("/")]
         if not selected:
-            found = sorted({file.split for file in files if file.split})
-            has = f"its splits are: {', '.join(found)}" if found else "no file in it names a split"
+            known_splits = sorted({file.split for file in files if file.split})
+            has = f"its splits are: {', '.join(known_splits)}" if known_splits else "no file in it names a split"
             raise InputError(f"{source} has no split '{split}'; {has}.")
         return [replace(file, split=standard_name(split), split_stated=True) for file in selected]
     left_out = [file.name for file in files if file.split not in ("", TRAIN)]

@@ -117,9 +117,9 @@ def _default_config(configs: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     for candidates in (marked, named, configs):
         if len(candidates) == 1:
             return candidates[0]
-    found = ", ".join(str(config.get("config_name"))[:60] for config in configs[:10])
+    names = ", ".join(str(config.get("config_name"))[:60] for config in configs[:10])
     raise ValueError(
-        f"its card has several configurations and no default one ({found}): download the files and name them"
+        f"its card has several configurations and no default one ({names}): download the files and name them"
     )
 
 

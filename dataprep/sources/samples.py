@@ -86,8 +86,8 @@ def _samples(unit: Unit) -> tuple[list[Record], list[str]]:
 def unknown_format(file: SourceFile, samples: list[Record]) -> UnknownFormat:
     """Make the error for a file whose records have no known format; it names the keys of the first record."""
     keys = ", ".join(f"'{name}'" for name in list(samples[0])[:12])
-    found = f"the keys {keys}" if keys else "no keys"
+    contents = f"the keys {keys}" if keys else "no keys"
     return UnknownFormat(
-        f"{file.path} has no known format: its first record has {found}. The known formats are {', '.join(NAMES)}; "
+        f"{file.path} has no known format: its first record has {contents}. The known formats are {', '.join(NAMES)}; "
         "if it has one of them, name it with --format, or rename its keys with --columns question=instruction."
     )

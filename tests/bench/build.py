@@ -40,8 +40,8 @@ from datasets import load_dataset
 corpus, out = sys.argv[1:]
 def transform(row):
     parts = row["text"].split("###")[1:]
-    said = [part.split(":", 1)[-1].strip() for part in parts]
-    pairs = zip(said[::2], said[1::2])
+    turns = [part.split(":", 1)[-1].strip() for part in parts]
+    pairs = zip(turns[::2], turns[1::2])
     return {"text": "".join(f"<s>[INST] {asked} [/INST] {answer} </s>" for asked, answer in pairs)}
 rows = load_dataset("json", data_files=corpus, split="train", cache_dir=out + "/cache")
 rows.map(transform).save_to_disk(out + "/saved")
@@ -227,8 +227,8 @@ def bench_gate(rounds: int) -> None:
             seen["build"].append(run(build)[0])
             seen["import"].append(run([sys.executable, "-c", "import great_expectations"])[0])
     took = {name: statistics.median(values[1:]) for name, values in seen.items()}
-    told = f"1,000 rows with the gate, {took['build']:.2f} s, times `import great_expectations`"
-    judged(told, took["build"] / took["import"], most=1.5)
+    label = f"1,000 rows with the gate, {took['build']:.2f} s, times `import great_expectations`"
+    judged(label, took["build"] / took["import"], most=1.5)
 
 
 if __name__ == "__main__":

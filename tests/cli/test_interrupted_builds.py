@@ -44,7 +44,8 @@ def test_an_interrupted_build_leaves_no_half_version(tmp_path: Path, signal_numb
         assert process.returncode == (130 if signal_number == signal.SIGINT else -signal_number), err
         assert "Traceback" not in err
         for name in visible_entries(store):  # the build may have finished before the signal
-            assert name == "latest" or dataprep("verify", store / "large" / name).returncode == 0
+            if name != "latest":
+                assert dataprep("verify", store / "large" / name).returncode == 0
     done = dataprep("build", "--source", source, "--store", store, "--json")
     assert done.returncode == 0, done.stderr
     assert dataprep("verify", "large", "--store", store).returncode == 0

@@ -92,9 +92,11 @@ def test_every_line_of_a_flat_file_has_exactly_one_fate() -> None:
         lines = [*chosen["line"].unique(), *fates["line"]]  # a conversation has its root's line
         assert sorted(lines) == list(range(1, len(rows) + 1)), policy
         on_path = fates.filter(rule="on_path")
-        assert held is None or set(on_path["id"]) == held
+        if held is not None:
+            assert set(on_path["id"]) == held
         assert set(on_path["survivor"]) <= set(chosen["id"])
-        assert policy == "all" or rules(fates)["s"] == rules(fates)["r"] == "tree_not_ready"
+        if policy != "all":
+            assert rules(fates)["s"] == rules(fates)["r"] == "tree_not_ready"
 
 
 def test_the_lines_of_a_tree_may_be_in_different_files() -> None:
@@ -225,7 +227,8 @@ def test_every_message_is_on_a_path_or_has_a_fate(
         while at is not None and at not in ancestors:
             ancestors.add(at)
             at = parents.get(at)
-        assert message in on_path | off_path or ancestors & trees_with_fate
+        if message not in on_path | off_path:
+            assert ancestors & trees_with_fate
 
 
 @pytest.mark.real

@@ -159,10 +159,10 @@ def test_all_similar_copies_are_found_and_no_others() -> None:
     texts = [sentence(rng, rng.randrange(25, 120)) for _ in range(300)]
     copies = [edited(rng, text, 0.06 * rng.random()) for text in texts]
     expected = {f"c{i}" for i, (a, b) in enumerate(zip(texts, copies, strict=True)) if slow_jaccard(a, b) >= 0.8}
-    found = {name for pair in survivors(questions(texts + copies)).items() for name in pair} & {
+    recalled = {name for pair in survivors(questions(texts + copies)).items() for name in pair} & {
         f"c{i}" for i in range(300)
     }
-    assert len(expected) > 100 and found == expected
+    assert len(expected) > 100 and recalled == expected
 
 
 @pytest.mark.real

@@ -166,7 +166,8 @@ def test_highly_compressed_files_are_read_in_bounded_memory(tmp_path: Path, kind
     )
     rows, megabytes = json.loads(done.stdout)
     assert megabytes < 500
-    assert rows == 1 or "can be read" in str(rows)
+    if rows != 1:
+        assert "can be read" in str(rows)
 
 
 def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:

@@ -114,8 +114,10 @@ def check(rows: list[dict[str, Any]], reading: Reading) -> None:
     for line, conversation in kept.items():
         record = rows[line - 1]
         for name, value in record.items():
-            if has_value(value) and name not in ("messages", "conversations"):
-                assert is_used(name, value, conversation) or unused.get(name) or f"'{name}'" in noted, name
+            if not has_value(value) or name in ("messages", "conversations"):
+                continue
+            if not (is_used(name, value, conversation) or unused.get(name)):
+                assert f"'{name}'" in noted, name
         for turn, sent in zip(
             conversation["messages"][-2:], record.get("messages", record.get("conversations", [])), strict=False
         ):

@@ -101,9 +101,9 @@ def test_calls_and_results_keep_their_ids_and_names(tmp_path: Path) -> None:
     result = {"role": "tool", "content": "3", "tool_call_id": "c1", "name": "add"}
     rows = [{"messages": [QUESTION, {"role": "assistant", "content": None, "tool_calls": [call, call]}, result]}]
     reading = read_bytes(tmp_path, "d.jsonl", json_lines(rows))
-    answer, found = reading.conversations["messages"].to_list()[0][1:]
+    answer, tool_turn = reading.conversations["messages"].to_list()[0][1:]
     assert json.loads(answer["tool_calls"]) == [{"type": "function", "id": "c1", "function": CALL["function"]}] * 2
-    assert {name: value for name, value in found.items() if value is not None} == result
+    assert {name: value for name, value in tool_turn.items() if value is not None} == result
     assert reading.unused_fields == {"messages.tool_calls.mood": 2}
 
 

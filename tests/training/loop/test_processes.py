@@ -25,7 +25,8 @@ def torchrun(*arguments: Any, check: bool = True) -> subprocess.CompletedProcess
         [sys.executable, *launcher, *map(str, arguments)],
         cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
-    assert not check or done.returncode == 0, done.stderr[-3000:]
+    if check:
+        assert done.returncode == 0, done.stderr[-3000:]
     return done
 
 
