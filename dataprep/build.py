@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,20 +30,15 @@ from dataprep.recipe import Recipe
 from dataprep.rendering import Renderer, load_template
 from dataprep.rendering.checks import TemplateChecks
 from dataprep.rendering.stage import check_system_text, drop_refused
-from dataprep.report import REPORT_FILE, CollectedRows, build_report
-from dataprep.report.card import card
-from dataprep.report.croissant import CROISSANT_FILE, croissant
 from dataprep.sources.files import SourceFile, find_files, hash_files, pin
 from dataprep.sources.options import ReadOptions
 from dataprep.sources.reader import read
 from dataprep.sources.rejected import rejection_notes
-from dataprep.store.commit import commit_version, keep_failed, new_version, reuse_version
-from dataprep.store.fates import write_duplicates, write_fates
-from dataprep.store.lookup import check_name, parent_of
-from dataprep.store.manifest import write_json, write_manifest
-from dataprep.store.splits import write_splits
-from dataprep.store.version import provenance, version_of
+from dataprep.store.commit import reuse_version
+from dataprep.store.lookup import check_name
+from dataprep.store.version import version_of
 from dataprep.tables import without_absent_fields
+from dataprep.writing import Selection, write_version
 
 
 @dataclass(frozen=True)
@@ -57,16 +51,6 @@ class Outcome:
     built: bool  # False: the version existed already, or this was a dry run
     summary: Mapping[str, Any]  # `rows, splits, fates, funnel, notes` and more, as in the manifest
     seconds: dict[str, float]  # of each stage
-
-
-@dataclass(frozen=True)
-class _Selection:
-    """The conversations of each split, and what the build's documents say of how they were selected."""
-
-    splits: dict[str, pl.DataFrame]  # CONVERSATIONS
-    fates: pl.DataFrame  # FATES
-    pairs: pl.DataFrame  # near-duplicates beside their survivors
-    summary: dict[str, Any]
 
 
 def build(
@@ -114,7 +98,7 @@ def build(
     selection = _select(recipe, files, benchmarks, renderer, max_memory, progress)
     if dry_run:
         return Outcome(name, version, None, False, selection.summary, progress.seconds)
-    path = _write(recipe, store, name, version, selection, renderer, gate, progress)
+    path = write_version(recipe, store, name, version, selection, renderer, gate, progress)
     return Outcome(name, version, path, True, selection.summary, progress.seconds)
 
 
@@ -125,7 +109,7 @@ def _select(
     renderer: Renderer,
     max_memory: int | None,
     progress: Progress,
-) -> _Selection:
+) -> Selection:
     """Read the sources and select the conversations of each split."""
     check_system_text(recipe, renderer.template)
     ledger = Ledger()
@@ -163,62 +147,7 @@ def _select(
         splits, split_proof, notes = _split(conversations, recipe, max_memory, sketches)
     fates = ledger.close(splits)
     selected = summary(splits, fates, [*ledger.notes, *notes])
-    return _Selection(splits, fates, pairs, {**origin, **selected, "near_dup": near_dup, "split": split_proof})
-
-
-def _write(
-    recipe: Recipe,
-    store: Path,
-    name: str,
-    version: str,
-    selection: _Selection,
-    renderer: Renderer,
-    gate: Gate,
-    progress: Progress,
-) -> Path:
-    """Render the splits, judge them and write the version: shards, fates, documents, and the manifest last."""
-    rows, fates, pairs = selection.summary["rows"], selection.fates, selection.pairs
-    with new_version(store, name) as folder:
-        with progress.stage("render", rows) as advance:
-            collected = CollectedRows(rows, recipe.seed, fates)
-            selection.summary["splits"] = write_splits(
-                folder,
-                selection.splits,
-                renderer.batches,
-                recipe.shard_bytes,
-                version,
-                advance,
-                [gate.add, collected.add],
-            )
-            for frame in selection.splits.values():
-                renderer.check_sample(frame, recipe.seed)
-            selection.splits.clear()  # frees the texts before Great Expectations and the report need memory
-        with progress.stage("gate"):
-            verdict = gate.judge()
-        with progress.stage("write"), ThreadPoolExecutor(1) as pool:
-            fates_written = pool.submit(write_fates, folder, fates)  # releases the GIL, so the report renders meanwhile
-            write_duplicates(folder, pairs)
-            manifest = {
-                **provenance(recipe, name, version),
-                "parent": parent_of(store, name, version),
-                "template": renderer.template.to_manifest(),
-                "gate": verdict.outcome,
-                **selection.summary,
-            }
-            verdict.write(folder)
-            documents = {
-                "template.jinja": renderer.template.source,
-                REPORT_FILE: build_report(manifest, collected, fates, pairs, verdict.as_record()),
-                "README.md": card(manifest),
-            }
-            for file, text in documents.items():
-                (folder / file).write_text(text, encoding="utf-8")
-            write_json(folder / CROISSANT_FILE, croissant(manifest, collected.schema))
-            fates_written.result()
-            if verdict.critical and recipe.gate == "on":
-                raise verdict.error(keep_failed(folder, store, name, verdict.kept_files))
-            write_manifest(folder, manifest)
-            return commit_version(folder, store, name, version)
+    return Selection(splits, fates, pairs, {**origin, **selected, "near_dup": near_dup, "split": split_proof})
 
 
 def _bytes_of(files: Sequence[SourceFile]) -> int:

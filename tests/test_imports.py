@@ -16,7 +16,7 @@ from tests.support.paths import ROOT
 # build.py hands each its input.
 FOUNDATION = ("common", "contract", "options", "recipe", "recipe_file", "tables")
 STAGES = ("sources", "curate", "dedup", "rendering", "quality", "store", "report")
-COMPOSITIONS = ("build", "audit", "publish")
+COMPOSITIONS = ("writing", "build", "audit", "publish")
 LAYERS = {
     **dict.fromkeys(FOUNDATION, 0),
     **dict.fromkeys(STAGES, 1),

@@ -86,8 +86,8 @@ def test_the_readmes_commands_run(folder: Path) -> None:
 
 
 def test_the_readmes_python_runs(folder: Path) -> None:
-    [snippet] = blocks("python")
-    code = f"{snippet}\nprint(train.num_rows, train.column_names)"
+    snippets = "\n".join(blocks("python"))
+    code = f"{snippets}\nprint(train.num_rows, train.column_names)"
     process = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300)
     assert process.returncode == 0, process.stderr
     assert process.stdout.startswith("1000 ['id', 'tree_id'")

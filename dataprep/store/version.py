@@ -22,6 +22,7 @@ LIBRARIES = ("polars", "pyarrow", "jinja2")  # a new version of these can change
 # tests/store/test_version.py fails when a build imports a module that is in neither list.
 DECIDING_CODE = (
     "build",
+    "writing",
     "common/arrow",
     "common/funnel",
     "common/personal_data",
