@@ -167,6 +167,7 @@ def merge(
             f"Largest logit difference {result['logit_difference']:.4g}, mean KL {result['kl']:.3g}, "
             "compared with the adapter."
         )
+    _print(f"Next: vllm serve {to} --chat-template {to / 'chat_template.jinja'}; or transformers serve {to}")
 
 
 @app.command

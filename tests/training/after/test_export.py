@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 from dataprep.common.bundled import templates_folder
 from tests.support.commands import training
+from tests.support.disk import limited_file_size
+from tests.support.paths import ROOT
 from training.after import export as exporting
 from training.after.export import export
 from training.after.finished_run import open_finished_run
@@ -163,3 +166,50 @@ def test_an_openai_request_through_the_adapters_tokenizer_gives_the_ids_of_train
     ids = prompt_ids(template, messages, run.record["template"], run.tokenizer)
     encoded = served.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     assert encoded == ids
+
+
+@converter
+@pytest.mark.skipif(find_spec("llama_cpp") is None, reason="the extra gguf-check is not installed")
+def test_llama_cpp_applies_the_adapter_as_peft_does(finished_run: Path, tmp_path: Path) -> None:
+    import llama_cpp
+    import numpy as np
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    ids = [1, *range(70, 90)]
+    base = tmp_path / "base"
+    shutil.copytree(finished_run / "base", base)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(finished_run / "adapter" / name, base / name)
+    convert_model(base, tmp_path / "base.gguf", "f16", {"general.finetune": "test"})
+    export(finished_run, tmp_path / "served", "gguf-lora", "f16", check=None)
+    adapter = str(tmp_path / "served" / "adapter-f16.gguf")
+    llama = llama_cpp.Llama(str(tmp_path / "base.gguf"), n_ctx=64, lora_path=adapter, verbose=False)
+    llama.eval(ids)
+    served = np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(llama.ctx, -1), shape=(llama.n_vocab(),)).copy()
+    model = AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.float32)
+    plain = model(torch.tensor([ids])).logits[0, -1].detach().numpy()
+    adapted = PeftModel.from_pretrained(model, str(finished_run / "adapter"))
+    expected = adapted(torch.tensor([ids])).logits[0, -1].detach().numpy()
+    assert abs(served - expected).max() < 0.02 < abs(plain - expected).max()
+
+
+@converter
+def test_the_commands_of_the_serving_page_run_up_to_the_servers(finished_run: Path, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "serving.md").read_text("utf-8")
+    commands = [line.strip() for line in page.splitlines() if re.match(r"    training (export|merge) ", line)]
+    assert len(commands) == 5
+    for number, command in enumerate(dict.fromkeys(commands)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        arguments = command.replace("runs/NAME", str(finished_run)).split()[1:]
+        training(*arguments, cwd=folder)
+        assert any((folder / name).is_dir() for name in ("served", "merged"))
+
+
+@converter
+def test_a_full_disk_is_one_sentence_and_leaves_nothing_behind(finished_run: Path, tmp_path: Path) -> None:
+    with limited_file_size(64 << 10), pytest.raises((ModelError, RunError), match="could not be written|failed"):
+        export(finished_run, tmp_path / "served", "gguf", "f16", check=False)
+    assert not list(tmp_path.iterdir())
