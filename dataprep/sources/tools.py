@@ -50,13 +50,23 @@ def _decode_list(text: str, what: str) -> list[Any]:
     return value
 
 
+def _object(item: Any, what: str) -> dict[str, Any]:
+    """An item of a list of objects, or of a list of JSON texts with one object each.
+
+    Raises:
+        CoercionError: it is neither.
+    """
+    if isinstance(item, str):
+        decoded = _decode_list(item, f"{what}s")
+        item = decoded[0] if len(decoded) == 1 else None
+    if not isinstance(item, dict):
+        raise CoercionError(f"has a {what} that is not an object: {excerpt_json(item)}")
+    return item
+
+
 def _tool(tool: Any, counts: FieldCounts) -> dict[str, Any]:
     """Wrap the definition of a function, which data sets store with and without `{"type": "function"}` around it."""
-    if isinstance(tool, str):  # a list of JSON texts
-        tool = _decode_list(tool, "tools")
-        tool = tool[0] if len(tool) == 1 else None
-    if not isinstance(tool, dict):
-        raise CoercionError(f"has a tool that is not an object: {excerpt_json(tool)}")
+    tool = _object(tool, "tool")
     function = tool.get("function")
     if not isinstance(function, dict):
         if not isinstance(tool.get("name"), str):
@@ -67,11 +77,7 @@ def _tool(tool: Any, counts: FieldCounts) -> dict[str, Any]:
 
 
 def _call(call: Any, counts: FieldCounts) -> dict[str, Any]:
-    if isinstance(call, str):  # a list of JSON texts
-        decoded = _decode_list(call, "tool calls")
-        call = decoded[0] if len(decoded) == 1 else None
-    if not isinstance(call, dict):
-        raise CoercionError(f"has a tool call that is not an object: {excerpt_json(call)}")
+    call = _object(call, "tool call")
     function = call.get("function")
     if isinstance(function, dict):
         _count_unused(call, ("type", "id", "index", "function"), "messages.tool_calls", counts)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from dataprep.common.text import visible
 from training.after.finished_run import load_run_model, open_finished_run
-from training.after.generate import without_cudnn_attention
+from training.after.generate import sampling, without_cudnn_attention
 from training.after.prompts import Messages, prompt_ids, render
 from training.config import at_least, check_seed
 from training.errors import ModelError, OptionError
@@ -131,9 +130,6 @@ def run_responder(path: Path, *, max_new_tokens: int, temperature: float, seed: 
     def respond(messages: Messages, show: Show) -> None:
         ids = prompt_ids(template, messages, special, run.tokenizer)
         _require_positions(len(ids), positions)
-        sampling: dict[str, Any] = {"do_sample": False}
-        if temperature > 0:
-            sampling = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
         tokens = torch.tensor([ids], device=next(model.parameters()).device)
         with attention.stock_attention(model), without_cudnn_attention(), torch.no_grad():
             model.generate(  # type: ignore[no-untyped-call]
@@ -143,7 +139,7 @@ def run_responder(path: Path, *, max_new_tokens: int, temperature: float, seed: 
                 eos_token_id=end,
                 pad_token_id=pad,
                 streamer=Streamer(show),
-                **sampling,
+                **sampling(temperature),
             )
 
     return respond

@@ -74,9 +74,6 @@ def answers(
 
     end, pad = tokenizer.id_of(end_token), tokenizer.padding_id(end_token)
     device = next(model.parameters()).device
-    sampling: dict[str, Any] = {"do_sample": False}
-    if temperature > 0:
-        sampling = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
     longest = max(map(len, prompts))
     ids = torch.tensor([[pad] * (longest - len(prompt)) + prompt for prompt in prompts], device=device)
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
@@ -89,7 +86,7 @@ def answers(
             eos_token_id=end,
             pad_token_id=pad,
             use_cache=True,
-            **sampling,
+            **sampling(temperature),
         )
     return [_answer(row, end, tokenizer) for row in generated[:, longest:].tolist()]
 
@@ -102,6 +99,13 @@ def without_cudnn_attention() -> AbstractContextManager[None]:
         [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
     )
     return manager
+
+
+def sampling(temperature: float) -> dict[str, Any]:
+    """How `generate` of transformers chooses tokens; at temperature 0 it takes the most likely one."""
+    if temperature > 0:
+        return {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
+    return {"do_sample": False}
 
 
 def _answer(ids: list[int], end: int, tokenizer: ChatTokenizer) -> Answer:
