@@ -3,9 +3,12 @@
 import gc
 import sys
 
+from dataprep.common.interrupt import raise_on_interrupt
+
 
 def main() -> None:
     """Run `dataprep.cli.main`; an interrupt at any moment ends the program with exit code 130 and one sentence."""
+    raise_on_interrupt()
     gc.set_threshold(
         100_000
     )  # imports create many objects and free few: collecting took a tenth of a small build's time

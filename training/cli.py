@@ -15,6 +15,7 @@ from cyclopts import App, Parameter
 from cyclopts.config import Dict
 
 from dataprep.common.errors import UserError
+from dataprep.common.interrupt import raise_on_interrupt
 from dataprep.common.text import excerpt, json_text, visible
 from training.config import RunConfig, default_sources
 from training.errors import OptionError, Stopped
@@ -223,6 +224,7 @@ def _write(text: str) -> None:
 
 def main() -> None:
     """Run a command. Exit codes: 0 done, 1 bad input, 2 wrong usage, 4 damaged build, 130 interrupted, 143 SIGTERM."""
+    raise_on_interrupt()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for terminals whose encoding lacks a character

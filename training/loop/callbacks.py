@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from dataprep.common.interrupt import Interrupted
 from training.errors import Diverged
 from training.run_folder import write_errors
 
@@ -109,7 +110,7 @@ class SignalCallback(TrainerCallback):
         now = time.monotonic()
         if self._caught_at is not None:
             if now - self._caught_at > REPEAT_INTERVAL:
-                raise KeyboardInterrupt
+                raise Interrupted
             return
         self.signal, self._caught_at = number, now
         message = "Stopping after this step, with a checkpoint. Send the signal again to stop at once."
