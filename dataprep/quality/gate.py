@@ -18,6 +18,7 @@ import pyarrow as pa
 from dataprep.common.errors import GateError, RecipeError
 from dataprep.quality.facts import SCHEMA, FactExtractor
 from dataprep.quality.suite import CRITICAL, SEVERITIES, Suite, read_suite
+from dataprep.quality.tokens import token_lengths
 from dataprep.recipe import Recipe
 
 OFF, PASSED, FAILED = "off", "passed", "failed"
@@ -36,6 +37,7 @@ class Verdict:
     checks: list[dict[str, Any]] = field(default_factory=list)
     suite: str | None = None  # name of the expectations file
     result: dict[str, Any] = field(default_factory=dict)  # as Great Expectations gives it
+    token_lengths: dict[str, Any] | None = None  # see `tokens.token_lengths`
 
     def as_record(self) -> dict[str, Any]:
         """What quality.json holds."""
@@ -141,7 +143,8 @@ class Gate:
         result = answer["result"]
         checks = sorted(map(_check, result["results"]), key=_severe_first)
         stopped = any(not check["passed"] and check["severity"] == CRITICAL for check in checks)
-        return Verdict(FAILED if stopped else PASSED, facts.height, checks, self._suite.name, result)
+        outcome = FAILED if stopped else PASSED
+        return Verdict(outcome, facts.height, checks, self._suite.name, result, token_lengths(facts["tokens"]))
 
     def _send(self, line: str) -> None:
         assert self._process.stdin

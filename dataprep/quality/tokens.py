@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 
 from dataprep.common.errors import RecipeError
@@ -13,6 +14,9 @@ from dataprep.contract import sha256_of
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+
+LENGTH_BOUNDS = (128, 256, 512, 1024, 2048, 4096, 8192)
 
 
 class TokenCounter:
@@ -34,6 +38,27 @@ class TokenCounter:
             encoded = self._tokenizer.encode_batch_fast(pieces, add_special_tokens=False)
             counts.append(len(controls) + sum(map(len, encoded)))
         return pl.Series("tokens", counts, dtype=pl.Int64)
+
+
+def token_lengths(tokens: pl.Series) -> dict[str, Any] | None:
+    """Counts of conversations by their tokens, for the report; None where tokens were not counted.
+
+    Keys: `bounds` and `rows` (conversations of more than the previous bound and up to this one; the last have more than
+    every bound), `total`, `median`, `p95` and `longest`.
+    """
+    counted = tokens.drop_nulls()
+    if counted.is_empty():
+        return None
+    edges = [0, *(bound + 1 for bound in LENGTH_BOUNDS), np.inf]  # a bin excludes its upper edge
+    rows = np.histogram(counted.to_numpy(), edges)[0]
+    return {
+        "bounds": list(LENGTH_BOUNDS),
+        "rows": rows.tolist(),
+        "total": int(counted.sum()),
+        "median": int(counted.quantile(0.5, "lower") or 0),
+        "p95": int(counted.quantile(0.95, "lower") or 0),
+        "longest": int(counted.to_numpy().max()),
+    }
 
 
 def _load(path: Path) -> Tokenizer:

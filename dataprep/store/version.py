@@ -49,6 +49,7 @@ OTHER_CODE = (
     "common/conversation_funnel",
     "common/errors",
     "common/files",
+    "common/glosses",
     "common/hub",
     "common/jsonfile",
     "common/markup",
