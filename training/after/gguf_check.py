@@ -103,54 +103,83 @@ def compare(merged: Path, gguf: Path, prompts: Sequence[Prompt], end_ids: Sequen
             "--check needs llama-cpp-python: install it with pip install 'dataprep-training[gguf-check]'."
         )
     import torch
-    from llama_cpp import Llama
     from transformers import AutoModelForCausalLM
 
-    context = max(len(prompt.ids) for prompt in prompts) + TOKENS + 1
-    try:
-        llama = Llama(str(gguf), n_ctx=context, n_gpu_layers=0, verbose=False)
-    except ValueError as error:
-        raise ModelError(f"llama.cpp cannot load {gguf} ({error}).") from None
+    llama = _open_llama(gguf, max(len(prompt.ids) for prompt in prompts) + TOKENS)
     model = AutoModelForCausalLM.from_pretrained(str(merged), dtype=torch.float32)
     equal_ids = equal_answers = stopping = stopping_too = 0
     first: Difference | None = None
     for number, prompt in enumerate(prompts):
         equal_ids += llama.tokenize(prompt.text.encode(), add_bos=False, special=True) == prompt.ids
-        ours, our_logits = _greedy_transformers(model, prompt.ids, end_ids)
         theirs, their_logits = _greedy_llama(llama, prompt.ids, end_ids)
+        our_logits = _logits(model, prompt.ids, theirs)
+        choices = [int(logits.argmax()) for logits in our_logits]
+        at = next((n for n, token in enumerate(theirs) if choices[n] != token), None)
+        if at is None:
+            equal_answers += 1
+            ours = theirs
+        else:
+            ours = _continued(model, prompt.ids, [*theirs[:at], choices[at]], end_ids)
+            if first is None:
+                pair = (choices[at], theirs[at])
+                first = Difference(
+                    number,
+                    at,
+                    *(llama.detokenize([token], special=True).decode(errors="replace") for token in pair),
+                    *(tuple(float(logits[at][token]) for token in pair) for logits in (our_logits, their_logits)),
+                )
         stopping += ours[-1] in end_ids
         stopping_too += ours[-1] in end_ids and theirs[-1] in end_ids
-        if ours == theirs:
-            equal_answers += 1
-        elif first is None:
-            at = next(n for n in range(TOKENS) if ours[n : n + 1] != theirs[n : n + 1])
-            pair = (ours[at], theirs[at])
-            first = Difference(
-                number,
-                at,
-                *(llama.detokenize([token], special=True).decode(errors="replace") for token in pair),
-                *(tuple(float(logits[at][token]) for token in pair) for logits in (our_logits, their_logits)),
-            )
     return Comparison(len(prompts), equal_ids, equal_answers, stopping, stopping_too, first)
 
 
-def _greedy_transformers(
-    model: Any, ids: Sequence[int], end_ids: Sequence[int]
-) -> tuple[list[int], list[npt.NDArray[Any]]]:
-    """The greedy answer in transformers, the end token included, and the logits of each step."""
+def _open_llama(gguf: Path, context: int) -> Any:
+    """Open a GGUF file in llama.cpp with a context of that many tokens, on the CPU with as many threads as PyTorch uses.
+
+    llama.cpp's threads wait for each other in busy loops. Its default for prompts is one for each CPU, which is many
+    times slower as soon as another process uses one of them.
+
+    Raises:
+        ModelError: llama.cpp cannot load the file.
+    """
+    import torch
+    from llama_cpp import Llama
+
+    threads = torch.get_num_threads()
+    try:
+        return Llama(
+            str(gguf), n_ctx=context, n_gpu_layers=0, n_threads=threads, n_threads_batch=threads, verbose=False
+        )
+    except ValueError as error:
+        raise ModelError(f"llama.cpp cannot load {gguf} ({error}).") from None
+
+
+def _logits(model: Any, ids: Sequence[int], answer: Sequence[int]) -> npt.NDArray[Any]:
+    """The logits in transformers of each token of `answer` to the prompt `ids`, tokens x vocabulary, in one forward.
+
+    As long as their largest entries are the answer's tokens, they are what greedy decoding computes token by token.
+    """
     import torch
 
-    answer: list[int] = []
-    logits = []
-    cache, pending = None, list(ids)
     with torch.inference_mode():
-        while len(answer) < TOKENS and (not answer or answer[-1] not in end_ids):
-            out = model(input_ids=torch.tensor([pending]), past_key_values=cache, use_cache=True)
+        out = model(input_ids=torch.tensor([[*ids, *answer[:-1]]]), logits_to_keep=len(answer), use_cache=False)
+    logits: npt.NDArray[Any] = out.logits[0].float().numpy()
+    return logits
+
+
+def _continued(model: Any, ids: Sequence[int], begun: list[int], end_ids: Sequence[int]) -> list[int]:
+    """The greedy answer in transformers that begins with `begun`, the end token included."""
+    import torch
+
+    answer = list(begun)
+    cache, pending = None, [*ids, *begun]
+    with torch.inference_mode():
+        while len(answer) < TOKENS and answer[-1] not in end_ids:
+            out = model(input_ids=torch.tensor([pending]), past_key_values=cache, use_cache=True, logits_to_keep=1)
             cache = out.past_key_values
-            logits.append(out.logits[0, -1].float().numpy())
-            answer.append(int(logits[-1].argmax()))
+            answer.append(int(out.logits[0, -1].argmax()))
             pending = answer[-1:]
-    return answer, logits
+    return answer
 
 
 def _greedy_llama(llama: Any, ids: Sequence[int], end_ids: Sequence[int]) -> tuple[list[int], list[npt.NDArray[Any]]]:

@@ -1,5 +1,9 @@
-// Renders Go templates as Ollama does: reads [{"template": …, "messages": [{"role": …, "content": …}]}] from standard input and
-// writes a JSON list of the rendered texts. Ollama passes .Messages, whose elements have the fields Role and Content.
+// Renders Go templates as Ollama does: reads [{"template": …, "messages": […], "tools": […]}] from standard input and writes a
+// JSON list of the rendered texts.
+//
+// The types have the fields, the order and the JSON of those that Ollama passes to a template (template/template.go and
+// api/types.go, read on 26 November 2026): .Messages with Role, Content, Thinking and ToolCalls, and .Tools. Maps are sorted by
+// key, as Go marshals them.
 package main
 
 import (
@@ -9,11 +13,50 @@ import (
 	"text/template"
 )
 
-type message struct{ Role, Content string }
+type call struct {
+	Function struct {
+		Name      string
+		Arguments map[string]any
+	}
+}
+
+type message struct {
+	Role, Content string
+	Thinking      string `json:"reasoning_content"`
+	ToolCalls     []call `json:"tool_calls"`
+}
+
+type property struct {
+	Type        any    `json:"type,omitempty"`
+	Items       any    `json:"items,omitempty"`
+	Description string `json:"description,omitempty"`
+	Enum        []any  `json:"enum,omitempty"`
+}
+
+type parameters struct {
+	Type       string              `json:"type"`
+	Required   []string            `json:"required,omitempty"`
+	Properties map[string]property `json:"properties"`
+}
+
+type tool struct {
+	Type     string `json:"type"`
+	Function struct {
+		Name        string     `json:"name"`
+		Description string     `json:"description"`
+		Parameters  parameters `json:"parameters"`
+	} `json:"function"`
+}
 
 type request struct {
 	Template string
 	Messages []*message
+	Tools    []tool
+}
+
+func asJson(value any) string {
+	text, _ := json.Marshal(value)
+	return string(text)
 }
 
 func main() {
@@ -23,9 +66,11 @@ func main() {
 	}
 	texts := make([]string, len(requests))
 	for i, r := range requests {
-		parsed := template.Must(template.New("").Option("missingkey=zero").Parse(r.Template))
+		functions := template.FuncMap{"json": asJson}
+		parsed := template.Must(template.New("").Option("missingkey=zero").Funcs(functions).Parse(r.Template))
 		var text strings.Builder
-		if err := parsed.Execute(&text, map[string]any{"Messages": r.Messages, "System": "", "Response": ""}); err != nil {
+		values := map[string]any{"Messages": r.Messages, "Tools": r.Tools, "System": "", "Response": ""}
+		if err := parsed.Execute(&text, values); err != nil {
 			panic(err)
 		}
 		texts[i] = text.String()
