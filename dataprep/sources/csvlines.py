@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 
 import msgspec
@@ -13,6 +14,8 @@ from dataprep.sources.bytestream import BLOCK, ByteStream
 from dataprep.sources.jsonlines import Block
 
 Fault = tuple[int, str, str]
+
+_LINE_ENDS = re.compile(r"[\r\n]*")
 
 
 def csv_units(start: bytes, stream: ByteStream, delimiter: str, max_record_bytes: int) -> Iterator[Block]:
@@ -24,7 +27,7 @@ def csv_units(start: bytes, stream: ByteStream, delimiter: str, max_record_bytes
         InputError: the header has an empty or a repeated name.
     """
     csv.field_size_limit(max_record_bytes)  # an open quote would otherwise take in the rest of the file
-    rows = csv.reader(_text_lines(start, stream, max_record_bytes), delimiter=delimiter)
+    rows = _rows(_Lines(start, stream, max_record_bytes), delimiter)
     try:
         header = next(rows, None)
     except csv.Error as error:
@@ -45,8 +48,6 @@ def csv_units(start: bytes, stream: ByteStream, delimiter: str, max_record_bytes
             break
         if row is None:
             break
-        if not row:
-            continue
         number += 1
         record = _record(header, row)
         if isinstance(record, str):
@@ -83,14 +84,51 @@ def _record(header: list[str], row: list[str]) -> bytes | str:
         return "is not UTF-8"
 
 
-def _text_lines(start: bytes, stream: ByteStream, max_record_bytes: int) -> Iterator[str]:
-    """Yield lines with their line ends; bytes that are not UTF-8 become surrogates, which `_record` refuses."""
+class _Lines:
+    """Iterates over the lines of a file, with their line ends; bytes that are not UTF-8 become surrogates.
+
+    `skip_empty` skips a run of empty lines at once: a small compressed file can hold hundreds of millions.
+    """
+
+    def __init__(self, start: bytes, stream: ByteStream, max_record_bytes: int) -> None:
+        self._blocks = _blocks_of_lines(start, stream, max_record_bytes)
+        self._text, self._lines = "", io.StringIO()
+
+    def __iter__(self) -> Iterator[str]:
+        for text in self._blocks:
+            self._text, self._lines = text, io.StringIO(text, newline="")
+            yield from self._lines
+
+    def skip_empty(self) -> None:
+        """Go on after the line ends that follow; only between two rows, because they may be part of a quoted cell."""
+        self._lines.seek(_LINE_ENDS.match(self._text, self._lines.tell()).end())  # type: ignore[union-attr]
+
+
+def _rows(lines: _Lines, delimiter: str) -> Iterator[list[str]]:
+    """Yield the cells of each row that is not empty.
+
+    Raises:
+        csv.Error: a row cannot be read.
+    """
+    for row in csv.reader(lines, delimiter=delimiter):
+        if row:
+            yield row
+        else:
+            lines.skip_empty()
+
+
+def _blocks_of_lines(start: bytes, stream: ByteStream, max_record_bytes: int) -> Iterator[str]:
+    """Yield the text of a file in blocks of whole lines.
+
+    Raises:
+        csv.Error: a line is longer than the limit.
+    """
     rest = bytearray()  # of a line whose end has not been read
     data = start
     while data:
         cut = data.rfind(b"\n") + 1
         if cut:
-            yield from io.StringIO((rest + data[:cut]).decode(errors="surrogateescape"), newline="")
+            yield (rest + data[:cut]).decode(errors="surrogateescape")
             rest.clear()
         rest += data[cut:]
         if len(rest) > max_record_bytes:

@@ -102,6 +102,17 @@ def test_csv_rows_are_records_of_text(tmp_path: Path, name: str, data: bytes) ->
     assert reading.conversations["line"].to_list() == [1, 2] and reading.files[0].records == 2
 
 
+def test_a_run_of_empty_lines_in_a_csv_file_is_skipped_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    skipped = []
+    monkeypatch.setattr(
+        csvlines._Lines, "skip_empty", lambda lines, skip=csvlines._Lines.skip_empty: skipped.append(skip(lines))
+    )
+    run = b"\n" * 9 + b"\r\n" * 3
+    reading = read_bytes(tmp_path, "d.csv", run + b"prompt,completion\n" + run + b'a,"b' + b"\n" * 9 + b'c"\n' + run)
+    assert turns(reading) == [[("user", "a"), ("assistant", "b" + "\n" * 9 + "c")]]
+    assert len(skipped) == 3
+
+
 def test_tsv_rows_are_separated_by_tabs(tmp_path: Path) -> None:
     assert turns(read_bytes(tmp_path, "d.tsv", b"prompt\tcompletion\na, b\tc\n")) == [
         [("user", "a, b"), ("assistant", "c")]
