@@ -59,8 +59,9 @@ class RunConfig:
     """Passes over the data. `--model tiny` stops after at most 60 steps, and by default makes as many passes as fit."""
     max_steps: int | None = None
     """Steps of the optimizer in the run; overrides --epochs."""
-    tokens_per_step: int = 16384
-    """Effective batch size: tokens of the windows in one step of the optimizer, over all GPUs."""
+    tokens_per_step: int | None = None
+    """Effective batch size: tokens of the windows in one step of the optimizer, over all GPUs; default: as many as leave the
+    run at least 128 steps, between one window and 16,384 tokens (with --max-steps, 16,384)."""
     lr: float = 2e-4
     """Highest learning rate."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -139,10 +140,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "micro_batch": 4,
         "epochs": 1.0,
     },
-    "t4": {"max_tokens": 1024, "lora_r": 16, "lora_alpha": 32, "tokens_per_step": 8192, "precision": "fp16"},
-    "l4": {"lora_r": 32, "lora_alpha": 32, "tokens_per_step": 16384},
-    "a100": {"lora_r": 64, "lora_alpha": 16, "tokens_per_step": 16384},
-    "h100": {"lora_r": 64, "lora_alpha": 16, "tokens_per_step": 32768},
+    "t4": {"max_tokens": 1024, "lora_r": 16, "lora_alpha": 32, "precision": "fp16"},
+    "l4": {"lora_r": 32, "lora_alpha": 32},
+    "a100": {"lora_r": 64, "lora_alpha": 16},
+    "h100": {"lora_r": 64, "lora_alpha": 16},
 }
 
 # `--model tiny` stops after these steps, about a minute on two cores, even if --epochs asks for more. Its small size needs a
@@ -291,7 +292,7 @@ def check(config: RunConfig) -> RunConfig:
         raise OptionError("--lora-dropout must be less than 1 and --warmup at most 1: both are shares.")
     if config.resume not in ("auto", "never"):
         raise OptionError(f"--resume is '{config.resume}'. {nearest(config.resume, ('auto', 'never'))}")
-    if config.tokens_per_step < config.max_tokens:
+    if config.tokens_per_step is not None and config.tokens_per_step < config.max_tokens:
         raise OptionError(
             f"--tokens-per-step ({config.tokens_per_step}) is less than one window: raise it, "
             f"or lower --max-tokens ({config.max_tokens})."

@@ -18,6 +18,7 @@ from training.log import log, log_serving_difference, log_start, log_template_di
 from training.memory.choose import choose_run_plan
 from training.memory.layout import choose_layout, layout_notes
 from training.memory.run_plan import RunPlan
+from training.memory.schedule import step_sentence
 from training.metrics import truncate_metrics
 from training.model.architecture import read_architecture
 from training.model.base import adapters_to_fp32, add_adapters, load_base
@@ -137,8 +138,10 @@ def _run_locked(config: RunConfig, build: Build, out: Path, processes: PartialSt
     if first:
         folder.write(record)
         truncate_metrics(folder.metrics, step_of(checkpoint))
-    for line in (plan.sentence(), *plan.advice()):
-        log(line)
+    log(plan.sentence())
+    step_note = step_sentence(config, plan.schedule.requested_windows, plan.layout.step_tokens)
+    if step_note is not None:
+        log(step_note)
     context = RunContext(config, build, folder, checkpoint, name, runtime, tokenizer, data, first)
     try:
         return _train(context, plan, adapted)

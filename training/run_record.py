@@ -41,6 +41,7 @@ class ResolvedRecord(TypedDict):
     accumulate: int
     per_step: int
     wanted: int
+    tokens_per_step: NotRequired[int]  # of `wanted` windows; earlier versions recorded the option only
     steps_an_epoch: int
     steps: int
 

@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,22 +172,24 @@ def run_ours(model_name: str, build_folder: str, tokens: int, **options: Any) ->
     """(o) and (s): `training run` with its defaults and `options`, for about `tokens` tokens."""
     from training.after.finished_run import load_run_model, open_finished_run
     from training.config import RunConfig
+    from training.memory.plan import plan
     from training.metrics import read_metrics
     from training.model.attention import stock_attention
     from training.run import run
 
     held_out = HeldOut(build_folder, model_name)
-    per_step = RunConfig(data=Path(build_folder), model=model_name, **options).tokens_per_step
-    steps = max(EVALUATIONS, round(tokens / per_step))
+    one_epoch = RunConfig(data=Path(build_folder), model=model_name, **options)
+    epochs = tokens / plan(one_epoch, "h100")[0]["tokens"]
+    steps = plan(replace(one_epoch, epochs=epochs), "h100")[0]["steps"]
     out = Path(tempfile.mkdtemp()) / "run"
     start = time.perf_counter()
     config = RunConfig(
-        data=Path(build_folder), model=model_name, out=out, max_steps=steps, eval_every=max(1, steps // EVALUATIONS),
+        data=Path(build_folder), model=model_name, out=out, epochs=epochs, eval_every=max(1, steps // EVALUATIONS),
         save_every=10_000, stop_prompts=0, schedule="constant", **options,
     )  # fmt: skip
     record = run(config)
     seconds = time.perf_counter() - start
-    fill = record["packing"]["fill"]
+    fill, per_step = record["packing"]["fill"], record["resolved"]["tokens_per_step"]
     curve = [
         (max(0, line["step"]) * per_step * fill, line["eval_loss"])
         for line in read_metrics(out / "metrics.jsonl")

@@ -14,7 +14,7 @@ from training.memory.batches import BatchConfig
 from training.memory.choose import available_memory, memory_inputs, possible_batches
 from training.memory.estimate import CUDA_CONTEXT, GIB, estimate_memory
 from training.memory.layout import Layout, choose_layout, layout_notes, windows_for
-from training.memory.schedule import requested_windows, step_schedule
+from training.memory.schedule import requested_windows, step_schedule, step_sentence
 from training.model import attention
 from training.model.architecture import read_architecture
 from training.model.fit import check_rows
@@ -100,6 +100,8 @@ def _planned(
         "packed": layout.packed,
         "accumulate": schedule.accumulate,
         "steps": schedule.steps,
+        "tokens_per_step": round(requested * layout.step_tokens),
+        "step_note": step_sentence(config, requested, layout.step_tokens),
         "tokens": round(tokens),
         "seconds": _seconds(sizes, tokens, batch, layout, gpu),
         "fits": _fits(config, sizes, layout, prepared, requested),
@@ -182,6 +184,7 @@ def _lines(record: dict[str, Any]) -> list[str]:
         *(f"            {sentence}" for sentence in [*record["lost"], *record["notes"]]),
         f"{'Windows     ' if record['packed'] else 'Rows        '}{record['windows']}, {record['fill']:.1%} full; "
         f"{record['steps']} steps, {record['tokens']} tokens",
+        *([f"            {record['step_note']}"] if record["step_note"] else []),
         f"Batch       {batch['micro_batch']} windows in a pass, {batch['checkpoint_layers']} layers checkpointed, "
         f"{batch['optimizer']}",
         f"Memory      {memory['total']:.2f} GiB{limit} on {record['gpu']}, estimated:",

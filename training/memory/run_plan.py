@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from training.memory.probe import Measurement
 
 
-FEW_STEPS = 50
-
-
 @dataclass(frozen=True)
 class RunPlan:
     """What was decided before the first step."""
@@ -54,7 +51,12 @@ class RunPlan:
         measured = asdict(self.measured) if self.measured else None
         return {
             "place": self.runtime.as_record(),
-            "resolved": {**asdict(self.batch), "processes": self.processes, **self.schedule.as_record()},
+            "resolved": {
+                **asdict(self.batch),
+                "processes": self.processes,
+                **self.schedule.as_record(),
+                "tokens_per_step": round(self.schedule.requested_windows * self.layout.step_tokens),
+            },
             "packing": {
                 "windows": len(self.packing.windows),
                 "fill": round(self.packing.fill, 4),
@@ -64,15 +66,6 @@ class RunPlan:
             "self_test": {"leak": self.leak, "off_stock": self.off_stock},
         }
 
-    def advice(self) -> list[str]:
-        """Advice for a run with so few steps that a smaller step would train a better adapter (see docs/qlora.md)."""
-        if self.steps >= FEW_STEPS or self.schedule.windows_per_step == 1:
-            return []
-        return [
-            f"The run has only {self.steps} steps. On small data sets an adapter learns more from the same tokens in "
-            "smaller steps: try --tokens-per-step 2048."
-        ]
-
     def sentence(self) -> str:
         """The plan in one line of the log."""
         batch, schedule = self.batch, self.schedule
@@ -80,7 +73,7 @@ class RunPlan:
         if self.processes > 1:
             step += f" on each of {self.processes} processes"
         if schedule.windows_per_step != schedule.requested_windows:
-            step += f" ({schedule.windows_per_step} in a step; --tokens-per-step asks for {schedule.requested_windows})"
+            step += f" ({schedule.windows_per_step} in a step; --tokens-per-step gives {schedule.requested_windows})"
         rows = "windows" if self.layout.packed else "conversations in rows of their own"
         line = (
             f"{len(self.packing.windows)} {rows}, {self.packing.fill:.1%} full; {schedule.steps} steps of {step}, "

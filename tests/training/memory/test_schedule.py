@@ -11,7 +11,13 @@ import pytest
 from training.config import TINY_DEFAULTS, TINY_STEPS, RunConfig, check
 from training.errors import OptionError
 from training.memory.batches import BatchConfig
-from training.memory.schedule import StepSchedule, requested_windows, step_schedule
+from training.memory.schedule import (
+    DEFAULT_MIN_STEPS,
+    StepSchedule,
+    requested_windows,
+    step_schedule,
+    step_sentence,
+)
 
 MODEL = RunConfig(data=Path("."), model="m", max_tokens=100, tokens_per_step=800)
 TINY = replace(MODEL, model="tiny", epochs=TINY_DEFAULTS["epochs"])
@@ -60,3 +66,48 @@ def test_a_step_is_the_nearest_number_of_whole_micro_batches(
     result = schedule(MODEL, 800, micro_batch=micro_batch, processes=processes)
     assert (result.accumulate, result.windows_per_step, result.requested_windows) == (accumulate, per_step, 8)
     assert result.steps == -(-800 // per_step)
+
+
+DEFAULT = RunConfig(data=Path("."), model="m", max_tokens=2048)
+
+
+@pytest.mark.parametrize(
+    "config, windows, step_tokens, per_step",
+    [
+        (DEFAULT, 20, None, 1),
+        (DEFAULT, 255, None, 1),
+        (DEFAULT, 256, None, 2),
+        (replace(DEFAULT, epochs=3.0), 256, None, 6),
+        (DEFAULT, 100_000, None, 8),
+        (replace(DEFAULT, max_steps=9), 256, None, 8),
+        (replace(DEFAULT, max_steps=9), 3, None, 3),
+        (replace(DEFAULT, max_tokens=65_536), 100_000, None, 1),
+        (replace(DEFAULT, tokens_per_step=4096), 100, None, 2),
+        (DEFAULT, 100, 512.0, 4),  # rows of one conversation: at least the tokens of one window
+        (DEFAULT, 1024, 512.0, 8),
+        (DEFAULT, 100_000, 512.0, 32),
+    ],
+)
+def test_the_default_step_follows_the_amount_of_data(
+    config: RunConfig, windows: int, step_tokens: float | None, per_step: int
+) -> None:
+    assert requested_windows(config, windows, step_tokens) == per_step
+
+
+def test_a_default_step_leaves_enough_steps_whatever_the_data() -> None:
+    for windows in (128, 200, 500, 1000, 3000):
+        assert schedule(DEFAULT, windows).steps >= DEFAULT_MIN_STEPS
+
+
+@pytest.mark.parametrize(
+    "config, windows, sentence",
+    [
+        (replace(DEFAULT, tokens_per_step=4096), 500, None),
+        (DEFAULT, 500, "A step has 6144 tokens (as many as leave the run at least 128 steps, but at least one window;"),
+        (DEFAULT, 50_000, "A step has 16384 tokens (the largest default;"),
+        (replace(DEFAULT, max_steps=5), 500, "A step has 16384 tokens (the default with --max-steps;"),
+    ],
+)
+def test_the_default_step_is_explained(config: RunConfig, windows: int, sentence: str | None) -> None:
+    text = step_sentence(config, requested_windows(config, windows), 2048)
+    assert text is sentence or str(text).startswith(str(sentence))
