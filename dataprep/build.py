@@ -20,8 +20,8 @@ from dataprep.curate.sampling import sample
 from dataprep.curate.splitting import TEST, TRAIN, split
 from dataprep.dedup.benchmarks import read_benchmark
 from dataprep.dedup.contamination import drop_contaminated
-from dataprep.dedup.corpus import SketchCache
 from dataprep.dedup.exact import drop_exact_duplicates
+from dataprep.dedup.fingerprints import FingerprintTable, sketched_text
 from dataprep.dedup.leaks import LEAK_THRESHOLD, find_leaks, similar_groups
 from dataprep.dedup.near import duplicate_pairs, remove_near_duplicates
 from dataprep.quality.facts import FactExtractor
@@ -132,10 +132,10 @@ def _select(
             "rules", apply_rules(conversations, recipe, renderer.template.forbidden_in_content)
         )
     with progress.stage("dedup"):
-        exact = drop_exact_duplicates(conversations)
+        table = FingerprintTable.of(conversations, sketched_text(recipe))
+        exact = drop_exact_duplicates(conversations, table)
         clean = drop_contaminated(exact.kept, benchmarks)
-        sketches = SketchCache() if recipe.split else None  # a split compares the same texts again
-        near = remove_near_duplicates(clean.kept, recipe, max_memory, sketches)
+        near = remove_near_duplicates(clean.kept, recipe, max_memory, table)
         conversations = ledger.enter("dedup", exact, clean, near)
         pairs, near_dup = duplicate_pairs(clean.kept, near.fates), near.report
         del exact, clean, near
@@ -144,7 +144,7 @@ def _select(
     with progress.stage("select"):
         conversations = without_absent_fields(ledger.enter("select", sample(conversations, recipe, read_count)))
     with progress.stage("split"):
-        splits, split_proof, notes = _split(conversations, recipe, max_memory, sketches)
+        splits, split_proof, notes = _split(conversations, recipe, max_memory, table)
     fates = ledger.close(splits)
     selected = summary(splits, fates, [*ledger.notes, *notes])
     return Selection(splits, fates, pairs, {**origin, **selected, "near_dup": near_dup, "split": split_proof})
@@ -155,14 +155,17 @@ def _bytes_of(files: Sequence[SourceFile]) -> int:
 
 
 def _split(
-    conversations: pl.DataFrame, recipe: Recipe, max_memory: int | None, sketches: SketchCache | None
+    conversations: pl.DataFrame, recipe: Recipe, max_memory: int | None, table: FingerprintTable
 ) -> tuple[dict[str, pl.DataFrame], dict[str, Any] | None, list[str]]:
     """The splits, the manifest entry that proves that no test row has a near-duplicate in train, and notes."""
     if recipe.split is None:
         return {TRAIN: conversations}, None, []
-    groups, recall = similar_groups(conversations, LEAK_THRESHOLD, max_memory, sketches)
+    groups, recall = similar_groups(conversations, LEAK_THRESHOLD, max_memory, table)
     parts, moved, notes = split(
-        conversations, recipe, groups, lambda train, test: find_leaks(train, test, LEAK_THRESHOLD, max_memory)
+        conversations,
+        recipe,
+        groups,
+        lambda frame, is_test: find_leaks(frame, is_test, LEAK_THRESHOLD, max_memory, table),
     )
     proof = {
         "proved_below": LEAK_THRESHOLD,

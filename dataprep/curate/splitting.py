@@ -25,7 +25,8 @@ REPAIR_ROUNDS = 8  # repair rounds before the split is rejected; each leaves far
 
 _SPLIT_SALT = 0x73706C6974  # "split": makes a tree's side independent of its rank in the nested sample
 
-LeakFinder = Callable[[pl.DataFrame, pl.DataFrame], pl.DataFrame]  # (train, test) -> test, train (ids), similarity
+# (conversations, which of them are in test) -> test, train (ids), similarity
+LeakFinder = Callable[[pl.DataFrame, pl.Series], pl.DataFrame]
 
 
 class Split(NamedTuple):
@@ -37,9 +38,12 @@ class Split(NamedTuple):
 
 
 class Sides(NamedTuple):
-    """The conversations of each split before leaks are repaired, the number of rows planned for test, and sentences."""
+    """Which conversations are planned for test, how many rows the plan has there, and sentences to report.
 
-    parts: dict[str, pl.DataFrame]
+    A group that has to be in train can have planned rows, so `planned` may exceed the marked ones.
+    """
+
+    is_test: pl.Series
     planned: int
     notes: list[str]
 
@@ -61,18 +65,19 @@ def split(conversations: pl.DataFrame, recipe: Recipe, groups: pl.DataFrame, fin
     """
     own_splits = recipe.held_out.keep
     sides = keep_sides(conversations, groups) if own_splits else assign_sides(conversations, recipe, groups)
-    parts, planned, notes = sides
+    is_test, planned, notes = sides
     conversations = conversations.drop("split", strict=False)
     for _ in range(REPAIR_ROUNDS + 1):
-        leaks = find_leaks(parts[TRAIN], parts[TEST])
+        leaks = find_leaks(conversations, is_test)
         if leaks.is_empty():
             break
-        parts = _move_to_train(conversations, parts[TEST], groups, leaks["test"])
+        is_test = _without_leaking_groups(conversations, is_test, groups, leaks["test"])
     else:
         test_id, train_id, similarity = leaks.row(0)
         raise InputError(
             f"--split leaks: '{test_id}' in test and '{train_id}' in train are near-duplicates (similarity {similarity:.3f})."
         )
+    parts = divide(conversations, is_test)
     moved = planned - parts[TEST].height
     if moved and own_splits:
         notes.append(
@@ -90,7 +95,7 @@ def split(conversations: pl.DataFrame, recipe: Recipe, groups: pl.DataFrame, fin
 
 
 def keep_sides(conversations: pl.DataFrame, groups: pl.DataFrame) -> Sides:
-    """Divide the conversations as the sources do; a group with a conversation in train goes to train as a whole.
+    """Plan the division that the sources have; a group with a conversation in train goes to train as a whole.
 
     Splits whose names begin with `train`, and rows without a split, are train; all others are test.
 
@@ -111,14 +116,13 @@ def keep_sides(conversations: pl.DataFrame, groups: pl.DataFrame) -> Sides:
         )
     counts = names.filter(held_out).value_counts().sort("split").rows()
     listed = ", ".join(f"{name} ({plural(count, 'row')})" for name, count in counts)
-    frame = conversations.drop("split")
-    labelled = frame.select("row", held_out=held_out).join(groups, on="row", how="left", maintain_order="left")
+    labelled = conversations.select("row", held_out=held_out).join(groups, on="row", how="left", maintain_order="left")
     is_test = labelled.select(pl.col("held_out").all().over("group")).to_series()
-    return Sides(divide(frame, is_test), int(held_out.sum()), [f"--split keep: test is made of the sources' {listed}."])
+    return Sides(is_test, int(held_out.sum()), [f"--split keep: test is made of the sources' {listed}."])
 
 
 def assign_sides(conversations: pl.DataFrame, recipe: Recipe, groups: pl.DataFrame) -> Sides:
-    """Divide the conversations into `train` and `test`, group by group.
+    """Plan the conversations of `train` and `test`, group by group.
 
     A share is a threshold on a seeded hash of a group's smallest tree id: the share is met approximately, and a tree
     keeps its side when others are added or removed. A number of rows takes the groups with the smallest hashes as long
@@ -129,12 +133,12 @@ def assign_sides(conversations: pl.DataFrame, recipe: Recipe, groups: pl.DataFra
         conversations: columns of `tables.CONVERSATIONS`.
         recipe: `split` and `seed` are used.
         groups: `row, group` of all conversations.
-
-    Returns:
-        A part may be empty.
     """
     share, rows, _ = recipe.held_out
-    grouped = conversations.join(groups, on="row", how="left", maintain_order="left")
+    narrow = conversations.select(
+        "row", "tree_id"
+    )  # a join of all columns would copy what it holds of each conversation
+    grouped = narrow.join(groups, on="row", how="left", maintain_order="left")
     tree = pl.col("tree_id")
     summary = grouped.group_by("group", maintain_order=True).agg(tree.min(), size=pl.len(), trees=tree.n_unique())
     hashes = seeded_hashes(summary["tree_id"], recipe.seed ^ _SPLIT_SALT)
@@ -148,18 +152,19 @@ def assign_sides(conversations: pl.DataFrame, recipe: Recipe, groups: pl.DataFra
         capped_size = np.where(too_large, len(conversations), size)
         in_test = _fill_rows(capped_size, np.argsort(hashes, kind="stable"), rows or 0)
     test_groups = summary["group"].filter(pl.Series(in_test & ~too_large, dtype=pl.Boolean))
-    parts = divide(conversations, grouped["group"].is_in(test_groups.implode()))
+    is_test = grouped["group"].is_in(test_groups.implode())
     notes = [
         f"A {'group of near-duplicates' if several else 'tree'} with {plural(count, 'conversation')} is over "
         f"{MAX_GROUP_SHARE:.0%} of all: it is in train."
         for count, several in zip(size[too_large].tolist(), many_trees[too_large].tolist(), strict=True)
     ]
-    if rows and parts[TEST].height < rows:
+    planned = int(is_test.sum())
+    if rows and planned < rows:
         notes.append(
-            f"--split {recipe.split}: test has {plural(parts[TEST].height, 'row')}, because trees and near-duplicates stay "
+            f"--split {recipe.split}: test has {plural(planned, 'row')}, because trees and near-duplicates stay "
             "together."
         )
-    return Sides(parts, parts[TEST].height, notes)
+    return Sides(is_test, planned, notes)
 
 
 def divide(conversations: pl.DataFrame, is_test: pl.Series) -> dict[str, pl.DataFrame]:
@@ -182,12 +187,12 @@ def _fill_rows(size: np.ndarray, order: np.ndarray, rows: int) -> np.ndarray:
     return chosen
 
 
-def _move_to_train(
-    conversations: pl.DataFrame, test: pl.DataFrame, groups: pl.DataFrame, leaking_ids: pl.Series
-) -> dict[str, pl.DataFrame]:
-    """Divide the conversations anew, with the groups of the leaking test conversations in train."""
-    leaking_rows = test.filter(test["id"].is_in(leaking_ids.implode()))["row"]
+def _without_leaking_groups(
+    conversations: pl.DataFrame, is_test: pl.Series, groups: pl.DataFrame, leaking_ids: pl.Series
+) -> pl.Series:
+    """Return `is_test` without the groups of the leaking test conversations."""
+    row = conversations["row"]
+    leaking_rows = row.filter(is_test & conversations["id"].is_in(leaking_ids.implode()))
     leaking_groups = groups.filter(groups["row"].is_in(leaking_rows.implode()))["group"]
     moved_rows = groups.filter(groups["group"].is_in(leaking_groups.implode()))["row"]
-    row = conversations["row"]
-    return divide(conversations, row.is_in(test["row"].implode()) & ~row.is_in(moved_rows.implode()))
+    return is_test & ~row.is_in(moved_rows.implode())

@@ -6,7 +6,7 @@ of a bucket, its *head*, is the one that would survive the others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from dataprep.dedup.normal_form import RowIndices
 
-BandKeys = npt.NDArray[np.uint32]
+BandKeys = Iterable[npt.NDArray[np.uint32]]  # for each band, the key of each document
 
 
 class Buckets(NamedTuple):
@@ -25,31 +25,31 @@ class Buckets(NamedTuple):
     head: RowIndices  # [entries] the first member of its bucket
 
 
-def star_pairs(keys: BandKeys) -> tuple[RowIndices, RowIndices]:
+def star_pairs(bands: BandKeys) -> tuple[RowIndices, RowIndices]:
     """Return the pairs of each bucket's head with every other member of the bucket, each pair once.
 
     A bucket of `n` documents gives n - 1 pairs instead of n (n - 1) / 2, so text that a large share of the documents has
     in common costs no more than any other text.
 
     Args:
-        keys: [documents, bands].
+        bands: the key of each document, band by band.
 
     Returns:
         (heads, members): document numbers, sorted by head, then by member; head < member.
     """
     pairs = np.zeros(0, np.uint64)
-    for buckets in _buckets(keys):
+    for buckets in _buckets(bands):
         others = buckets.member != buckets.head
         head, member = buckets.head[others].astype(np.uint64), buckets.member[others].astype(np.uint64)
         pairs = np.union1d(pairs, head << np.uint64(32) | member)
     return (pairs >> np.uint64(32)).astype(np.intp), (pairs & np.uint64(0xFFFFFFFF)).astype(np.intp)
 
 
-def uncompared_survivors(keys: BandKeys, survives: npt.NDArray[np.bool_], is_new: npt.NDArray[np.bool_]) -> RowIndices:
+def uncompared_survivors(bands: BandKeys, survives: npt.NDArray[np.bool_], is_new: npt.NDArray[np.bool_]) -> RowIndices:
     """Return the surviving documents that share a bucket with another survivor, neither of them its head, and at least
     one of the bucket's survivors `is_new`: star pairs say nothing about their similarity."""
-    selected = np.zeros(len(keys), bool)
-    for member, bucket, head in _buckets(keys):
+    selected = np.zeros(len(survives), bool)
+    for member, bucket, head in _buckets(bands):
         others = np.flatnonzero(survives[member] & (member != head))
         member, bucket = member[others], bucket[others]
         chosen = (np.bincount(bucket)[bucket] > 1) & (np.bincount(bucket, is_new[member])[bucket] > 0)
@@ -57,11 +57,10 @@ def uncompared_survivors(keys: BandKeys, survives: npt.NDArray[np.bool_], is_new
     return np.flatnonzero(selected)
 
 
-def _buckets(keys: BandKeys) -> Iterator[Buckets]:
+def _buckets(bands: BandKeys) -> Iterator[Buckets]:
     """Yield the buckets of each band."""
-    documents = np.arange(len(keys), dtype=np.uint64)
-    for band in range(keys.shape[1]):
-        entries = np.sort(keys[:, band].astype(np.uint64) << np.uint64(32) | documents)
+    for keys in bands:
+        entries = np.sort(keys.astype(np.uint64) << np.uint64(32) | np.arange(len(keys), dtype=np.uint64))
         key, member = entries >> np.uint64(32), (entries & np.uint64(0xFFFFFFFF)).astype(np.intp)
         starts_bucket = np.append(True, key[1:] != key[:-1])[: len(key)]
         bucket = np.cumsum(starts_bucket) - 1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,7 @@ import polars as pl
 from dataprep.common.errors import RecipeError
 from dataprep.dedup.buffers import BATCH_BYTES, offsets_from_sizes, ranges_of_size
 from dataprep.dedup.jaccard import Similarities, jaccard, pair_similarities
-from dataprep.dedup.minhash import Sketches, sketch
-from dataprep.dedup.normal_form import ComparedText, RowIndices, content_bytes, documents
+from dataprep.dedup.normal_form import ComparedText, RowIndices, documents
 from dataprep.dedup.prefix_filter import ENTRY_BYTES, MAX_DOCUMENTS, PrefixIndex
 
 DOCUMENT_BYTES = 600  # memory per conversation: its sketch, and keys and pairs while they are sorted
@@ -35,56 +34,61 @@ def survival_order() -> list[tuple[str, pl.Expr]]:
     ]
 
 
-def best_first(conversations: pl.DataFrame) -> pl.DataFrame:
-    """Sort by rank, quality label, reviews, length and id: of similar conversations, the first survives."""
-    sized = conversations.with_columns(pl.Series("size", content_bytes(conversations)))
-    return sized.sort([column for _, column in survival_order()]).drop("size")
+def best_first(conversations: pl.DataFrame, sizes: npt.NDArray[np.int64]) -> RowIndices:
+    """Return the order by rank, quality label, reviews, length and id: of similar conversations, the first survives.
+
+    Args:
+        conversations: columns of `tables.CONVERSATIONS`.
+        sizes: bytes of the texts of each (see `normal_form.content_bytes`).
+    """
+    criteria = conversations.select(pl.col("rank", "quality", "review_count", "id"), size=pl.Series(sizes))
+    order = criteria.select(pl.arg_sort_by([column for _, column in survival_order()]))
+    return order.to_series().to_numpy().astype(np.intp)
 
 
-class SketchCache:
-    """The sketches of whole threads by `row`, so that a split need not repeat the work of near-duplicate removal."""
+@dataclass(frozen=True)
+class Corpus:
+    """Conversations, numbered best first, and how they are compared.
 
-    def __init__(self) -> None:
-        """Create an empty cache."""
-        self.rows = np.zeros(0, np.int64)  # ascending
-        self.sketches = Sketches.empty(0)
+    The frame itself stays in its order, because sorting it would copy what it holds of each conversation.
+    """
 
-    def put(self, rows: npt.NDArray[np.int64], sketches: Sketches) -> None:
-        """Replace what the cache holds by the sketches of the conversations with these `row` numbers."""
-        order = np.argsort(rows)
-        self.rows, self.sketches = rows[order], sketches.take(order)
-
-    def get(self, rows: npt.NDArray[np.int64]) -> Sketches | None:
-        """Return the sketches of these conversations, or None if one is missing."""
-        at = np.searchsorted(self.rows, rows)
-        if not len(self.rows) or (at == len(self.rows)).any() or (self.rows[at] != rows).any():
-            return None
-        return self.sketches.take(at)
-
-
-class Corpus(NamedTuple):
-    """Conversations, best first, and how they are compared."""
-
-    ranked: pl.DataFrame
+    conversations: pl.DataFrame  # CONVERSATIONS
+    order: RowIndices  # [documents] where each is in the frame
+    sizes: npt.NDArray[np.int64]  # [documents] bytes of its texts
     compared: ComparedText
     max_memory: int  # bytes above the text itself
     alternative: str  # what else to do if that is too little
     siblings: bool = False  # whether threads of one tree are compared
-    contexts: pl.Series | None = None  # conversations with different ones are not similar (see `normal_form.contexts`)
+    contexts: npt.NDArray[np.uint64] | None = None  # [documents] those with different ones are not similar
+
+    @property
+    def count(self) -> int:
+        """Number of conversations."""
+        return len(self.order)
+
+    @property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """[documents] The `row` of each conversation."""
+        return self.conversations["row"].to_numpy()[self.order]
 
     @property
     def free_memory(self) -> int:
         """Bytes left beside the sketches."""
-        return self.max_memory - len(self.ranked) * DOCUMENT_BYTES
+        return self.max_memory - self.count * DOCUMENT_BYTES
 
     @property
     def batch_bytes(self) -> int:
         """Bytes of text processed at a time."""
         return max(MIN_BATCH_BYTES, min(BATCH_BYTES, self.free_memory // (2 * NGRAM_FACTOR)))
 
+    def messages(self, rows: RowIndices) -> pl.DataFrame:
+        """Return the column `messages` of these documents."""
+        return self.conversations.select("messages")[self.order[rows]]
+
     def documents(self, rows: RowIndices) -> pl.Series:
-        """Return the compared text of these conversations."""
-        return documents(self.ranked[rows], self.compared)
+        """Return the compared text of these documents."""
+        return documents(self.messages(rows), self.compared)
 
     def batches(
         self, rows: RowIndices, max_documents: int = MAX_DOCUMENTS, first: int | None = None
@@ -97,25 +101,8 @@ class Corpus(NamedTuple):
         while start < len(rows):
             chunk = rows[start : start + size]
             start, size = start + size, min(2 * size, max_documents)
-            for begin, stop in ranges_of_size(offsets_from_sizes(content_bytes(self.ranked[chunk])), self.batch_bytes):
+            for begin, stop in ranges_of_size(offsets_from_sizes(self.sizes[chunk]), self.batch_bytes):
                 yield chunk[begin:stop]
-
-    def sketches(self, cache: SketchCache | None = None) -> Sketches:
-        """Sketch all conversations, one batch of documents at a time, or take the sketches from `cache`.
-
-        Raises:
-            RecipeError: `max_memory` is too little.
-        """
-        self.check_memory()
-        rows, is_cacheable = self.ranked["row"].to_numpy(), cache is not None and self.compared == "thread"
-        if cache is not None and is_cacheable and (cached := cache.get(rows)) is not None:
-            return cached
-        sketches = Sketches.empty(len(rows))
-        for start, stop in ranges_of_size(offsets_from_sizes(content_bytes(self.ranked)), self.batch_bytes):
-            sketches.write(start, sketch(documents(self.ranked[start:stop], self.compared)))
-        if cache is not None and is_cacheable:
-            cache.put(rows, sketches)
-        return sketches
 
     def check_memory(self) -> None:
         """Check that `max_memory` allows sketches, and the comparison of the two longest conversations.
@@ -123,7 +110,7 @@ class Corpus(NamedTuple):
         Raises:
             RecipeError: it does not.
         """
-        sizes = content_bytes(self.ranked)
+        sizes = self.sizes
         longest_two = int(np.sort(sizes)[-2:].sum())  # they may have to be compared
         minimum = NGRAM_FACTOR * max(2 * MIN_BATCH_BYTES, longest_two)
         if minimum > self.free_memory:
@@ -137,7 +124,7 @@ class Corpus(NamedTuple):
     def new_index(self, threshold: float) -> PrefixIndex:
         """Return an empty index that raises a RecipeError if its entries do not fit into the memory bound."""
         full = RecipeError(
-            f"Comparing {len(self.ranked):,} conversations that share much of their text, or at a similarity of {threshold:g}, "
+            f"Comparing {self.count:,} conversations that share much of their text, or at a similarity of {threshold:g}, "
             f"needs more than the {self.max_memory // 2**20:,} MiB that --max-memory allows. Allow more, or {self.alternative}."
         )
         return PrefixIndex(threshold, self.free_memory // (2 * ENTRY_BYTES), full)
@@ -147,22 +134,27 @@ class Corpus(NamedTuple):
 
         It is 0 for threads of one tree unless `siblings` are compared, and for pairs with different `contexts`.
         """
-        trees, result = self.ranked["tree_id"], np.zeros(len(left))
-        same_tree = (trees.gather(left) == trees.gather(right)).fill_null(False).to_numpy()
-        comparable = np.ones(len(left), bool)
+        trees, result = self.conversations["tree_id"], np.zeros(len(left))
+        same_tree = trees.gather(self.order[left]) == trees.gather(self.order[right])
+        is_sibling, comparable = same_tree.fill_null(False).to_numpy(), np.ones(len(left), bool)
         if self.contexts is not None:
-            comparable = (self.contexts.gather(left) == self.contexts.gather(right)).to_numpy()
-        others, siblings = np.flatnonzero(comparable & ~same_tree), np.flatnonzero(comparable & same_tree)
-        result[others] = pair_similarities(
-            self.ranked, self.compared, left[others], right[others], 2 * self.batch_bytes
-        )
+            comparable = self.contexts[left] == self.contexts[right]
+        others, siblings = np.flatnonzero(comparable & ~is_sibling), np.flatnonzero(comparable & is_sibling)
+        result[others] = self.text_similarities(left[others], right[others])
         if self.siblings:
-            result[siblings] = self._sibling_similarities(left[siblings], right[siblings])
+            pair_sizes = offsets_from_sizes(self.sizes[left[siblings]] + self.sizes[right[siblings]])
+            for start, stop in ranges_of_size(pair_sizes, 2 * self.batch_bytes):
+                pairs = siblings[start:stop]
+                result[pairs] = self._sibling_similarities(left[pairs], right[pairs])
         return result
+
+    def text_similarities(self, left: RowIndices, right: RowIndices) -> Similarities:
+        """Return the exact similarity of the texts of each pair."""
+        return pair_similarities(self.documents, self.sizes, left, right, 2 * self.batch_bytes)
 
     def _sibling_similarities(self, left: RowIndices, right: RowIndices) -> Similarities:
         """Return the similarity of what follows the common beginning of each pair."""
-        sides = [self.ranked[side].with_columns(pair=pl.int_range(pl.len())) for side in (left, right)]
+        sides = [self.messages(side).with_columns(pair=pl.int_range(pl.len())) for side in (left, right)]
         turns = [s.select("pair", "messages", at=pl.int_ranges(pl.col("messages").list.len())) for s in sides]
         left_turns, right_turns = (turn.explode("messages", "at", empty_as_null=False) for turn in turns)
         same = left_turns.join(right_turns, on=["pair", "at", "messages"], how="semi", maintain_order="left")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ import polars as pl
 
 from dataprep.dedup.buffers import BATCH_BYTES, Offsets, offsets_from_sizes
 from dataprep.dedup.ngrams import JACCARD_WORDS, NGrams, document_ngrams
-from dataprep.dedup.normal_form import ComparedText, RowIndices, content_bytes, documents
+from dataprep.dedup.normal_form import RowIndices
 
 Similarities = npt.NDArray[np.float64]
 
@@ -48,25 +49,30 @@ def jaccard(documents: pl.Series, left: RowIndices, right: RowIndices, words: in
 
 
 def pair_similarities(
-    conversations: pl.DataFrame,
-    compared: ComparedText,
+    documents_at: Callable[[RowIndices], pl.Series],
+    sizes: npt.NDArray[np.int64],
     left: RowIndices,
     right: RowIndices,
     size: int = 2 * BATCH_BYTES,
 ) -> Similarities:
-    """Return `jaccard` of pairs of conversations, processing as many pairs at a time as `size` bytes of text allow.
+    """Return `jaccard` of pairs of documents, processing as many pairs at a time as `size` bytes of text allow.
 
     Pairs are taken in the order of `right`. In stars, where many documents are on the right and few on the left, each
     document is then read once.
+
+    Args:
+        documents_at: returns the texts of documents.
+        sizes: [documents] bytes of each.
+        left, right: documents.
     """
-    sizes, similarities, start = content_bytes(conversations), np.zeros(len(left)), 0
+    similarities, start = np.zeros(len(left)), 0
     order = np.argsort(right, kind="stable")
     ordered_left, ordered_right = left[order], right[order]
     while start < len(left):
         stop = _last_fitting(ordered_left, ordered_right, sizes, start, size)
         chosen = order[start:stop]
         rows, pairs = np.unique(np.stack([left[chosen], right[chosen]]), return_inverse=True)
-        similarities[chosen] = jaccard(documents(conversations[rows], compared), *pairs.reshape(2, -1))
+        similarities[chosen] = jaccard(documents_at(rows), *pairs.reshape(2, -1))
         start = stop
     return similarities
 

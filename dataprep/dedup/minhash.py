@@ -18,7 +18,7 @@ import numpy.typing as npt
 import polars as pl
 
 from dataprep.dedup.buffers import TextBuffer
-from dataprep.dedup.normal_form import NormalisedBlock, RowIndices, for_each_normalised_block
+from dataprep.dedup.normal_form import NormalisedBlock, for_each_normalised_block
 
 SHINGLE = 9  # bytes
 BINS = 128  # 125 bins are banded; the last 3 serve densification and the similarity estimate
@@ -35,7 +35,6 @@ GOLDEN, MURMUR_1, MURMUR_2 = (np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xFF51A
 EMPTY = np.uint32(0xFFFFFFFF)
 HALF_WORD, ALL_BITS = np.uint64(32), np.uint64(0xFFFFFFFFFFFFFFFF)
 PIECE = 1 << 18  # bytes of text hashed at a time
-PAIRS = 1 << 16  # pairs estimated at a time
 WALK = 32  # random steps of an empty bin; after them it takes its next full neighbour
 
 Hashes = npt.NDArray[np.uint32]
@@ -47,39 +46,6 @@ class Sketches(NamedTuple):
     band_keys: Hashes  # [documents, 25] documents with an equal key in a band are candidates
     low_bits: npt.NDArray[np.uint8]  # [documents, 128] the last 8 bits of each bin, for the similarity estimate
     shingles: npt.NDArray[np.int32]  # [documents] number of shingles, repeated ones included
-
-    def may_be_similar(self, left: RowIndices, right: RowIndices, threshold: float) -> npt.NDArray[np.bool_]:
-        """Return which pairs have an estimated similarity that is not far below the threshold.
-
-        The estimate is the share of equal bins, corrected for the 1 in 256 that are equal by chance (Li, König, "b-Bit
-        Minwise Hashing", 2010). Far below is four standard errors. Most texts that only share a template fail this test.
-        """
-        passed = np.zeros(len(left), bool)
-        for start in range(0, len(left), PAIRS):
-            chunk = slice(start, start + PAIRS)
-            a, b = left[chunk], right[chunk]
-            equal = (self.low_bits[a] == self.low_bits[b]).mean(1)
-            estimate = (equal - 1 / 256) * (256 / 255)
-            samples = np.clip(np.minimum(self.shingles[a], self.shingles[b]), 1, BINS)
-            passed[chunk] = estimate >= threshold - 4 * np.sqrt(threshold * (1 - threshold) / samples) - 0.01
-        return passed
-
-    def take(self, documents: RowIndices) -> Sketches:
-        """Return the sketches of these documents only."""
-        return Sketches(self.band_keys[documents], self.low_bits[documents], self.shingles[documents])
-
-    def concatenated(self, more: Sketches) -> Sketches:
-        """Return these sketches followed by `more`."""
-        return Sketches(
-            np.concatenate([self.band_keys, more.band_keys]),
-            np.concatenate([self.low_bits, more.low_bits]),
-            np.concatenate([self.shingles, more.shingles]),
-        )
-
-    def write(self, start: int, part: Sketches) -> None:
-        """Overwrite the sketches from document `start` on with `part`."""
-        chosen = slice(start, start + len(part.band_keys))
-        self.band_keys[chosen], self.low_bits[chosen], self.shingles[chosen] = part
 
     @staticmethod
     def empty(documents: int) -> Sketches:

@@ -9,9 +9,11 @@ import numpy as np
 import polars as pl
 
 from dataprep.common.errors import RecipeError
-from dataprep.dedup.corpus import Corpus, SketchCache, best_first, half_of_memory, survival_order
+from dataprep.dedup.corpus import Corpus, best_first, half_of_memory, survival_order
+from dataprep.dedup.fate_frames import divided
+from dataprep.dedup.fingerprints import FingerprintTable
 from dataprep.dedup.minhash import ALGORITHM, MIN_THRESHOLD
-from dataprep.dedup.normal_form import ComparedText, content_bytes, contexts
+from dataprep.dedup.normal_form import ComparedText, RowIndices
 from dataprep.dedup.prefix_filter import ALGORITHM as EXACT_ALGORITHM
 from dataprep.dedup.recall import RecallEstimate, estimate_recall
 from dataprep.dedup.survivors import Survivors, choose_survivors
@@ -37,14 +39,14 @@ class NearReport:
 
 
 def remove_near_duplicates(
-    conversations: pl.DataFrame, recipe: Recipe, max_memory: int | None, cache: SketchCache | None = None
+    conversations: pl.DataFrame, recipe: Recipe, max_memory: int | None, table: FingerprintTable | None = None
 ) -> StageResult[dict[str, Any] | None]:
     """Drop near-duplicates as `recipe` asks; the report is the manifest's entry, or None if the step is off."""
     threshold = recipe.near_threshold
     if threshold is None or conversations.is_empty():
         return StageResult(conversations)
     result = drop_near_duplicates(
-        conversations, threshold, recipe.near_dup_on, max_memory, recipe.near_dup_siblings, cache
+        conversations, threshold, recipe.near_dup_on, max_memory, recipe.near_dup_siblings, table
     )
     return StageResult(result.kept, result.fates, report=asdict(result.report))
 
@@ -55,7 +57,7 @@ def drop_near_duplicates(
     compared: ComparedText = "thread",
     max_memory: int | None = None,
     siblings: bool = False,
-    cache: SketchCache | None = None,
+    table: FingerprintTable | None = None,
 ) -> StageResult[NearReport]:
     """Keep one conversation of each group of near-duplicates.
 
@@ -70,7 +72,7 @@ def drop_near_duplicates(
         compared: the whole thread, only the user's messages, or only the answers.
         max_memory: bytes above the text itself (default: half of the machine's memory).
         siblings: also compare threads of one tree, each by what follows their common beginning.
-        cache: is filled with the sketches, for the split.
+        table: fingerprints of these conversations, if they are known.
 
     Returns:
         kept (CONVERSATIONS, in input order), fates (FATES; rule `near_duplicate`, stage `dedup`), and the report.
@@ -80,14 +82,11 @@ def drop_near_duplicates(
     """
     if not 0 < threshold <= 1:
         raise RecipeError(f"A near-duplicate threshold of {threshold} is out of range; give one above 0 and up to 1.")
-    ranked, memory = best_first(conversations), max_memory or half_of_memory()
-    corpus = Corpus(ranked, compared, memory, "give --near-dup off", siblings, contexts(ranked))
-    corpus.check_memory()
-    sketches = corpus.sketches(cache) if threshold >= MIN_THRESHOLD else None
+    with_sketches = threshold >= MIN_THRESHOLD
+    corpus, table = _numbered(conversations, compared, max_memory or half_of_memory(), siblings, with_sketches, table)
+    sketches = table.sketches(corpus.rows) if with_sketches else None
     survivors, similar, candidates, _ = choose_survivors(corpus, sketches, threshold)
-    duplicates = _explain(corpus.ranked, survivors)
-    kept = conversations.join(duplicates, on="row", how="anti", maintain_order="left")
-    lost = conversations.join(duplicates, on="row", how="inner", maintain_order="left")
+    kept, lost = divided(conversations, _explain(corpus, survivors))
     fates = dropped(lost, "conversation", "dedup", RULE)
     report = NearReport(
         algorithm=ALGORITHM if sketches else EXACT_ALGORITHM,
@@ -98,9 +97,33 @@ def drop_near_duplicates(
         alike=len(similar.left),
         dropped=len(fates),
         max_memory=corpus.max_memory,
-        error_budget=estimate_recall(len(corpus.ranked), sketches, corpus.documents, threshold),
+        error_budget=estimate_recall(corpus.count, sketches, corpus.documents, threshold),
     )
     return StageResult(kept, fates, report=report)
+
+
+def _numbered(
+    conversations: pl.DataFrame,
+    compared: ComparedText,
+    max_memory: int,
+    siblings: bool,
+    with_sketches: bool,
+    table: FingerprintTable | None,
+) -> tuple[Corpus, FingerprintTable]:
+    """Number the conversations best first; return them with a table of their fingerprints, made if need be.
+
+    Raises:
+        RecipeError: `max_memory` is too little.
+    """
+    table = FingerprintTable.of(conversations, None, table)
+    places = table.places(conversations["row"].to_numpy())
+    sizes, contexts = table.fingerprints.size[places], table.fingerprints.context[places]
+    order = best_first(conversations, sizes)
+    corpus = Corpus(
+        conversations, order, sizes[order], compared, max_memory, "give --near-dup off", siblings, contexts[order]
+    )
+    corpus.check_memory()
+    return corpus, FingerprintTable.of(conversations, compared, table) if with_sketches else table
 
 
 def duplicate_pairs(conversations: pl.DataFrame, fates: pl.DataFrame) -> pl.DataFrame:
@@ -114,14 +137,12 @@ def duplicate_pairs(conversations: pl.DataFrame, fates: pl.DataFrame) -> pl.Data
     return pairs.join(survivor_texts, on="survivor", maintain_order="left")
 
 
-def _explain(ranked: pl.DataFrame, survivors: Survivors) -> pl.DataFrame:
+def _explain(corpus: Corpus, survivors: Survivors) -> pl.DataFrame:
     """Return row, survivor, similarity and detail of each near-duplicate; the detail names the criterion that decided."""
     lost = np.flatnonzero(survivors.survivor >= 0)
-    criteria = ranked.with_columns(pl.Series("size", content_bytes(ranked))).select(
-        "row", "id", *(column.alias(name) for name, column in survival_order()[:-1])
-    )
-    pairs = criteria[lost].with_columns(pl.Series("similarity", survivors.similarity[lost]))
-    pairs = pairs.hstack(criteria[survivors.survivor[lost]].select(pl.all().name.suffix(" kept")))
+    dropped_criteria, kept_criteria = (_criteria(corpus, rows) for rows in (lost, survivors.survivor[lost]))
+    pairs = dropped_criteria.with_columns(pl.Series("similarity", survivors.similarity[lost]))
+    pairs = pairs.hstack(kept_criteria.select(pl.all().name.suffix(" kept")))
     reason = pl.coalesce(
         pl.when(pl.col(name) != pl.col(f"{name} kept")).then(pl.lit(name)) for name, _ in survival_order()
     )
@@ -133,3 +154,11 @@ def _explain(ranked: pl.DataFrame, survivors: Survivors) -> pl.DataFrame:
         reason,
     )
     return pairs.select("row", "similarity", survivor="id kept", detail=detail)
+
+
+def _criteria(corpus: Corpus, documents: RowIndices) -> pl.DataFrame:
+    """Return `row`, `id` and the other criteria of survival of some documents."""
+    columns = corpus.conversations.select("row", "id", "rank", "quality", "review_count")[corpus.order[documents]]
+    return columns.with_columns(pl.Series("size", corpus.sizes[documents])).select(
+        "row", "id", *(column.alias(name) for name, column in survival_order()[:-1])
+    )

@@ -76,7 +76,7 @@ def words_of(forms: TextBuffer) -> Words:
     owner = np.repeat(np.arange(len(bounds) - 1), np.diff(first_word))
     order = np.arange(len(ends))
     starts = np.append(0, ends[:-1] + 1)[: len(ends)]
-    return Words(owner, order - first_word[owner], first_word[owner + 1] - order, _word_hashes(text, starts, ends))
+    return Words(owner, order - first_word[owner], first_word[owner + 1] - order, span_hashes(text, starts, ends))
 
 
 def ngrams_of(words: Words, count: int) -> NGrams:
@@ -109,8 +109,8 @@ def _is_in_sorted(hashes: Hashes, wanted: Hashes) -> npt.NDArray[np.bool_]:
     return equal & (at < len(wanted))
 
 
-def _word_hashes(text: npt.NDArray[np.uint8], starts: RowIndices, ends: RowIndices) -> Hashes:
-    """Return a hash of each word's bytes, computed eight bytes at a time."""
+def span_hashes(text: npt.NDArray[np.uint8], starts: RowIndices, ends: RowIndices) -> Hashes:
+    """Return a hash of the bytes of each span `text[starts[i]:ends[i]]`, computed eight bytes at a time."""
     padded = np.append(text, np.zeros(8, np.uint8))
     eight = np.ndarray((len(text) + 1,), "<u8", padded, strides=(1,))  # overlapping views, one for each byte
     lengths = ends - starts

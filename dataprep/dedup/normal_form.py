@@ -74,20 +74,18 @@ def text_fields(conversations: pl.DataFrame) -> list[str]:
     return [name for name in ("content", "reasoning_content", "tool_calls") if name in present]
 
 
-def contexts(conversations: pl.DataFrame) -> pl.Series | None:
+def contexts(conversations: pl.DataFrame) -> pl.Series:
     """Return what must be equal in duplicates beside their texts: the tools, and the answers that are not trained.
 
-    None if no conversation has either.
+    Empty for a conversation that has neither.
     """
-    parts = []
+    tools = flags = pl.lit("")
     if "tools" in conversations.columns:
-        parts.append(pl.col("tools").fill_null(""))
+        tools = pl.col("tools").fill_null("")
     if "trained" in message_fields(conversations):
-        flags = pl.col("messages").list.eval(pl.element().struct["trained"].fill_null(True).cast(pl.String))
-        parts.append(pl.when(flags.list.contains("false")).then(flags.list.join(" ")).otherwise(pl.lit("")))
-    if not parts:
-        return None
-    return conversations.select(context=pl.concat_str(parts, separator="\n").cast(pl.Categorical)).to_series()
+        trained = pl.col("messages").list.eval(pl.element().struct["trained"].fill_null(True).cast(pl.String))
+        flags = pl.when(trained.list.contains("false")).then("\n" + trained.list.join(" ")).otherwise(pl.lit(""))
+    return conversations.select("messages", context=tools + flags)["context"]
 
 
 def for_each_normalised_block(column: pl.Series, process: Callable[[NormalisedBlock], None]) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from dataprep.dedup.document_sketches import DocumentSketches
 from dataprep.dedup.jaccard import Similarities, jaccard
-from dataprep.dedup.minhash import BANDS, ROWS, Sketches, sketch
+from dataprep.dedup.minhash import BANDS, ROWS, sketch
 from dataprep.dedup.normal_form import RowIndices
 from dataprep.dedup.prefix_filter import PrefixIndex, frequency_levels, prefix_grams
 
@@ -55,7 +56,7 @@ class PlantedCopies(NamedTuple):
 
 
 def estimate_recall(
-    count: int, sketches: Sketches | None, documents_at: DocumentsAt, threshold: float
+    count: int, sketches: DocumentSketches | None, documents_at: DocumentsAt, threshold: float
 ) -> RecallEstimate:
     """Plant copies of some of `count` documents, and measure how many the candidate generation finds.
 
@@ -135,13 +136,12 @@ def _misspell(rng: Random, word: str) -> str:
 
 
 def _candidates_by_sketch(
-    planted: PlantedCopies, sketches: Sketches, threshold: float
+    planted: PlantedCopies, sketches: DocumentSketches, threshold: float
 ) -> tuple[RowIndices, RowIndices]:
     """Return (copy, head of one of its buckets) if their estimated similarity is not far below the threshold."""
-    copy_sketches = sketch(planted.copies)
-    copy, head = _bucket_heads(sketches.band_keys, copy_sketches.band_keys)
-    both = sketches.concatenated(copy_sketches)
-    promising = both.may_be_similar(head, len(sketches.band_keys) + copy, threshold)
+    copies = DocumentSketches.in_order(sketch(planted.copies))
+    copy, head = _bucket_heads(sketches, copies)
+    promising = sketches.may_be_similar(head, copy, threshold, copies)
     return copy[promising], head[promising]
 
 
@@ -165,15 +165,15 @@ def _recall_by_range(similarity: Similarities, found: npt.NDArray[np.bool_]) -> 
     ]
 
 
-def _bucket_heads(keys: npt.NDArray[np.uint32], copy_keys: npt.NDArray[np.uint32]) -> tuple[RowIndices, RowIndices]:
+def _bucket_heads(documents: DocumentSketches, copies: DocumentSketches) -> tuple[RowIndices, RowIndices]:
     """Return each copy with the head of each bucket that it falls into, every pair once."""
     pairs = np.zeros((0, 2), np.intp)
-    for band in range(keys.shape[1]):
-        wanted = np.unique(copy_keys[:, band])
-        members = np.flatnonzero(np.isin(keys[:, band], wanted))
-        key, first = np.unique(keys[members, band], return_index=True)
-        copy = np.flatnonzero(np.isin(copy_keys[:, band], key))
-        head = members[first[np.searchsorted(key, copy_keys[copy, band])]]
+    for band in range(BANDS):
+        keys, copy_keys = documents.band(band), copies.band(band)
+        members = np.flatnonzero(np.isin(keys, np.unique(copy_keys)))
+        key, first = np.unique(keys[members], return_index=True)
+        copy = np.flatnonzero(np.isin(copy_keys, key))
+        head = members[first[np.searchsorted(key, copy_keys[copy])]]
         pairs = np.concatenate([pairs, np.stack([copy, head], axis=1)])
     pairs = np.unique(pairs, axis=0)
     return pairs[:, 0], pairs[:, 1]

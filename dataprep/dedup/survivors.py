@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from dataprep.dedup.candidates import star_pairs, uncompared_survivors
 from dataprep.dedup.corpus import Corpus
-from dataprep.dedup.minhash import Sketches
+from dataprep.dedup.document_sketches import DocumentSketches
+from dataprep.dedup.minhash import BANDS
 from dataprep.dedup.normal_form import RowIndices
 from dataprep.dedup.prefix_filter import PrefixGrams, PrefixIndex, frequency_levels, prefix_grams
 
@@ -58,7 +59,7 @@ class Search(NamedTuple):
     skipped: tuple[RowIndices, RowIndices]
 
 
-def choose_survivors(corpus: Corpus, sketches: Sketches | None, threshold: float) -> Search:
+def choose_survivors(corpus: Corpus, sketches: DocumentSketches | None, threshold: float) -> Search:
     """Choose the survivors: best first, a document is dropped only for a better one that survives and is similar to it.
 
     Every dropped document is similar to a better one that survives, so the result does not depend on what is compared
@@ -76,9 +77,9 @@ def choose_survivors(corpus: Corpus, sketches: Sketches | None, threshold: float
     """
     none = np.zeros(0, np.intp)
     if sketches is None:
-        _, similar = _compare_with_better(corpus, None, np.arange(len(corpus.ranked)), threshold)
-        return Search(_drop_greedily(len(corpus.ranked), similar), similar, similar.compared, (none, none))
-    left, right = star_pairs(sketches.band_keys)
+        _, similar = _compare_with_better(corpus, None, np.arange(corpus.count), threshold)
+        return Search(_drop_greedily(corpus.count, similar), similar, similar.compared, (none, none))
+    left, right = star_pairs(map(sketches.band, range(BANDS)))
     in_pairs = np.union1d(left, right)  # most documents are alone in their buckets
     promising = sketches.may_be_similar(left, right, threshold)
     stars = left[promising], right[promising]
@@ -86,11 +87,16 @@ def choose_survivors(corpus: Corpus, sketches: Sketches | None, threshold: float
         survivors, similar = _verify_stars(corpus, sketches, *stars, in_pairs, threshold)
         return Search(survivors, similar, len(left) + similar.compared - len(stars[0]), (none, none))
     _, similar = _compare_with_better(corpus, sketches, in_pairs, threshold)
-    return Search(_drop_greedily(len(corpus.ranked), similar), similar, len(left) + similar.compared, stars)
+    return Search(_drop_greedily(corpus.count, similar), similar, len(left) + similar.compared, stars)
 
 
 def _verify_stars(
-    corpus: Corpus, sketches: Sketches, left: RowIndices, right: RowIndices, in_pairs: RowIndices, threshold: float
+    corpus: Corpus,
+    sketches: DocumentSketches,
+    left: RowIndices,
+    right: RowIndices,
+    in_pairs: RowIndices,
+    threshold: float,
 ) -> tuple[Survivors, SimilarPairs]:
     """Verify star pairs, and compare the survivors that they leave open.
 
@@ -98,12 +104,12 @@ def _verify_stars(
     compared once more, each with all better survivors among them, by prefix filtering. Dropping a document can uncover
     others, which are compared likewise, until nothing changes.
     """
-    similar, count = verify_pairs(corpus, left, right, threshold), len(sketches.band_keys)
+    similar, count = verify_pairs(corpus, left, right, threshold), corpus.count
     survivors, compared = _drop_greedily(count, similar), np.zeros(count, bool)
     while True:
         survives = survivors.survivor < 0
         is_new = (survives & ~compared)[in_pairs]
-        chosen = in_pairs[uncompared_survivors(sketches.band_keys[in_pairs], survives[in_pairs], is_new)]
+        chosen = in_pairs[uncompared_survivors(sketches.band_keys(in_pairs), survives[in_pairs], is_new)]
         if not len(chosen):
             return survivors, similar
         distinct, more = _compare_with_better(corpus, sketches, chosen, threshold)
@@ -135,7 +141,7 @@ def _drop_greedily(count: int, similar: SimilarPairs) -> Survivors:
 
 
 def _compare_with_better(
-    corpus: Corpus, sketches: Sketches | None, chosen: RowIndices, threshold: float
+    corpus: Corpus, sketches: DocumentSketches | None, chosen: RowIndices, threshold: float
 ) -> tuple[RowIndices, SimilarPairs]:
     """Compare the chosen documents, best first, with the better ones that survive; return the survivors and similar pairs.
 
@@ -159,7 +165,7 @@ def _compare_with_better(
 
 
 def _worth_verifying(
-    sketches: Sketches | None, left: RowIndices, right: RowIndices, threshold: float
+    sketches: DocumentSketches | None, left: RowIndices, right: RowIndices, threshold: float
 ) -> tuple[RowIndices, RowIndices]:
     """Return the pairs; if there are very many, without those that the sketches rule out."""
     if sketches is None or len(left) <= ESTIMATE_FROM * len(np.unique(right)):
@@ -184,7 +190,9 @@ def _verify_until_similar(corpus: Corpus, left: RowIndices, right: RowIndices, t
     return similar
 
 
-def _compare_within(corpus: Corpus, sketches: Sketches | None, probe: PrefixGrams, threshold: float) -> SimilarPairs:
+def _compare_within(
+    corpus: Corpus, sketches: DocumentSketches | None, probe: PrefixGrams, threshold: float
+) -> SimilarPairs:
     """Return pairs of a survivor with a dropped document among the documents of a batch.
 
     A document in no pair with a better one is certain to survive. It is verified with all its partners, and those that are

@@ -11,9 +11,8 @@ import pytest
 
 from dataprep.common.errors import InputError
 from dataprep.contract import open_build
-from dataprep.dedup.leaks import find_leaks
 from tests.support.builds import make_build
-from tests.support.texts import sentence
+from tests.support.texts import leaks_between, sentence
 
 
 def write_records(file: Path, texts: list[str], **fields: str) -> None:
@@ -42,7 +41,7 @@ def test_the_held_out_rows_of_the_sources_are_test_except_for_leaks(tmp_path: Pa
     outcome = make_build(tmp_path / "store", source=(str(folder),), split="keep", near_dup="off")
     splits = read_splits(outcome.path)
     assert (splits["train"].height, splits["test"].height) == (21, 6)
-    assert find_leaks(splits["train"], splits["test"]).is_empty()
+    assert leaks_between(splits["train"], splits["test"]).is_empty()
     assert outcome.summary["split"]["moved_to_train"] == 1
     assert "--split keep: test is made of the sources' test (7 rows)." in outcome.summary["notes"]
 

@@ -7,7 +7,7 @@ import pytest
 
 from dataprep.common.errors import InputError
 from dataprep.curate.sampling import sample
-from dataprep.curate.splitting import assign_sides, split
+from dataprep.curate.splitting import assign_sides, divide, split
 from dataprep.recipe import Recipe
 from tests.support.frames import trees_of_conversations
 
@@ -17,11 +17,18 @@ def groups_by_tree(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def sides(frame: pl.DataFrame, recipe: Recipe) -> dict[str, pl.DataFrame]:
-    return assign_sides(frame, recipe, groups_by_tree(frame))[0]
+    return divide(frame, assign_sides(frame, recipe, groups_by_tree(frame)).is_test)
 
 
-def no_leaks(train: pl.DataFrame, test: pl.DataFrame) -> pl.DataFrame:
+def no_leaks(frame: pl.DataFrame, is_test: pl.Series) -> pl.DataFrame:
     return pl.DataFrame(schema={"test": pl.String, "train": pl.String, "similarity": pl.Float64})
+
+
+def leaks_of(frame: pl.DataFrame, is_test: pl.Series, ids: list[str]) -> pl.DataFrame:
+    """Return a leak into train for each of these conversations that is in test."""
+    leaking = frame.filter(is_test & frame["id"].is_in(ids))["id"]
+    train = frame.filter(~is_test)["id"][: len(leaking)]
+    return pl.DataFrame({"test": leaking, "train": train, "similarity": [0.9] * len(leaking)})
 
 
 @pytest.mark.parametrize("held_out", ["test=0.3", "test=40"])
@@ -38,8 +45,8 @@ def test_a_number_of_rows_is_met_exactly_if_the_trees_allow_it() -> None:
 
 def test_a_number_of_rows_skips_a_tree_that_does_not_fit() -> None:
     frame = trees_of_conversations(100, trees=10)  # ten rows a tree
-    parts, _, notes = assign_sides(frame, Recipe(split="test=25"), groups_by_tree(frame))
-    assert parts["test"].height == 20
+    is_test, planned, notes = assign_sides(frame, Recipe(split="test=25"), groups_by_tree(frame))
+    assert is_test.sum() == planned == 20
     assert notes == ["--split test=25: test has 20 rows, because trees and near-duplicates stay together."]
 
 
@@ -59,7 +66,8 @@ def test_a_group_stays_together_and_a_large_group_is_in_train() -> None:
     frame = trees_of_conversations(300)
     groups = frame.select("row", group=pl.when(pl.col("row") < 10).then(0).otherwise(pl.col("row") // 2 * 2))
     for seed in range(8):
-        parts, _, notes = assign_sides(frame, Recipe(split="test=0.5", seed=seed), groups)
+        is_test, _, notes = assign_sides(frame, Recipe(split="test=0.5", seed=seed), groups)
+        parts = divide(frame, is_test)
         assert set(range(10)) <= set(parts["train"]["row"])
         assert notes == ["A group of near-duplicates with 10 conversations is over 1% of all: it is in train."]
         assert not {row // 2 for row in parts["train"]["row"]} & {row // 2 for row in parts["test"]["row"]}
@@ -69,8 +77,8 @@ def test_a_tree_much_larger_than_the_others_is_in_train() -> None:
     large = pl.col("row") < 40
     frame = trees_of_conversations(100).with_columns(tree_id=pl.when(large).then(pl.lit("large")).otherwise("tree_id"))
     for seed in range(20):
-        parts, _, notes = assign_sides(frame, Recipe(split="test=0.5", seed=seed), groups_by_tree(frame))
-        assert "large" in set(parts["train"]["tree_id"])
+        is_test, _, notes = assign_sides(frame, Recipe(split="test=0.5", seed=seed), groups_by_tree(frame))
+        assert "large" in set(divide(frame, is_test)["train"]["tree_id"])
         assert notes == ["A tree with 40 conversations is over 1% of all: it is in train."]
 
 
@@ -86,9 +94,8 @@ def test_a_leaking_conversation_moves_to_train_with_its_whole_group() -> None:
     planned = sides(frame, Recipe(split="test=0.3"))["test"]
     leaking = planned["id"][0]
 
-    def one_leak(train: pl.DataFrame, test: pl.DataFrame) -> pl.DataFrame:
-        left = test.filter(id=leaking)["id"]
-        return pl.DataFrame({"test": left, "train": train["id"][: len(left)], "similarity": [0.9] * len(left)})
+    def one_leak(frame: pl.DataFrame, is_test: pl.Series) -> pl.DataFrame:
+        return leaks_of(frame, is_test, [leaking])
 
     parts, moved, notes = split(frame, Recipe(split="test=0.3"), groups_by_tree(frame), one_leak)
     group = planned.filter(tree_id=planned["tree_id"][0])
@@ -101,7 +108,7 @@ def test_a_leaking_conversation_moves_to_train_with_its_whole_group() -> None:
 
 
 def test_leaks_that_repair_rounds_do_not_remove_reject_the_split() -> None:
-    def always_leaks(train: pl.DataFrame, test: pl.DataFrame) -> pl.DataFrame:
+    def always_leaks(frame: pl.DataFrame, is_test: pl.Series) -> pl.DataFrame:
         return pl.DataFrame({"test": ["a"], "train": ["b"], "similarity": [0.9]})
 
     frame = trees_of_conversations(20)
@@ -135,9 +142,8 @@ def test_keep_moves_rows_with_a_tree_or_near_duplicate_in_train_to_train() -> No
     groups = groups_by_tree(frame).with_columns(group=pl.when(pl.col("row") % 20 < 18).then("row").otherwise("group"))
     leaking = {"c30", "c50"}
 
-    def two_leaks(train: pl.DataFrame, test: pl.DataFrame) -> pl.DataFrame:
-        left = test.filter(pl.col("id").is_in(sorted(leaking)))["id"]
-        return pl.DataFrame({"test": left, "train": train["id"][: len(left)], "similarity": [0.9] * len(left)})
+    def two_leaks(frame: pl.DataFrame, is_test: pl.Series) -> pl.DataFrame:
+        return leaks_of(frame, is_test, sorted(leaking))
 
     parts, moved, notes = split(frame, Recipe(split="keep"), groups, two_leaks)
     assert {"c38", "c39", "c58", "c30", "c50"} <= set(parts["train"]["id"])

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from dataprep.common.errors import RecipeError
-from dataprep.dedup.corpus import DOCUMENT_BYTES, Corpus, half_of_memory
+from dataprep.dedup.corpus import DOCUMENT_BYTES, half_of_memory
 from dataprep.dedup.near import drop_near_duplicates
 from dataprep.dedup.prefix_filter import prefix_grams
-from tests.support.texts import edited, questions, sentence
+from tests.support.texts import corpus_of, edited, questions, sentence
 
 
 def test_too_little_memory_is_refused_with_the_memory_needed() -> None:
@@ -35,7 +35,7 @@ def test_less_memory_gives_the_same_result_in_smaller_batches(monkeypatch: pytes
 def test_texts_that_do_not_fit_into_the_memory_bound_are_refused() -> None:
     with pytest.raises(RecipeError, match=r"\(the longest has 4 MB\) needs .* but --max-memory allows 100 MiB"):
         drop_near_duplicates(questions(["a " * 2_000_000, "b " * 2_000_000]), max_memory=100 << 20)
-    corpus = Corpus(questions(["a"]), "thread", DOCUMENT_BYTES + 100, "wait")
+    corpus, _ = corpus_of(questions(["a"]), DOCUMENT_BYTES + 100, "wait")
     many = prefix_grams(corpus.documents(np.arange(1)), np.arange(1), np.zeros(1 << 20, np.uint8), 0.8)
     with pytest.raises(
         RecipeError,

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataprep.dedup.corpus import SketchCache
-from dataprep.dedup.leaks import find_leaks, similar_groups
+from dataprep.dedup.fingerprints import FingerprintTable
+from dataprep.dedup.leaks import similar_groups
 from dataprep.dedup.near import drop_near_duplicates
 from tests.support.frames import conversation, conversations
-from tests.support.texts import edited, questions, sentence, slow_jaccard
+from tests.support.texts import edited, leaks_between, questions, sentence, slow_jaccard
 
 
 def groups(frame: pl.DataFrame, threshold: float = 0.7) -> list[list[str]]:
@@ -37,20 +37,21 @@ def test_the_sketches_of_near_duplicate_removal_give_the_same_groups(monkeypatch
     rng = Random(2)
     texts = [sentence(rng, 80) for _ in range(40)]
     frame = questions(texts + [edited(rng, text, 0.04) for text in texts])
-    cache = SketchCache()
-    kept = drop_near_duplicates(frame, 0.9, cache=cache).kept[::-1]
+    table = FingerprintTable.of(frame, "thread")
+    kept = drop_near_duplicates(frame, 0.9, table=table).kept[::-1]
     expected = similar_groups(kept)
-    monkeypatch.setattr("dataprep.dedup.corpus.sketch", None)  # nothing may be sketched again
-    groups, recall = similar_groups(kept, cache=cache)
-    assert groups.equals(expected[0]) and recall == expected[1]
-    with pytest.raises(TypeError):
-        similar_groups(frame.with_columns(pl.col("row") + 1), cache=cache)
+    monkeypatch.setattr("dataprep.dedup.fingerprints.sketch", None)  # nothing may be sketched again
+    groups, recall = similar_groups(kept, table=table)
+    assert groups.equals(expected[0])
+    assert recall == expected[1]
+    with pytest.raises(KeyError):
+        similar_groups(frame.with_columns(pl.col("row") + 1), table=table)
 
 
 def test_empty_frames_and_empty_texts_have_no_leaks() -> None:
     empty = questions(["a"]).clear()
-    assert groups(empty) == [] and find_leaks(empty, empty).is_empty()
-    assert find_leaks(questions([""]), questions(["", " "])).is_empty()
+    assert groups(empty) == [] and leaks_between(empty, empty).is_empty()
+    assert leaks_between(questions([""]), questions(["", " "])).is_empty()
 
 
 @settings(max_examples=25, deadline=None)
@@ -63,7 +64,7 @@ def test_leaks_equal_brute_force_over_all_pairs(seed: int, threshold: float) -> 
     texts += [edited(rng, text, 0.05) for text in texts]
     rng.shuffle(texts)
     frame = questions(texts)
-    leaks = find_leaks(frame[16:], frame[:16], threshold)
+    leaks = leaks_between(frame[16:], frame[:16], threshold)
     slow = {(a, b): slow_jaccard(texts[a], texts[b]) for a in range(16) for b in range(16, len(texts))}
     expected = {(f"c{a}", f"c{b}"): value for (a, b), value in slow.items() if value >= threshold - 1e-12}
     assert {(a, b): value for a, b, value in leaks.rows()} == pytest.approx(expected)

@@ -9,11 +9,11 @@ import pytest
 
 from dataprep.dedup.contamination import drop_contaminated
 from dataprep.dedup.exact import drop_exact_duplicates
-from dataprep.dedup.leaks import find_leaks, similar_groups
+from dataprep.dedup.leaks import similar_groups
 from dataprep.dedup.near import drop_near_duplicates
 from dataprep.dedup.normal_form import documents
 from tests.support.frames import chat, conversations
-from tests.support.texts import sentence
+from tests.support.texts import leaks_between, sentence
 
 QUESTION, ANSWER = sentence(Random(1), 60), sentence(Random(2), 60)
 TOOLS = '[{"type": "function", "function": {"name": "search"}}]'
@@ -68,7 +68,7 @@ def test_a_flag_of_true_is_the_default() -> None:
 def test_the_same_texts_with_other_tools_or_flags_still_leak(name: str) -> None:
     frame = conversations(*VARIANTS[name])
     assert similar_groups(frame)[0]["group"].n_unique() == 1
-    assert find_leaks(frame[1:], frame[:1])["similarity"].to_list() == [1.0] * (len(frame) - 1)
+    assert leaks_between(frame[1:], frame[:1])["similarity"].to_list() == [1.0] * (len(frame) - 1)
 
 
 def test_documents_hold_reasoning_and_calls() -> None:

@@ -15,11 +15,13 @@ from dataprep.cli.views import side_by_side
 from dataprep.common.errors import InputError, RecipeError
 from dataprep.common.text import plural
 from dataprep.contract import open_build, read_manifest
-from dataprep.dedup.jaccard import pair_similarities
-from dataprep.dedup.leaks import find_leaks, similar_groups
+from dataprep.dedup.jaccard import jaccard
+from dataprep.dedup.leaks import similar_groups
+from dataprep.dedup.normal_form import documents
 from dataprep.store.fates import read_fates
 from tests.support.builds import guanaco_file, guanaco_text, make_build
 from tests.support.commands import dataprep
+from tests.support.texts import leaks_between
 
 WORDS = [
     "amber",
@@ -92,7 +94,7 @@ def test_similar_conversations_are_on_one_side_of_a_split(tmp_path: Path, source
         train, test = splits["train"].height, splits["test"].height
         pairs = [(a, train + b) for a in range(train) for b in range(test)]
         left, right = pl.DataFrame(pairs, orient="row").to_numpy().T
-        assert pair_similarities(both, "thread", left, right).max() < 0.7
+        assert jaccard(documents(both), left, right).max() < 0.7
 
 
 def test_a_leak_that_sketches_missed_is_moved_to_train_and_noted(
@@ -113,14 +115,15 @@ def test_a_leak_that_sketches_missed_is_moved_to_train_and_noted(
         for note in outcome.summary["notes"]
     )
     splits = {name: pl.DataFrame(table) for name, table in open_build(outcome.path).splits.items()}
-    assert find_leaks(splits["train"], splits["test"]).is_empty()
+    assert leaks_between(splits["train"], splits["test"]).is_empty()
     assert proof["tested"] == splits["test"].height > 0
     assert clean.summary["near_dup"] is None and clean.summary["split"]["error_budget"]["recall"]
 
 
 def test_a_leak_that_remains_fails_the_build(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def always_one_leak(train: pl.DataFrame, test: pl.DataFrame, *more: object) -> pl.DataFrame:
-        return pl.DataFrame({"test": test["id"][:1], "train": train["id"][:1], "similarity": [0.9]})
+    def always_one_leak(frame: pl.DataFrame, is_test: pl.Series, *more: object) -> pl.DataFrame:
+        sides = {"test": frame.filter(is_test)["id"][:1], "train": frame.filter(~is_test)["id"][:1]}
+        return pl.DataFrame({**sides, "similarity": [0.9]})
 
     monkeypatch.setattr(import_module("dataprep.build"), "find_leaks", always_one_leak)
     with pytest.raises(

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataprep.dedup.corpus import Corpus, best_first
+from dataprep.dedup.corpus import best_first
 from dataprep.dedup.jaccard import ngram_sets, set_similarities
 from dataprep.dedup.minhash import BANDS
 from dataprep.dedup.near import drop_near_duplicates
 from dataprep.dedup.ngrams import document_ngrams
-from dataprep.dedup.normal_form import RowIndices, documents
+from dataprep.dedup.normal_form import RowIndices, content_bytes, documents
 from dataprep.dedup.prefix_filter import PrefixIndex, frequency_levels, prefix_grams
-from tests.support.texts import edited, questions, sentence
+from tests.support.texts import corpus_of, edited, questions, sentence
 
 
 def similar_pairs(frame: pl.DataFrame, threshold: float) -> tuple[RowIndices, RowIndices]:
@@ -72,7 +72,8 @@ HARD: dict[str, Callable[[Random], list[str]]] = {
 def test_survivors_equal_one_greedy_pass_over_all_pairs(name: str, threshold: float, ranked: bool) -> None:
     rng = Random(7)
     texts = HARD[name](rng)
-    frame = best_first(questions(texts, rank=[rng.randrange(4) if ranked else None for _ in texts]))
+    unordered = questions(texts, rank=[rng.randrange(4) if ranked else None for _ in texts])
+    frame = unordered[best_first(unordered, content_bytes(unordered))]
     dropped: set[int] = set()
     for a, b in sorted(zip(*(side.tolist() for side in similar_pairs(frame, threshold)), strict=True)):
         if a not in dropped:
@@ -98,7 +99,7 @@ def test_the_prefix_index_misses_no_similar_pair(seed: int, threshold: float) ->
     # some texts have characters that need folding, and so are normalised separately
     texts = [text + rng.choice(["", "", " ﬁn", " ²", "\u0301"]) if text else "(*)" for text in texts]
     frame, index = questions(texts), PrefixIndex(threshold)
-    corpus, all_rows = Corpus(frame, "thread", 1 << 30, ""), np.arange(len(texts))
+    corpus, all_rows = corpus_of(frame)
     levels = frequency_levels(corpus.documents, all_rows[: rng.randrange(1, len(texts))])  # any order serves
     for batch in corpus.batches(all_rows, 7):
         index.add(prefix_grams(corpus.documents(batch), batch, levels, threshold))
@@ -111,7 +112,7 @@ def test_the_prefix_index_misses_no_similar_pair(seed: int, threshold: float) ->
 
 def test_the_prefix_index_returns_no_pairs_that_share_only_a_template() -> None:
     texts = questions(family(9, 400, (300, 110)))
-    corpus, all_rows, index = Corpus(texts, "thread", 1 << 30, ""), np.arange(300), PrefixIndex(0.7)
+    (corpus, all_rows), index = corpus_of(texts), PrefixIndex(0.7)
     prefixes = prefix_grams(corpus.documents(all_rows), all_rows, frequency_levels(corpus.documents, all_rows), 0.7)
     assert prefixes.position.max() > 114  # the prefixes include words of the template
     index.add(prefixes)

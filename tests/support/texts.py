@@ -7,9 +7,12 @@ from functools import cache
 from random import Random
 from typing import Any
 
+import numpy as np
 import polars as pl
 
-from dataprep.dedup.normal_form import normal_form
+from dataprep.dedup.corpus import Corpus
+from dataprep.dedup.leaks import LEAK_THRESHOLD, find_leaks
+from dataprep.dedup.normal_form import RowIndices, content_bytes, normal_form
 from tests.support.frames import conversation, conversations
 
 
@@ -28,6 +31,18 @@ def sentence(rng: Random, words: int, vocabulary: int = 5_000) -> str:
 def edited(rng: Random, text: str, share: float) -> str:
     """Return `text` with about this share of its words replaced."""
     return " ".join(f"x{rng.randrange(10**6)}" if rng.random() < share else word for word in text.split(" "))
+
+
+def corpus_of(frame: pl.DataFrame, max_memory: int = 1 << 30, alternative: str = "") -> tuple[Corpus, RowIndices]:
+    """Return the corpus of a frame whose conversations are best first already, and the numbers of all its documents."""
+    numbers = np.arange(len(frame))
+    return Corpus(frame, numbers, content_bytes(frame), "thread", max_memory, alternative), numbers
+
+
+def leaks_between(train: pl.DataFrame, test: pl.DataFrame, threshold: float = LEAK_THRESHOLD) -> pl.DataFrame:
+    """Return all pairs of similar conversations across two frames: columns test, train, similarity."""
+    both = pl.concat([test, train]).with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64))
+    return find_leaks(both, pl.int_range(len(both), eager=True) < len(test), threshold)
 
 
 @cache
