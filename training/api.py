@@ -15,6 +15,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from training.quiet import quiet_libraries
 from training.run_folder import RunFolder
 from training.run_record import RunRecord
 
@@ -82,6 +83,7 @@ class Run:
         """
         from training.after.generate import generate
 
+        quiet_libraries()
         return generate(
             self.path, prompt, system, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
         ).text
@@ -94,6 +96,7 @@ class Run:
         """
         from training.after.merge import merge
 
+        quiet_libraries()
         return merge(self.path, Path(to), check=check)
 
     def _repr_html_(self) -> str:
@@ -117,6 +120,7 @@ def run(data: StrPath | HasPath, model: str, **options: Any) -> Run:
     from training.config import with_defaults
     from training.run import run as train
 
+    quiet_libraries()
     path = Path(data) if isinstance(data, str | PathLike) else data.path
     config = with_defaults({"data": path, "model": model, **options})
     return Run(Path(train(config)["operational"]["out"]).absolute())

@@ -19,6 +19,7 @@ from dataprep.common.interrupt import raise_on_interrupt
 from dataprep.common.text import excerpt, json_text, visible
 from training.config import RunConfig, default_sources
 from training.errors import OptionError, Stopped
+from training.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from cyclopts import ArgumentCollection
@@ -228,7 +229,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for terminals whose encoding lacks a character
-    _quiet_libraries()
+    quiet_libraries()
     try:
         app(sys.argv[1:], exit_on_error=False, print_error=False)
     except KeyboardInterrupt:
@@ -245,21 +246,6 @@ def main() -> None:
 def _print(text: str) -> None:
     """Print to stdout with control characters written out: names and answers are not trusted."""
     print(visible(text))
-
-
-def _quiet_libraries() -> None:
-    """Keep the libraries' progress bars and warnings out of the log, unless an environment variable asks for them."""
-    import logging
-    import warnings
-
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    # Windows differ in length and number of conversations; without this the allocator reserves nearly twice what is used.
-    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
-    if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    for name in ("bitsandbytes", "trl", "liger_kernel"):
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _report(fault: Exception) -> int:
