@@ -10,7 +10,7 @@ from dataprep.common.errors import PublishError
 from dataprep.common.text import plural
 
 if TYPE_CHECKING:
-    from dataprep.publish.contents import Published
+    from dataprep.common.hub_repository import Published
 
 Layout = Literal["text", "messages", "sharegpt", "full"]  # as in publish.layouts, which is slow to import
 
@@ -54,6 +54,7 @@ def publish(
     *,
     to: str,
     layout: Layout = "text",
+    with_report: Annotated[bool, Switch] = False,
     private: Annotated[bool, Switch] = False,
     dry_run: Annotated[bool, Switch] = False,
     store: Store = DEFAULT_STORE,
@@ -67,6 +68,8 @@ def publish(
         A data set on the Hugging Face Hub (org/name), or a folder, written as ./name, ../name, /name or ~/name.
     layout
         text: the rendered conversation; messages: role and content; sharegpt: from and value; full: all columns.
+    with_report
+        Publish report.html too, which shows texts of many conversations.
     private
         Create a private data set; a data set that is public already is refused.
     dry_run
@@ -81,7 +84,9 @@ def publish(
         raise PublishError(f"--private is for a data set on the Hub, and {to} is a folder.")
     folder = locate_build(store, reference)  # resolved once: `latest` may move
     verify_build(folder, record=not dry_run)
-    published = publish_build(open_build(folder, check=False), to, layout, private=private, dry_run=dry_run)
+    published = publish_build(
+        open_build(folder, check=False), to, layout, with_report=with_report, private=private, dry_run=dry_run
+    )
     if as_json:
         print_json({**vars(published), "dry_run": dry_run, "bytes": sum(published.files.values())})
     else:

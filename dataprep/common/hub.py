@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from dataprep.common.errors import DataprepError
+from dataprep.common.errors import DataprepError, PublishError
 from dataprep.common.text import excerpt
 
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each further attempt
 MAX_WAIT = 60.0  # seconds, however long the Hub asks us to wait
 BUSY = (429, 500, 502, 503, 504)  # HTTP statuses that a later attempt may not get
+
+LOGIN = "set HF_TOKEN to a token with write access, or run `hf auth login`"
 
 T = TypeVar("T")
 
@@ -76,3 +78,46 @@ def token(error: type[DataprepError]) -> str | None:
             "The token of the Hub has characters that no token has: copy it again to HF_TOKEN or `hf auth login`."
         )
     return value
+
+
+def check_repository(name: str) -> str:
+    """Return `name` if it is a valid name of a repository on the Hub.
+
+    Raises:
+        PublishError: it is not.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(name)
+        if "/" not in name:
+            raise HFValidationError("it names no user or organization")
+    except HFValidationError as fault:
+        raise PublishError(
+            f"'{name}' is no valid name on the Hub ({str(fault).rstrip('.')}): write org/name, or ./name for a folder."
+        ) from None
+    return name
+
+
+def explanation(fault: BaseException) -> str:
+    """Return why the Hub did not accept a publication, and what would work, without the full stop."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
+
+    fault = cause(fault)
+    if isinstance(fault, HfHubHTTPError):
+        status, message = fault.response.status_code, reason(fault)
+        if status == 401:
+            return f"the Hub refused the token; {LOGIN}"
+        if status in (403, 404):
+            quoted = f" (the Hub's message: {message})" if message else ""
+            return f"the token has no write access, or there is no such user or organization{quoted}; {LOGIN}"
+        if status in (409, 412):
+            return "another commit changed the repository meanwhile, and nothing was written; publish again"
+        if status in BUSY:
+            return f"the Hub answered with status {status} {len(WAITS) + 1} times, and nothing was written; try later"
+        return f"the Hub refused it with status {status} ({message or 'without a message'}), and nothing was written"
+    if isinstance(fault, HTTPError | ConnectionError):
+        return f"{constants.ENDPOINT} cannot be reached, or the connection broke; nothing was written; try again"
+    return reason(fault)

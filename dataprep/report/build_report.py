@@ -15,6 +15,7 @@ from dataprep.report import duplicates
 from dataprep.report.card import from_sample, origin, rebuild_command
 from dataprep.report.collected import CollectedRows
 from dataprep.report.page import page
+from dataprep.report.public_recipe import without_folders
 from dataprep.report.sample import LENGTHS, conversations_to_browse
 from dataprep.report.texts import TextBudget
 from dataprep.tables import DROPPED
@@ -64,7 +65,7 @@ def build_report(
         "near": duplicates.near_duplicate_search(manifest.get("near_dup")),
         "quality": quality,
         "checks": _checks(quality["checks"], budget),
-        "recipe": _recipe(manifest["recipe"], budget),
+        "recipe": _recipe(without_folders(manifest["recipe"]), budget),
         "rebuild": budget.texts([rebuild_command(manifest["recipe"], manifest["name"])], 100_000)[0],
         "lengths": {
             name: f"{name}: up to {bound:,} characters" if bound else f"{name}: more" for name, bound in LENGTHS

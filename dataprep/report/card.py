@@ -10,6 +10,7 @@ from typing import Any
 from dataprep.common.markup import code_block, code_span, markdown, yaml_value
 from dataprep.options import flag
 from dataprep.recipe import Recipe, normalised
+from dataprep.report.public_recipe import without_folders
 
 _APACHE = ("openassistant/oasst", "timdettmers/openassistant-guanaco", "mlabonne/guanaco-llama2")
 _LANGUAGE = re.compile("[a-z]{2,3}")  # the primary subtag of a language tag (BCP 47)
@@ -24,9 +25,10 @@ _COLUMNS = """- `id`, `tree_id`, `source`, `lang`, `messages`, `message_ids`: as
   prompt to the end of the end token
 - `controls`: the special tokens that the template wrote, as start and end in `text`"""
 _LOAD = 'from datasets import load_from_disk\nbuild = load_from_disk("{name}/{version}")'
+_DETAILS = {True: "`quality.json` and `report.html` have", False: "`quality.json` has"}
 _GATE = {
     "off": "The quality gate was off.",
-    "passed": "The quality gate passed; `quality.json` and `report.html` have the details.",
+    "passed": "The quality gate passed; {details} the details.",
     "failed": "**The quality gate failed, and `--gate warn` allowed the build.** Read `quality.json` before using it.",
 }
 
@@ -37,6 +39,7 @@ def card(
     head: Mapping[str, Any] | None = None,
     columns: str = _COLUMNS,
     load: str | None = None,
+    with_report: bool = True,
 ) -> str:
     """The card's Markdown text.
 
@@ -45,6 +48,7 @@ def card(
         head: YAML entries to add or replace, for a data set in another layout than a build's.
         columns: the description of the columns, in Markdown.
         load: the Python code that loads the data set; None for a build.
+        with_report: whether report.html lies beside the card.
     """
     name, rows = manifest["name"], manifest["rows"]
     splits = ", ".join(f"{split} {entry['rows']:,}" for split, entry in manifest["splits"].items())
@@ -68,7 +72,7 @@ def card(
             "|---|---:|---:|---:|---:|---|",
             *(_funnel_row(stage) for stage in manifest["funnel"]),
             "",
-            _processing(manifest),
+            _processing(manifest, with_report),
             "",
             "`fates/` says for every record whether it was kept, and if not, at which stage, by which rule and why.",
             "",
@@ -140,7 +144,7 @@ def _info(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {"splits": splits, "dataset_size": sum(sizes.values())}
 
 
-def _processing(manifest: Mapping[str, Any]) -> str:
+def _processing(manifest: Mapping[str, Any], with_report: bool) -> str:
     """Paragraphs on repairs, the search for near-duplicates, and the gate."""
     repairs = ", ".join(f"{rule} {count:,}" for rule, count in manifest["repairs"].items())
     near = manifest.get("near_dup")
@@ -151,7 +155,7 @@ def _processing(manifest: Mapping[str, Any]) -> str:
             if near
             else []
         ),
-        _GATE[manifest["gate"]],
+        _GATE[manifest["gate"]].format(details=_DETAILS[with_report]),
     ]
     return "\n\n".join(paragraphs)
 
@@ -193,8 +197,12 @@ def _funnel_row(stage: Mapping[str, Any]) -> str:
 
 
 def rebuild_command(recipe: Mapping[str, Any], name: str) -> str:
-    """The command that reproduces the build: the template, and every option that differs from its default."""
+    """The command that reproduces the build: the template, and every option that differs from its default.
+
+    Files are given by name, because cards and reports are shown to others.
+    """
     words = ["dataprep", "build", "--name", name]
+    recipe = without_folders(recipe)
     for field, default in normalised(Recipe()).items():
         value = recipe.get(field, default)  # builds of older releases have fewer options
         if value == default and field != "template":

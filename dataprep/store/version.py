@@ -51,6 +51,7 @@ OTHER_CODE = (
     "common/files",
     "common/glosses",
     "common/hub",
+    "common/hub_repository",
     "common/jsonfile",
     "common/markup",
     "common/progress",

@@ -16,7 +16,7 @@ import pytest
 from tests.support.builds import GUANACO_TEXTS, guanaco_file, guanaco_text, make_build
 from tests.support.hub import Hub
 from tests.support.hub_writing import Fault
-from tests.support.publishing import NAME, column_of, load_from_hub, publish, publish_error, run, start
+from tests.support.publishing import NAME, column_of, load_from_hub, publish, publish_error, rows_on_hub, run, start
 
 QUICK = {"gate": "off", "near_dup": "off"}
 
@@ -45,11 +45,10 @@ def test_a_published_data_set_loads_with_the_rows_of_the_build(hub: Hub, tmp_pat
     tree = repository.commits[repository.refs["main"]]
     assert {name: len(data) for name, data in tree.items() if name != ".gitattributes"} == sent["files"]
     assert len(repository.commits) == 2  # the repository's creation, and one commit with all files
-    for revision in (published_build.name, "main"):
-        data = load_from_hub(hub, tmp_path, revision)
-        assert {split: data[split]["text"] for split in data} == {
-            s: column_of(published_build, s, "text") for s in ("train", "test")
-        }
+    texts = {split: column_of(published_build, split, "text") for split in ("train", "test")}
+    loaded = load_from_hub(hub, tmp_path, published_build.name)
+    assert {split: columns["text"] for split, columns in loaded.items()} == texts
+    assert {split: rows["text"].to_list() for split, rows in rows_on_hub(hub, "main").items()} == texts
     requests_before = len(hub.requests)
     assert "already: nothing was done" in publish(hub, tmp_path, published_build)[1]
     assert not [request for request in hub.requests[requests_before:] if not request.startswith("GET")]
@@ -59,10 +58,9 @@ def test_each_layout_has_its_own_tag_and_can_be_built_from(hub: Hub, tmp_path: P
     publish(hub, tmp_path, published_build)
     output = publish(hub, tmp_path, published_build, "--layout", "messages")[1]
     assert f"Published {published_build.name}-messages" in output
-    assert load_from_hub(hub, tmp_path, f"{published_build.name}-messages")["train"]["messages"] == column_of(
-        published_build, "train", "messages"
-    )
-    assert "text" in load_from_hub(hub, tmp_path, published_build.name)["train"]
+    messages = rows_on_hub(hub, f"{published_build.name}-messages")["train"]["messages"].to_list()
+    assert messages == column_of(published_build, "train", "messages")
+    assert "text" in rows_on_hub(hub, published_build.name)["train"].columns
     build = ("build", "--store", tmp_path / "s", "--gate", "off", "--near-dup", "off", "--name", "back", "--json")
     summary = json.loads(run(hub, tmp_path, *build, "--source", f"{NAME}@{published_build.name}-messages:train")[0])
     again = Path(summary["path"])
@@ -79,8 +77,8 @@ def test_a_new_version_replaces_the_files_of_the_old_one(hub: Hub, tmp_path: Pat
     smaller = smaller_build(tmp_path)
     sent = json.loads(publish(hub, tmp_path, smaller, "--json")[0])
     assert sent["removed"] == ["data/test-00000-of-00001.parquet"]
-    assert list(load_from_hub(hub, tmp_path, "main")) == ["train"]
-    assert len(load_from_hub(hub, tmp_path, published_build.name)["test"]["text"]) == 5  # the tag keeps the old one
+    assert list(rows_on_hub(hub, "main")) == ["train"]
+    assert len(rows_on_hub(hub, published_build.name)["test"]) == 5  # the tag keeps the old one
 
 
 def test_documents_of_the_old_version_are_removed_and_files_of_others_stay(hub: Hub, tmp_path: Path) -> None:
@@ -296,7 +294,7 @@ def test_a_kill_while_sending_leaves_the_data_set_as_it_was(hub: Hub, tmp_path: 
         assert (hub.repositories[NAME].refs["main"], hub.repositories[NAME].tags) == (before, {})
     hub.faults.clear()
     publish(hub, tmp_path, published_build)
-    assert len(load_from_hub(hub, tmp_path, published_build.name)["train"]["text"]) == 28
+    assert len(rows_on_hub(hub, published_build.name)["train"]) == 28
 
 
 def test_concurrent_publications_succeed_or_ask_to_publish_again(
@@ -317,4 +315,4 @@ def test_concurrent_publications_succeed_or_ask_to_publish_again(
     repository = hub.repositories[NAME]
     assert set(repository.tags) == {published_build.name, other.name}
     for path in (published_build, other):
-        assert load_from_hub(hub, tmp_path, path.name)["train"]["text"] == column_of(path, "train", "text")
+        assert rows_on_hub(hub, path.name)["train"]["text"].to_list() == column_of(path, "train", "text")
