@@ -78,7 +78,7 @@ class Audit:
             }
             for row, faults in self.faults.items()
         ]
-        return audit_report(self.summary, rows)
+        return audit_report(self.summary, rows, KINDS)
 
 
 def audit_file(

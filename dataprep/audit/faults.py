@@ -6,18 +6,18 @@ from dataclasses import dataclass
 
 CERTAIN, LIKELY = "certain", "likely"
 
-KINDS = (
-    "unparsable",
-    "odd_roles",
-    "empty_turn",
-    "missing_control_token",
-    "doubled_control_token",
-    "cut_at_heading",
-    "heading_in_user_turn",
-    "unfinished",
-    "duplicate",
-    "leak",
-)
+KINDS = {  # of faults, in plain words
+    "unparsable": "the text cannot be read back to messages",
+    "odd_roles": "the roles are out of order, or a message has another speaker's text",
+    "empty_turn": "a message is empty",
+    "missing_control_token": "a control token of the template is missing",
+    "doubled_control_token": "a control token of the template is there twice",
+    "cut_at_heading": "an answer is cut at a Markdown heading (###)",
+    "heading_in_user_turn": "the rest of an answer stands in a user's message",
+    "unfinished": "the conversation ends without its last answer",
+    "duplicate": "the same conversation as an earlier row",
+    "leak": "the same text is in the set that was compared",
+}
 CONTROL_TOKEN_KINDS = ("missing_control_token", "doubled_control_token")  # rendering the messages again repairs these
 
 

@@ -13,16 +13,19 @@ _ROWS = 600  # shown in all, divided equally among the kinds of faults
 _TURNS, _TEXT_BYTES = 30, 4_000  # shown of one row: turns, and bytes of each
 
 
-def audit_report(summary: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> str:
+def audit_report(
+    summary: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], words: Mapping[str, str] | None = None
+) -> str:
     """The report as HTML, with e-mail addresses, keys, card numbers and phone numbers hidden.
 
     Args:
         summary: as `--json` prints it: file, rows, faulty, kinds, every_row.
         rows: the faulty rows: name (such as `row 3`), faults (kind, detail, sure), messages (fields of `tables.MESSAGE_FIELDS`).
+        words: each kind of fault in plain words.
     """
     budget = TextBudget(mask=True)
     file, name = budget.texts([summary["file"], summary["file"].rsplit("/", 1)[-1]], 1_000)
-    rows = list(rows)
+    rows = sorted(rows, key=lambda row: not _is_certain(row))
     rows_per_kind = _ROWS // max(len(summary["kinds"]), 1)
     shown = [_view(row) for row in _first_of_each_kind(rows, rows_per_kind)]
     budget.clean_fields(shown, name=300)
@@ -33,12 +36,33 @@ def audit_report(summary: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) 
         "name": name,
         "summary": summary,
         "notes": budget.texts(summary["every_row"][:50], 2_000),
-        "kinds": sorted(summary["kinds"].items(), key=lambda kind: -kind[1]),
-        "certain": sum(any(fault["sure"] == "certain" for fault in row["faults"]) for row in rows),
+        "kinds": _kinds(summary["kinds"], rows, words or {}),
+        "certain": sum(map(_is_certain, rows)),
         "shown": shown,
         "rows_per_kind": rows_per_kind,
     }
-    return page("audit.html.jinja", view)
+    return page("audit.html.jinja", f"Audit of {name}", view)
+
+
+def _is_certain(row: Mapping[str, Any]) -> bool:
+    return any(fault["sure"] == "certain" for fault in row["faults"])
+
+
+def _kinds(
+    counts: Mapping[str, int], rows: Sequence[Mapping[str, Any]], words: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """The kinds of faults with their rows, the certain ones first, then by frequency."""
+    certain = {fault["kind"] for row in rows for fault in row["faults"] if fault["sure"] == "certain"}
+    kinds = [
+        {
+            "name": kind,
+            "words": words.get(kind, kind.replace("_", " ")),
+            "rows": count,
+            "sure": "certain" if kind in certain else "likely",
+        }
+        for kind, count in counts.items()
+    ]
+    return sorted(kinds, key=lambda kind: (kind["sure"] != "certain", -int(kind["rows"])))
 
 
 def _first_of_each_kind(rows: Sequence[Mapping[str, Any]], limit: int) -> Iterator[Mapping[str, Any]]:
@@ -55,7 +79,7 @@ def _view(row: Mapping[str, Any]) -> dict[str, Any]:
     faults, messages = row["faults"], row["messages"]
     return {
         "name": row["name"][:1].upper() + row["name"][1:],
-        "faults": [dict(fault) for fault in faults[:_TURNS]],
+        "faults": [dict(fault) for fault in sorted(faults, key=lambda fault: fault["sure"] != "certain")[:_TURNS]],
         "kinds": sorted({fault["kind"] for fault in faults}),
         "sure": sorted({fault["sure"] for fault in faults}),
         "turns": [{"role": speaker(turn), "content": message_text(turn)} for turn in messages[:_TURNS]],

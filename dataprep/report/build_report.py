@@ -5,26 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import polars as pl
-from markupsafe import Markup
 
-from dataprep.common.charts import bar_chart
+from dataprep.common.conversation_funnel import conversation_funnel
 from dataprep.options import flag
 from dataprep.report import duplicates
 from dataprep.report.card import from_sample, origin, rebuild_command
 from dataprep.report.collected import CollectedRows
-from dataprep.report.page import page
+from dataprep.report.lengths import charts, length_summary
+from dataprep.report.page import page, percent
 from dataprep.report.public_recipe import without_folders
+from dataprep.report.reasons import reasons
 from dataprep.report.sample import LENGTHS, conversations_to_browse
 from dataprep.report.texts import TextBudget
-from dataprep.tables import DROPPED
 
 REPORT_FILE = "report.html"
 
-# Shown: examples of a rule, languages, unused fields, failing ids of an expectation.
-_EXAMPLES, _LANGUAGES, _FIELDS, _IDS = 3, 12, 30, 50
-_LENGTH_BOUNDS = [0, 250, 500, 1_000, 2_000, 4_000, 8_000, 16_000]  # code points
+_LANGUAGES, _FIELDS, _IDS = 12, 30, 50  # shown: languages, unused fields, failing ids of an expectation
 
 
 def build_report(
@@ -46,18 +43,20 @@ def build_report(
         show_personal_data: do not hide e-mail addresses, keys, card numbers and phone numbers.
     """
     budget = TextBudget(mask=not show_personal_data)
-    numbers = collected.numbers
+    numbers, tokens = collected.numbers, quality.get("token_lengths")
+    funnel = conversation_funnel(manifest)
     view = {
         "manifest": manifest,
         "origin": budget.texts([origin(manifest)], 1_000)[0],
         "from_sample": from_sample(manifest),
         "notes": budget.texts(manifest["notes"][:50], 1_000),
-        "trained": float(numbers["trained"].sum()) / max(int(numbers["chars"].sum()), 1),
-        "median": int(numbers.select(pl.col("chars").median().fill_null(0)).item()),
-        "charts": _charts(numbers),
+        "key_figures": _key_figures(manifest, numbers, tokens),
+        "charts": charts(numbers, tokens),
+        "length_summary": length_summary(numbers, tokens),
         "languages": _most_frequent(manifest["languages"], _LANGUAGES, budget),
-        "funnel": _funnel(manifest["funnel"]),
-        "rules": _rules(fates, budget),
+        "funnel": funnel,
+        "before": reasons([rule for rule in funnel.before if rule.rule != "on_path"], fates, budget),
+        "removed": reasons(funnel.lost, fates, budget, funnel.conversations),
         "unused_fields": _most_frequent(manifest.get("unused_fields") or {}, _FIELDS, budget),
         "duplicates": duplicates.duplicate_counts(fates),
         "exact_groups": duplicates.exact_groups(fates, collected.survivors, budget),
@@ -74,24 +73,40 @@ def build_report(
     }
     sample = conversations_to_browse(collected.sample, budget)  # last: it takes whatever the other texts leave
     view |= {"sample": sample, "sample_languages": sorted({conversation["lang"] for conversation in sample})}
-    return page("report.html.jinja", view)
+    view["sections"] = _sections(view)
+    return page("report.html.jinja", f"{manifest['name']} · {manifest['version']}", view)
 
 
-def _charts(numbers: pl.DataFrame) -> list[dict[str, Any]]:
-    """Three histograms of the rows, each with the counts that it draws."""
-    answers = numbers["answers"].clip(upper_bound=10).value_counts().sort("answers").rows()
-    lengths = np.histogram(numbers["chars"].to_numpy(), [*_LENGTH_BOUNDS, np.inf])[0].tolist()
-    share = (numbers["trained"] / numbers["chars"]).fill_nan(0).to_numpy()
-    shares = np.histogram(share, np.linspace(0, 1, 11))[0].tolist()
-    length_names = [f"{n / 1000:g}k" if n >= 1000 else str(n) for n in _LENGTH_BOUNDS[1:]] + ["more"]
-    histograms: list[tuple[str, str, list[tuple[str, int]]]] = [
-        ("Trained answers", "in a conversation", [("10+" if n == 10 else str(n), count) for n, count in answers]),
-        ("Length", "characters of the rendered text, up to", list(zip(length_names, lengths, strict=True))),
-        ("Trained share", "percent of the characters, up to", [(f"{10 * n + 10}", c) for n, c in enumerate(shares)]),
-    ]
+def _key_figures(
+    manifest: Mapping[str, Any], numbers: pl.DataFrame, tokens: Mapping[str, Any] | None
+) -> list[tuple[str, str]]:
+    """Value and name of the figures at the top of the page."""
+    trained, chars = int(numbers["trained"].sum()), int(numbers["chars"].sum())
+    median = int(numbers.select(pl.col("chars").median().fill_null(0)).item())
+    splits = [(f"{split['rows']:,}", f"conversations in {name}") for name, split in manifest["splits"].items()]
+    length = (f"{tokens['median']:,}", "tokens, median") if tokens else (f"{median:,}", "characters, median")
+    count = len(manifest["languages"].keys() - {"unknown"})
+    languages = [(f"{count:,}", "language" if count == 1 else "languages")] if count else []
     return [
-        {"title": title, "unit": unit, "rows": rows, "svg": Markup(bar_chart(rows))}  # bar_chart escapes its labels
-        for title, unit, rows in histograms
+        *splits,
+        (f"{int(numbers['answers'].sum()):,}", "trained answers"),
+        (percent(trained / max(chars, 1)), "of the characters are trained"),
+        length,
+        *languages,
+    ]
+
+
+def _sections(view: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Id, title and count of each section, for the table of contents."""
+    left_out = sum(reason["count"] for reason in view["removed"])
+    failed = len(view["checks"]["failed"])
+    return [
+        ("browse", "Conversations", f"{len(view['sample']):,}"),
+        ("gate", "Quality", f"{failed} failed" if failed else ""),
+        ("duplicates", "Duplicates", f"{view['duplicates']['removed']:,}"),
+        ("lengths", "Lengths", ""),
+        ("funnel", "Left out", f"{left_out:,}"),
+        ("recipe", "Recipe", ""),
     ]
 
 
@@ -102,26 +117,6 @@ def _most_frequent(counts: Mapping[str, int], limit: int, budget: TextBudget) ->
     others = ordered[limit:]
     shown = list(zip(names, (count for _, count in ordered), strict=False))
     return shown + ([(f"{len(others)} others", sum(count for _, count in others))] if others else [])
-
-
-def _funnel(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The stages with `share`: what part of all records is left after each."""
-    total = max(stages[0]["in"], 1) if stages else 1
-    return [{**stage, "share": stage["out"] / total} for stage in stages]
-
-
-def _rules(fates: pl.DataFrame, budget: TextBudget) -> list[dict[str, Any]]:
-    """The rules that dropped records, the most frequent first, each with its first records.
-
-    Without `on_path`: such messages of a flat file are inside a conversation.
-    """
-    dropped = fates.filter((pl.col("fate") == DROPPED) & (pl.col("rule") != "on_path"))
-    example = pl.struct("id", "source", "line", "detail", "survivor")
-    grouped = dropped.sort("row").group_by("stage", "rule").agg(count=pl.len(), examples=example.head(_EXAMPLES))
-    rules = grouped.sort("count", "rule", descending=[True, False]).to_dicts()
-    examples = (record for rule in rules for record in rule["examples"])
-    budget.clean_fields(examples, id=300, source=300, detail=700, survivor=300)
-    return rules
 
 
 def _checks(checks: Sequence[Mapping[str, Any]], budget: TextBudget) -> dict[str, list[dict[str, Any]]]:

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from dataprep.common.charts import Series, line_chart
+from dataprep.common.charts import AxisNames, Series, line_chart
 from dataprep.report.page import percent
 from dataprep.report.texts import TextBudget, message_text, speaker
 
@@ -107,7 +107,10 @@ def near_duplicate_search(summary: Mapping[str, Any] | None) -> dict[str, Any] |
         ((band["low"] + band["high"]) / 2, band["found"] / band["planted"]) for band in recall if band["planted"]
     ]
     theory = estimate.get("s_curve") or []
-    chart = line_chart([Series(theory), Series(measured, dots=True)], (0, 1), (0, 1)) if theory else None
+    series = [Series(theory), Series(measured, dots=True)]
+    names = AxisNames("exact Jaccard similarity", "share of the pairs that become candidates")
+    label = "Recall of the candidate search by similarity"
+    chart = line_chart(series, (0, 1), (0, 1), 420, 240, names=names, label=label) if theory else None
     copied = {key: summary[key] for key in ("threshold", "algorithm", "candidates", "proven", "alike", "dropped")}
     compared = _COMPARED_PARTS.get(summary["on"], summary["on"])
     return copied | {"compared": compared, "bands": bands, "curve": Markup(chart) if chart else None}

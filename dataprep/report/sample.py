@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from dataprep.common.text import plural
@@ -22,8 +24,8 @@ def conversations_to_browse(drawn: list[tuple[str, int, dict[str, Any]]], budget
     """The view of each drawn row, given as (split, number in the split, row), until the budget is used up.
 
     A view has id, split, row, lang, length (name of its class), chars, answers, trained (share of the characters), title,
-    remarks (on untrained answers, tool calls, reasoning and tools), pieces (text, trained, control) and whole (whether the
-    pieces are the whole text).
+    remarks (on untrained answers, tool calls, reasoning and tools), turns (trained, and pieces with text and control) and
+    whole (whether the pieces are the whole text).
     """
     views = [_view(*row) for row in drawn]
     pieces = [piece for view in views for piece in view["pieces"]]
@@ -34,6 +36,7 @@ def conversations_to_browse(drawn: list[tuple[str, int, dict[str, Any]]], budget
     for view in views:
         if budget.left > 0:
             view["whole"] = _cut(view["pieces"], budget) and view["all_read"]
+            view["turns"] = _turns(view["pieces"])
             shown.append(view)
     return shown
 
@@ -97,6 +100,11 @@ def _pieces(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         latest = bisect_right(span_starts, start) - 1  # the last span that begins at or before the piece
         trained = latest >= 0 and start < spans[latest]["end"]
         yield {"text": text[start:end], "trained": trained, "control": start in control_starts}
+
+
+def _turns(pieces: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Neighbouring pieces that are trained, or that are not, as one turn each."""
+    return [{"trained": trained, "pieces": list(turn)} for trained, turn in groupby(pieces, itemgetter("trained"))]
 
 
 def _cut(pieces: list[dict[str, Any]], budget: TextBudget) -> bool:

@@ -49,7 +49,7 @@ OTHER_CODE = (
     "common/conversation_funnel",
     "common/errors",
     "common/files",
-    "common/glosses",
+    "common/html",
     "common/hub",
     "common/hub_repository",
     "common/jsonfile",

@@ -1,28 +1,43 @@
-"""The reports in a browser: no request leaves, no foreign script runs, the filters work, and the page is accessible."""
+"""The pages in a browser: no request leaves, no foreign script runs, the filters work, and the pages are accessible."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dataprep.audit import audit_file
 from dataprep.build import Outcome
-from tests.support.commands import dataprep
-from tests.support.pages import ATTACKS, open_in_browser
+from tests.support.pages import ATTACKS, assert_page_is_safe_and_accessible, open_in_browser
+
+PAGES = ("build", "audit")
+SIZES = [f"{scheme}-{size}" for scheme in ("light", "dark") for size in ("wide", "phone")]
 
 
 @pytest.fixture(scope="module")
-def build_page(attacked: Outcome, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a browser observed of a build's report."""
+def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the screenshots."""
+    return tmp_path_factory.mktemp("screens")
+
+
+@pytest.fixture(scope="module")
+def observed(
+    attacked: Outcome, screenshots: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, Any]]:
+    """What a browser observed of each of `PAGES`."""
     assert attacked.path
-    return open_in_browser(attacked.path / "report.html", tmp_path_factory.mktemp("screens"))
+    pages = {
+        "build": attacked.path / "report.html",
+        "audit": write_audit_page(tmp_path_factory.mktemp("audit")),
+    }
+    return open_in_browser(pages, screenshots)
 
 
-@pytest.fixture(scope="module")
-def audit_page(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a browser observed of the report of an audit of hostile rows in a folder with a long name."""
-    folder = tmp_path_factory.mktemp("audit") / ("long-" * 40) / ("deep" * 50)
+def write_audit_page(folder: Path) -> Path:
+    """The report of an audit of hostile rows in a folder with a long name."""
+    folder = folder / ("long-" * 40) / ("deep" * 50)
     folder.mkdir(parents=True)
     file = folder / "<i>evil & co.jsonl"
     texts = [f"<s>[INST] {attack} [/INST] {attack} answered </s>" for attack in ATTACKS]
@@ -34,37 +49,41 @@ def audit_page(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     ]
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     page = folder / "r.html"
-    dataprep("audit", file, "--report", page)
-    return open_in_browser(page, tmp_path_factory.mktemp("audit-screens"))
+    page.write_text(audit_file(file).page())
+    return page
 
 
-def assert_page_is_safe_and_accessible(observed: dict[str, Any]) -> None:
-    assert [url for url in observed["requests"] if not url.startswith("file:")] == []
-    assert (observed["errors"], observed["dialogs"], observed["pwned"]) == ([], [], None)
-    assert set(observed["overflow"].values()) == {0}
-    assert {name: violations for name, violations in observed["axe"].items() if violations} == {}
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_is_safe_accessible_and_fits_a_phone(observed: dict[str, dict[str, Any]], page: str) -> None:
+    assert_page_is_safe_and_accessible(observed[page])
 
 
-def test_a_build_report_is_safe_accessible_and_fits_a_phone(build_page: dict[str, Any]) -> None:
-    assert_page_is_safe_and_accessible(build_page)
+@pytest.mark.parametrize("page", PAGES)
+def test_screenshots_are_taken_in_both_widths_and_colour_schemes(
+    observed: dict[str, dict[str, Any]], screenshots: Path, page: str
+) -> None:
+    assert {file.stem.removeprefix(f"{page}-") for file in screenshots.glob(f"{page}-*.png")} == set(SIZES)
 
 
-def test_an_audit_report_is_safe_accessible_and_fits_a_phone(audit_page: dict[str, Any]) -> None:
-    assert_page_is_safe_and_accessible(audit_page)
-
-
-def test_search_and_filters_of_a_build_report_show_the_matching_conversations(build_page: dict[str, Any]) -> None:
-    shown = build_page["shown"]
+def test_search_and_filters_of_a_build_report_show_the_matching_conversations(
+    observed: dict[str, dict[str, Any]],
+) -> None:
+    shown = observed["build"]["shown"]
     assert shown["search"] == 1 and shown["status"].startswith("1 of ")
     assert shown["all"] == shown["again"] > 40
     for name in ("lang", "split", "length"):
         assert sum(shown[name].values()) == shown["all"] and len(shown[name]) > 1
     assert shown["lang"]["de"] == 20 and 0 < shown["length"]["long"] < 5
-    assert len(set(build_page["heights"])) == 1
+    assert len(set(observed["build"]["heights"])) == 1
 
 
-def test_search_and_filters_of_an_audit_report_show_the_matching_rows(audit_page: dict[str, Any]) -> None:
-    shown = audit_page["shown"]
+def test_a_long_list_is_shown_in_parts(observed: dict[str, dict[str, Any]]) -> None:
+    shown = observed["build"]["shown"]
+    assert shown["visible"] == 20 and shown["whole"] == shown["all"]
+
+
+def test_search_and_filters_of_an_audit_report_show_the_matching_rows(observed: dict[str, dict[str, Any]]) -> None:
+    shown = observed["audit"]["shown"]
     assert shown["search"] == 1 and shown["all"] == shown["again"] > 8
     assert shown["kind"]["duplicate"] == 1 and shown["kind"]["doubled_control_token"] == len(ATTACKS)
     assert shown["sure"]["certain"] > 0

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from dataprep.build import Outcome
+from dataprep.common.rules import meaning_of
 from dataprep.contract import open_build
 from dataprep.report import CollectedRows, build_report
 from dataprep.store.fates import read_duplicates, read_fates
@@ -43,9 +44,11 @@ def test_personal_data_is_hidden_unless_it_is_requested(attacked: Outcome) -> No
 def test_the_report_shows_the_numbers_of_the_manifest(attacked: Outcome) -> None:
     text = report_of(attacked)
     assert attacked.version in text and "dataprep build --name n" in text
-    for rule in attacked.summary["fates"]["rules"]:
-        assert rule in text
-    assert f"{attacked.summary['fates']['dropped']:,} were dropped" in text
+    for stage in attacked.summary["funnel"]:
+        for rule, count in stage["rules"].items():
+            row = text[text.index(f'id="rule-{stage["stage"]}-{rule}"') :].split("</summary>")[0]
+            assert f"<strong>−{count:,}</strong>" in row and meaning_of(rule, stage["stage"]) in row
+    assert f"{attacked.summary['rows']:,}</span><span>kept" in text
     assert text.count("<svg") == 4 and text.count(">Numbers<") == 3  # the fourth chart stands beside its table
     assert 'dir="auto">de</th>' in text and "</span>20</td>" in text and '<td class="n">100.0 %</td>' in text
     assert "http://" not in text.replace("http://www.w3.org/", "") and "https://" not in text
@@ -67,20 +70,20 @@ def test_groups_of_duplicates_show_the_common_text_once(attacked: Outcome) -> No
     assert near.count("kept: <code>") == 1 and near.count("removed: <code>") == 2
     assert "<mark>step99</mark>" in near and "<mark>⌫</mark>" in near
     assert near.count("step50") == 1  # members show only what is near a difference
-    exact = text[text.index("Exact duplicates, largest") : text.index('id="gate"')]
+    exact = text[text.index("Exact duplicates, largest") : text.index('id="lengths"')]
     assert "assistant: the same" in exact and exact.count("2 removed") == 1 and "<code>t2</code>" in exact
 
 
 def hostile_file(folder: Path, kind: str) -> Path:
     """A file whose texts are as expensive to show as the kind allows."""
     rows = {
-        "quotes": [chat_line(f"q{n} " + '"' * 100, f"a{n} " + "<\"&'>" * 3_000) for n in range(300)],
-        "controls": [chat_line(f"q{n} hello there", f"a{n} " + "\u202e\u200f\x07" * 3_000) for n in range(300)],
+        "quotes": [chat_line(f"q{n} " + '"' * 100, f"a{n} " + "<\"&'>" * 3_000) for n in range(210)],
+        "controls": [chat_line(f"q{n} hello there", f"a{n} " + "\u202e\u200f\x07" * 3_000) for n in range(210)],
         "ids": [
             chat_line(f"question {n * 7919}", f"answer {n * 104729}", id="&" * 100_000 + str(n)) for n in range(60)
         ],
         "languages": [chat_line(f"question {n * 7919}", f"answer {n}", lang="x" * 200 + str(n)) for n in range(3_000)],
-        "turns": [chat_line(*(f"<{n}&{at}>" for at in range(4_000))) for n in range(200)],
+        "turns": [chat_line(*(f"<{n}&{at}>" for at in range(400))) for n in range(200)],
     }
     file = folder / f"{kind}.jsonl"
     file.write_text("".join(rows[kind]))
@@ -156,3 +159,28 @@ def test_the_gate_lists_failed_inapplicable_and_passed_expectations_in_this_orde
     assert text.index("This fails.") < text.index("This abstains.") < text.index("This holds.")
     assert ">not applicable</span><div>This abstains." in text and ">warning</span>" in text
     assert "<code>i49</code> and 20 more" in text
+
+
+def test_lengths_are_in_tokens_where_the_gate_counted_them_with_a_mark_at_the_context(attacked: Outcome) -> None:
+    opened = open_build(attacked.path or "")
+    fates = read_fates(opened.path)
+    collected = CollectedRows.of_splits(opened.splits, 42, fates)
+    rows = [0, 0, 0, 0, 0, collected.numbers.height - 3, 2, 1]
+    tokens = {
+        "bounds": [128, 256, 512, 1024, 2048, 4096, 8192],
+        "rows": rows, "total": 9_000, "median": 4_000, "p95": 5_000, "longest": 9_000,
+    }  # fmt: skip
+    quality = {"gate": "off", "checks": [], "token_lengths": tokens}
+    text = build_report(opened.manifest.data, collected, fates, None, quality)
+    assert "tokens of the rendered text, up to</text>" in text and '<line class="mark"' in text
+    assert "3 (" in text and "are longer than 4,096 tokens, the context of Llama 2." in text
+    assert "characters of the rendered text, up to</text>" in report_of(attacked)
+    assert '<line class="mark"' not in report_of(attacked)
+
+
+def test_sections_come_in_the_order_of_the_contents(attacked: Outcome) -> None:
+    text = report_of(attacked)
+    sections = ("browse", "gate", "duplicates", "lengths", "funnel", "recipe")
+    places = [text.index(f'<section id="{section}"') for section in sections]
+    links = [text.index(f'href="#{section}"') for section in sections]
+    assert places == sorted(places) and links == sorted(links) and links[-1] < places[0]

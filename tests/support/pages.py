@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +32,24 @@ def chat_line(*turns: str, lang: str = "en", **fields: Any) -> str:
     return json.dumps({"messages": messages, "lang": lang, **fields}) + "\n"
 
 
-def open_in_browser(page: Path, screenshots: Path) -> dict[str, Any]:
-    """What tests/node/look.mjs observed of `page`; skips the test where Chromium or the node packages are missing."""
+def open_in_browser(pages: Mapping[str, Path], screenshots: Path) -> dict[str, dict[str, Any]]:
+    """What tests/node/look.mjs observed of each page; skips the test where Chromium or the node packages are missing."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not browser or not shutil.which("node"):
         pytest.skip("Chromium or node is missing: apt-get install chromium nodejs")
     if not (NODE / "node_modules").is_dir():
         pytest.skip("playwright-core and axe-core are missing: npm ci --prefix tests/node")
-    command = ["node", str(NODE / "look.mjs"), str(page), browser, str(screenshots)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    named = [f"{name}={page}" for name, page in pages.items()]
+    command = ["node", str(NODE / "look.mjs"), browser, str(screenshots), *named]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
-    observed: dict[str, Any] = json.loads(done.stdout)
-    assert {path.name for path in screenshots.iterdir()} >= {"light-wide.png", "dark-phone.png"}
+    observed: dict[str, dict[str, Any]] = json.loads(done.stdout)
     return observed
+
+
+def assert_page_is_safe_and_accessible(observed: Mapping[str, Any]) -> None:
+    """No request, no error, no script of the data, no horizontal scrolling, and nothing that axe objects to."""
+    assert [url for url in observed["requests"] if not url.startswith("file:")] == []
+    assert (observed["errors"], observed["dialogs"], observed["pwned"]) == ([], [], None)
+    assert {view: pixels for view, pixels in observed["overflow"].items() if pixels} == {}
+    assert {view: violations for view, violations in observed["axe"].items() if violations} == {}
