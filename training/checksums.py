@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -20,12 +22,21 @@ class FileChecksum(msgspec.Struct, frozen=True):
 
 def write_checksums(folder: Path) -> None:
     """Write `checksums.json`: size and SHA-256 of every file in `folder`, by relative path."""
-    checksums = {
-        path.relative_to(folder).as_posix(): FileChecksum(path.stat().st_size, sha256_of(path))
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != CHECKSUMS_FILE
-    }
-    (folder / CHECKSUMS_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(checksums)))
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    files.pop(CHECKSUMS_FILE, None)
+    (folder / CHECKSUMS_FILE).write_bytes(encode_checksums(files))
+
+
+def encode_checksums(files: Mapping[str, Path | bytes]) -> bytes:
+    """The content of `checksums.json` for these files or contents."""
+    checksums = {name: _checksum(content) for name, content in files.items()}
+    return msgspec.json.format(msgspec.json.encode(checksums))
+
+
+def _checksum(content: Path | bytes) -> FileChecksum:
+    if isinstance(content, bytes):
+        return FileChecksum(len(content), hashlib.sha256(content).hexdigest())
+    return FileChecksum(content.stat().st_size, sha256_of(content))
 
 
 def find_damage(folder: Path, *, required: bool = True) -> str | None:

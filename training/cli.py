@@ -200,6 +200,39 @@ def export(
 
 
 @app.command
+def publish(
+    run: Run,
+    *,
+    to: Annotated[str, Parameter(help="A model on the Hugging Face Hub: org/name.")],
+    base_model: Annotated[
+        str | None, Parameter(help="The base model's name on the Hub, if the run was trained on a folder.")
+    ] = None,
+    private: Annotated[bool, Parameter(negative="", help="Create a private repository.")] = False,
+    dry_run: Annotated[bool, Parameter(negative="", help="List what would be sent; write and send nothing.")] = False,
+    as_json: Annotated[bool, Parameter(name="--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Put a run's adapter with its card on the Hugging Face Hub, in one commit with a tag."""
+    from training.after.publish import publish as publish_adapter
+
+    published = publish_adapter(run, to, base_model=base_model, private=private, dry_run=dry_run)
+    if as_json:
+        _print(json_text({**vars(published), "dry_run": dry_run}))
+        return
+    if published.there_already:
+        _print(f"{published.tag} is in {to} already: nothing was done.")
+        return
+    for name, size in published.files.items():
+        _print(f"{name}  {size:,} bytes")
+    for name in published.removed:
+        _print(f"{name}  {'would be removed' if dry_run else 'removed'}")
+    if dry_run:
+        unasked = f" What {to} has is not known: {published.unasked}." if published.unasked else ""
+        _print(f"Dry run: {len(published.files)} files would go to {to}; nothing was sent.{unasked}")
+    else:
+        _print(f"Published {published.tag} to {to}.")
+
+
+@app.command
 def chat(
     *,
     run: Annotated[Path | None, Parameter(help="Folder of a finished run.")] = None,

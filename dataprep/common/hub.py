@@ -80,8 +80,12 @@ def token(error: type[DataprepError]) -> str | None:
     return value
 
 
-def check_repository(name: str) -> str:
+def check_repository(name: str, otherwise: str = "") -> str:
     """Return `name` if it is a valid name of a repository on the Hub.
+
+    Args:
+        name: org/name.
+        otherwise: what else would work, for the message.
 
     Raises:
         PublishError: it is not.
@@ -95,7 +99,7 @@ def check_repository(name: str) -> str:
             raise HFValidationError("it names no user or organization")
     except HFValidationError as fault:
         raise PublishError(
-            f"'{name}' is no valid name on the Hub ({str(fault).rstrip('.')}): write org/name, or ./name for a folder."
+            f"'{name}' is no valid name on the Hub ({str(fault).rstrip('.')}): write org/name{otherwise}."
         ) from None
     return name
 

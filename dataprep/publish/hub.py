@@ -24,7 +24,7 @@ def to_hub(contents: Contents, name: str, *, private: bool = False, dry_run: boo
         GateError: the build failed its gate.
     """
     refuse_failed_gate(contents.build)
-    check_repository(name)
+    check_repository(name, ", or ./name for a folder")
     publication = Publication(
         kind="dataset",
         tag=contents.tag,

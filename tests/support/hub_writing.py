@@ -2,7 +2,8 @@
 
 The requests are those of huggingface_hub with Xet turned off: POST api/repos/create, api/validate-yaml,
 api/datasets/<repo>/preupload/<rev>, datasets/<repo>.git/info/lfs/objects/batch, PUT lfs/<oid>, POST
-api/datasets/<repo>/commit/<rev> (JSON lines) and …/tag/<rev>, GET …/commits/<rev> and api/whoami-v2.
+api/datasets/<repo>/commit/<rev> (JSON lines) and …/tag/<rev>, GET …/commits/<rev> and api/whoami-v2; for models
+api/models/<repo> and <repo>.git.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tests.support.hub import Hub, Repository, _Handler
 
-LFS_ENDINGS = (".parquet", ".html")
+LFS_ENDINGS = (".parquet", ".html", ".safetensors")
 
 
 @dataclass
@@ -199,11 +200,11 @@ PAGES = (
     ("PUT", r"/lfs/(?P<oid>[0-9a-f]{64})", lfs_put, False),
 )
 WRITES = (
-    ("POST", rf"/api/datasets/{_REPO}/preupload/{_REV}", preupload),
-    ("POST", rf"/datasets/{_REPO}\.git/info/lfs/objects/batch", lfs_batch),
-    ("POST", rf"/api/datasets/{_REPO}/commit/{_REV}", commit),
-    ("POST", rf"/api/datasets/{_REPO}/tag/{_REV}", tag),
-    ("GET", rf"/api/datasets/{_REPO}/commits/{_REV}", commits),
+    ("POST", rf"/api/(?:datasets|models)/{_REPO}/preupload/{_REV}", preupload),
+    ("POST", rf"(?:/datasets)?/{_REPO}\.git/info/lfs/objects/batch", lfs_batch),
+    ("POST", rf"/api/(?:datasets|models)/{_REPO}/commit/{_REV}", commit),
+    ("POST", rf"/api/(?:datasets|models)/{_REPO}/tag/{_REV}", tag),
+    ("GET", rf"/api/(?:datasets|models)/{_REPO}/commits/{_REV}", commits),
 )
 
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataprep.common.markup import markdown, yaml_value
+from training.after.card import model_card
 from training.after.stopping import (
     check_stopping,
     make_tokenizer_portable,
@@ -35,7 +35,7 @@ def write_adapter(context: RunContext, model: Any, tokenizer: Any, record: RunRe
     ids = special_token_ids(context.base_model, context.config.revision, context.tokenizer, template)
     write_generation_config(partial, context.base_model, context.config.revision, ids)
     check_stopping(partial, template["end_token"])
-    (partial / "README.md").write_text(_card(context, record), "utf-8")
+    (partial / "README.md").write_text(model_card(record), "utf-8")
     write_checksums(partial)
     commit_folder(partial, final)
 
@@ -43,28 +43,3 @@ def write_adapter(context: RunContext, model: Any, tokenizer: Any, record: RunRe
 def _hub_revision(context: RunContext, record: RunRecord) -> str | None:
     """The commit of a base model on the Hub, so that stock peft loads the same weights; None for a folder."""
     return None if Path(context.base_model).is_dir() else record["model"]["revision"]
-
-
-def _card(context: RunContext, record: RunRecord) -> str:
-    """The adapter's README.md."""
-    config, manifest, ledger = context.config, context.build.manifest, record["ledger"]["train"]
-    return f"""---
-base_model: {yaml_value(config.model)}
-library_name: peft
-tags: [qlora]
----
-
-# LoRA adapter
-
-Trained with `training run` on the build **{manifest.name} {manifest.version}**
-(template {markdown(str(manifest.template.get("name")))}, gate {markdown(manifest.gate)}),
-base model {markdown(config.model)} quantised as {config.quantization}.
-
-* {ledger["rows"]} conversations: {ledger["tokens_trained"]} trained tokens, {ledger["tokens_masked"]} masked,
-  {ledger["tokens_cut"]} cut, {ledger["tokens_dropped"]} dropped
-* rank {config.lora_r}, alpha {config.lora_alpha}, targets {markdown(str(config.targets))},
-  learning rate {config.lr}, seed {config.seed}
-* {record["resolved"]["steps"]} steps on {record["metrics"]["trained_tokens"]} trained tokens, window {config.max_tokens} tokens
-
-run.json in the run's folder has all options, versions and metrics.
-"""

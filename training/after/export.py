@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from training.after import gguf_check
+from training.after.card import public_model_name
 from training.after.finished_run import FinishedRun, open_finished_run, open_run_build
 from training.after.generate import first_question
 from training.after.gguf import GgufType, convert_adapter, convert_model, require_converter
@@ -18,6 +18,7 @@ from training.after.gguf_check import AGREEING, PROMPTS, Comparison, Prompt, can
 from training.after.merge import merge
 from training.after.ollama import go_template, modelfile
 from training.after.prompts import prompt_ids, render
+from training.after.publish import adapter_version
 from training.errors import ModelError, OptionError, RunError
 from training.run_folder import PARTIAL, commit_folder, write_errors
 
@@ -132,8 +133,8 @@ def _refuse_differences(comparison: Comparison) -> None:
 
 def _metadata(run: FinishedRun) -> dict[str, Any]:
     """`general.*` entries of a GGUF header: the build, template, base and adapter by name and version, without local paths."""
-    data, base = run.record["provenance"], _public_name(run)
-    adapter = _adapter_version(run)
+    data, base = run.record["provenance"], public_model_name(run.record)
+    adapter = adapter_version(run.folder.adapter)
     return {
         "general.name": f"{data['build']} on {base}",
         "general.version": adapter,
@@ -149,17 +150,6 @@ def _metadata(run: FinishedRun) -> dict[str, Any]:
 
 def _adapter_metadata(run: FinishedRun) -> dict[str, str]:
     return {key: value for key, value in _metadata(run).items() if isinstance(value, str)}
-
-
-def _public_name(run: FinishedRun) -> str:
-    """The base model's name on the Hub, or the name of its folder."""
-    return Path(run.config.model).name if Path(run.config.model).is_dir() else run.config.model
-
-
-def _adapter_version(run: FinishedRun) -> str:
-    """The first 12 hexadecimal digits of the SHA-256 of the adapter's weights."""
-    with (run.folder.adapter / "adapter_model.safetensors").open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
 def _base_folder(run: FinishedRun) -> Path:

@@ -42,13 +42,7 @@ def open_finished_run(path: Path) -> FinishedRun:
         RunError: the folder holds no run, or the run has no adapter yet.
         ModelError: the base model is not the one that the run was trained on.
     """
-    folder = RunFolder(path)
-    record = folder.read()
-    if not (folder.adapter / "adapter_config.json").exists():
-        raise RunError(f"The run in {path} has no adapter yet ({record['status']}): continue it with --resume auto.")
-    damage = find_damage(folder.adapter, required=has_checksums(record))
-    if damage is not None:
-        raise RunError(f"The adapter in {folder.adapter} is damaged ({damage}): restore it, or train again.")
+    folder, record = read_finished_run(path)
     config = from_record({**record["options"], **record["operational"]})
     name = str(folder.base) if config.model == TINY else config.model
     revision = record["model"]["revision"]
@@ -58,6 +52,22 @@ def open_finished_run(path: Path) -> FinishedRun:
         raise ModelError(f"{name} is not the model that the run in {path} was trained on: restore that model's files.")
     runtime = runtime_of_run(config, record["place"])
     return FinishedRun(folder, record, config, name, runtime, load_tokenizer(name, config.revision))
+
+
+def read_finished_run(path: Path) -> tuple[RunFolder, RunRecord]:
+    """The folder and record of the finished run in `path`; its adapter is verified, and its base model need not be there.
+
+    Raises:
+        RunError: the folder holds no run, or the run has no adapter yet, or a damaged one.
+    """
+    folder = RunFolder(path)
+    record = folder.read()
+    if not (folder.adapter / "adapter_config.json").exists():
+        raise RunError(f"The run in {path} has no adapter yet ({record['status']}): continue it with --resume auto.")
+    damage = find_damage(folder.adapter, required=has_checksums(record))
+    if damage is not None:
+        raise RunError(f"The adapter in {folder.adapter} is damaged ({damage}): restore it, or train again.")
+    return folder, record
 
 
 def open_run_build(run: FinishedRun) -> Build:

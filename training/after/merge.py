@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
+from training.after.card import model_card
 from training.after.finished_run import FinishedRun, open_finished_run
 from training.after.merge_check import compare, rows_to_check
 from training.after.merge_weights import AdapterProducts, BaseWeights, quantized_names
@@ -128,7 +129,4 @@ def _write_other_files(run: FinishedRun, to: Path, *, untied: bool) -> None:
         shutil.copyfile(run.folder.adapter / name, to / name)
     write_generation_config(to, run.base_model, run.config.revision, ids)
     check_stopping(to, template["end_token"])
-    card = (run.folder.adapter / "README.md").read_text("utf-8")
-    card = card.replace("library_name: peft", "library_name: transformers").replace("# LoRA adapter", "# Merged model")
-    note = "\nMerged into the dequantised NF4 base that the adapter was trained on: load it without quantisation.\n"
-    (to / "README.md").write_text(card + note, "utf-8")
+    (to / "README.md").write_text(model_card(run.record, merged=True), "utf-8")

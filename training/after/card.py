@@ -1,0 +1,75 @@
+"""The card (README.md) of an adapter or a merged model: base, build, template and figures, without folders of this machine."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from dataprep.common.markup import markdown, yaml_value
+from training.run_record import Metrics, RunRecord
+
+
+def public_model_name(record: RunRecord) -> str:
+    """The base model's id on the Hub, or the name of its folder."""
+    name = record["model"]["name"]
+    return name if _on_hub(record) else Path(name).name
+
+
+def model_card(record: RunRecord, base_model: str | None = None, *, merged: bool = False) -> str:
+    """The text of the card.
+
+    Args:
+        record: run.json of the finished run.
+        base_model: the id of the base model on the Hub, for a run whose base was a folder.
+        merged: the card of the merged model instead of the adapter's.
+    """
+    provenance, options, ledger = record["provenance"], record["options"], record["ledger"]["train"]
+    base = base_model or public_model_name(record)
+    head = ["library_name: transformers" if merged else "library_name: peft", "tags: [qlora]"]
+    if base_model or _on_hub(record):
+        head.insert(0, f"base_model: {yaml_value(base)}")
+    lines = [
+        "---",
+        *head,
+        "---",
+        "",
+        "# Merged model" if merged else "# LoRA adapter",
+        "",
+        f"Trained with `training run` on the build **{markdown(provenance['build'])} {provenance['version']}**",
+        f"(template {markdown(str(provenance['template']))}, gate {markdown(provenance['gate'])}),",
+        f"base model {markdown(base)} quantised as {options['quantization']}.",
+        "",
+        f"* {ledger['rows']} conversations: {ledger['tokens_trained']} trained tokens, {ledger['tokens_masked']} masked,",
+        f"  {ledger['tokens_cut']} cut, {ledger['tokens_dropped']} dropped",
+        f"* rank {options['lora_r']}, alpha {options['lora_alpha']}, targets {markdown(str(options['targets']))},",
+        f"  learning rate {options['lr']}, seed {options['seed']}",
+        f"* {record['resolved']['steps']} steps on {record['metrics']['trained_tokens']} trained tokens, "
+        f"window {options['max_tokens']} tokens",
+        *_results(record["metrics"]),
+        "* " + ", ".join(f"{name} {version}" for name, version in record["versions"].items()),
+        "",
+    ]
+    if merged:
+        lines += [
+            "Merged into the dequantised NF4 base that the adapter was trained on: load it without quantisation.",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _on_hub(record: RunRecord) -> bool:
+    """Whether the base model came from the Hub: its revision is a commit, and not a digest of a folder's files."""
+    return re.fullmatch("[0-9a-f]{40}", record["model"]["revision"]) is not None
+
+
+def _results(metrics: Metrics) -> list[str]:
+    """Lines on the held-out loss and on answers that end, as far as they were measured."""
+    lines = []
+    if metrics["held_out_before"] is not None and metrics["held_out_after"] is not None:
+        before, after = metrics["held_out_before"], metrics["held_out_after"]
+        lines.append(f"* held-out loss {before:.4f} before, {after:.4f} after (nats per trained token)")
+    if "stopped_by_itself" in metrics:
+        lines.append(
+            f"* {metrics['stopped_by_itself']:.0%} of {metrics['stop_prompts']} answers ended with the end token"
+        )
+    return lines
