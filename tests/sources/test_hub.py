@@ -1,37 +1,24 @@
-"""Reading from a loopback Hub with the real client, in its own process because the client reads its settings on import."""
+"""Reading from a Hub on loopback with the real client."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dataprep.common.errors import InputError
+from dataprep.sources.files import find_files, hash_files
 from dataprep.sources.hub import is_id
 from dataprep.sources.hub_files import latest_trees, select_files
+from dataprep.sources.reader import read
 from tests.support.hub import Hub
 from tests.support.hub_writing import Fault
+from tests.support.publishing import client_of
 from tests.support.reading import json_lines
 
-ROOT = Path(__file__).parents[2]
 ROW = {"text": "### Human: hi### Assistant: yo"}
-PROGRAM = """
-import json, sys
-from dataprep.sources.files import find_files, hash_files
-from dataprep.sources.reader import read
-from dataprep.common.errors import InputError
-try:
-    reading = read(hash_files(find_files(sys.argv[1:])))
-    rows = len(reading.conversations) + len(reading.messages)
-    print(json.dumps({"files": [file.to_manifest() for file in reading.files], "rows": rows}))
-except InputError as fault:
-    print(json.dumps({"fault": str(fault)}))
-"""
 
 
 @pytest.fixture
@@ -40,13 +27,15 @@ def hub() -> Iterator[Hub]:
         yield server
 
 
-def read_in_process(hub: Hub, home: Path, source: str, **environment: str) -> dict[str, Any]:
-    env = {**os.environ, **hub.environment(home), "PYTHONPATH": str(ROOT), **environment}
-    done = subprocess.run([sys.executable, "-c", PROGRAM, source], env=env, cwd=home, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert hub.token not in done.stdout + done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return answer
+def reading(hub: Hub, home: Path, source: str, **environment: str) -> dict[str, Any]:
+    """The files and the number of rows of a source, or the sentence that refuses it."""
+    with client_of(hub, home, **environment):
+        try:
+            read_source = read(hash_files(find_files([source])))
+        except InputError as fault:
+            return {"fault": str(fault)}
+    rows = len(read_source.conversations) + len(read_source.messages)
+    return {"files": [file.to_manifest() for file in read_source.files], "rows": rows}
 
 
 def test_files_are_downloaded_unchanged_and_pinned_to_a_commit(hub: Hub, tmp_path: Path) -> None:
@@ -59,7 +48,7 @@ def test_files_are_downloaded_unchanged_and_pinned_to_a_commit(hub: Hub, tmp_pat
         ("o/guanaco@main", names[0], new, 3),
         (f"o/guanaco@{old}:train", names[0], old, 1),
     ]:
-        answer = read_in_process(hub, tmp_path, source)
+        answer = reading(hub, tmp_path, source)
         [file] = answer["files"]
         assert (file["name"], file["commit"], answer["rows"]) == (f"o/guanaco:{name}", commit, rows)
         assert len(file["digest"]) == 64 and file["format"] == "guanaco"
@@ -79,10 +68,10 @@ def test_requests_are_repeated_after_a_temporary_fault(hub: Hub, tmp_path: Path)
     ):
         hub.faults[:] = [fault]
         (tmp_path / str(number)).mkdir()  # an empty cache
-        assert read_in_process(hub, tmp_path / str(number), "o/r")["rows"] == 3
+        assert reading(hub, tmp_path / str(number), "o/r")["rows"] == 3
         assert fault.times == 0
     hub.faults[:] = [Fault("GET /api/datasets/o/r", 503)]
-    assert "status 503 5 times" in read_in_process(hub, tmp_path, "o/r")["fault"]
+    assert "status 503 5 times" in reading(hub, tmp_path, "o/r")["fault"]
 
 
 CARD = """---
@@ -108,12 +97,12 @@ def test_the_default_configuration_of_the_card_selects_the_files(hub: Hub, tmp_p
     }
     hub.commit("o/conf", {"README.md": CARD.encode(), **there})
     for source, expected in (("o/conf", names[:3]), ("o/conf:test", names[3:])):
-        assert [file["name"] for file in read_in_process(hub, tmp_path, source)["files"]] == [
+        assert [file["name"] for file in reading(hub, tmp_path, source)["files"]] == [
             f"o/conf:{name}" for name in expected
         ]
-    assert "its splits are: test, train" in read_in_process(hub, tmp_path, "o/conf:dev")["fault"]
+    assert "its splits are: test, train" in reading(hub, tmp_path, "o/conf:dev")["fault"]
     hub.commit("o/two", {"README.md": CARD.replace("default", "second").encode(), **there})
-    assert "no default one (other, second)" in read_in_process(hub, tmp_path, "o/two")["fault"]
+    assert "no default one (other, second)" in reading(hub, tmp_path, "o/two")["fault"]
 
 
 def test_ready_trees_are_preferred_to_rows(hub: Hub, tmp_path: Path) -> None:
@@ -128,23 +117,23 @@ def test_ready_trees_are_preferred_to_rows(hub: Hub, tmp_path: Path) -> None:
             "data/train-00000-of-00001.parquet": b"not asked for",
         },
     )
-    answer = read_in_process(hub, tmp_path, "o/trees")
+    answer = reading(hub, tmp_path, "o/trees")
     assert answer["rows"] == 1 and answer["files"][0]["format"] == "oasst-trees"
 
 
 def test_a_repository_without_readable_files_is_refused_and_its_code_is_not_run(hub: Hub, tmp_path: Path) -> None:
     hub.commit("o/script", {"script.py": b"raise SystemExit(9)", "data.bin": b"x"})
-    fault = read_in_process(hub, tmp_path, "o/script")["fault"]
+    fault = reading(hub, tmp_path, "o/script")["fault"]
     assert "no file in it can be read: its files end in .bin, .py" in fault
 
 
 def test_the_pinned_commit_is_read_even_if_the_cache_has_another(hub: Hub, tmp_path: Path) -> None:
     old = hub.commit("o/moved", {"train.jsonl": json_lines([ROW] * 3)})
-    assert read_in_process(hub, tmp_path, "o/moved")["rows"] == 3
+    assert reading(hub, tmp_path, "o/moved")["rows"] == 3
     new = hub.put(hub.repositories["o/moved"], {"notes.txt": b"x"}, "main")
-    assert "no file in it can be read" in read_in_process(hub, tmp_path, "o/moved")["fault"]
-    assert "no file in it can be read" in read_in_process(hub, tmp_path, f"o/moved@{new}")["fault"]
-    answer = read_in_process(hub, tmp_path, f"o/moved@{old}")
+    assert "no file in it can be read" in reading(hub, tmp_path, "o/moved")["fault"]
+    assert "no file in it can be read" in reading(hub, tmp_path, f"o/moved@{new}")["fault"]
+    answer = reading(hub, tmp_path, f"o/moved@{old}")
     assert answer["rows"] == 3 and answer["files"][0]["commit"] == old
 
 
@@ -163,11 +152,12 @@ def test_an_inaccessible_repository_is_refused_with_one_sentence(hub: Hub, tmp_p
         ("o/open", "has characters that no token has", {"HF_TOKEN": "s\u00e9cret"}),
         ("o/open", "cannot be reached", {"HF_ENDPOINT": "http://127.0.0.1:9"}),
     ]:
-        fault = read_in_process(hub, tmp_path, source, **environment)["fault"]
+        fault = reading(hub, tmp_path, source, **environment)["fault"]
+        assert hub.token not in fault
         assert words in fault and "\n" not in fault and "cret" not in fault
         if "token has" not in words:
             assert "there is no local file or folder" in fault
-    assert read_in_process(hub, tmp_path, "o/private")["rows"] == 1
+    assert reading(hub, tmp_path, "o/private")["rows"] == 1
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def client_of(hub: Hub, folder: Path, **environment: str) -> Iterator[None]:
         "ENDPOINT": endpoint,
         "HUGGINGFACE_CO_URL_TEMPLATE": endpoint + "/{repo_id}/resolve/{revision}/{filename}",
         "HF_HUB_CACHE": str(folder / "hub"),
-        "HF_HUB_OFFLINE": False,
+        "HF_HUB_OFFLINE": values["HF_HUB_OFFLINE"] == "1",
         "HF_HUB_DISABLE_XET": True,
         "HF_TOKEN_PATH": values.get("HF_TOKEN_PATH", str(folder / "token")),
     }
