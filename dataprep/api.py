@@ -16,6 +16,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dataprep.common.lookup import DEFAULT_STORE
 from dataprep.contract import Manifest, read_manifest
 from dataprep.contract import open_build as open_contract
 from dataprep.recipe import Recipe
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 StrPath = str | PathLike[str]
 
-DEFAULT_STORE = "data/builds"
 _SHOWN = 3  # conversations that a notebook shows of a build
 _SHOWN_CHARS = 1_500  # of each
 
@@ -189,7 +189,7 @@ def open_build(reference: StrPath, store: StrPath = DEFAULT_STORE) -> Build:
         StoreError: there is no such build.
         DamagedBuild: its files are not what its manifest says.
     """
-    from dataprep.store.lookup import locate
+    from dataprep.common.lookup import locate
 
     opened = open_contract(locate(Path(store), str(reference)))
     return Build(opened.path, opened.manifest)

@@ -11,6 +11,7 @@ import polars as pl
 
 from dataprep.common.arrow import delay_page_release
 from dataprep.common.bundled import sample_file
+from dataprep.common.lookup import check_name
 from dataprep.common.progress import Progress
 from dataprep.contract import read_manifest
 from dataprep.curate.conversations import to_conversations
@@ -35,7 +36,6 @@ from dataprep.sources.options import ReadOptions
 from dataprep.sources.reader import read
 from dataprep.sources.rejected import rejection_notes
 from dataprep.store.commit import reuse_version
-from dataprep.store.lookup import check_name
 from dataprep.store.version import version_of
 from dataprep.tables import without_absent_fields
 from dataprep.writing import Selection, write_version

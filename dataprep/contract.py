@@ -27,6 +27,7 @@ from dataprep.common.checksums import FileEntry, problem_of, sha256_of, stamp_of
 from dataprep.common.errors import BuildError, DamagedBuild
 from dataprep.common.files import write_file
 from dataprep.common.jsonfile import InvalidJson, read_json, typed
+from dataprep.common.lookup import MANIFEST
 from dataprep.common.text import excerpt
 
 __all__ = [
@@ -46,8 +47,6 @@ __all__ = [
 ]
 
 CONTRACT = 2  # raised when a reader of an older build would misread a newer one; this program reads all up to it
-
-MANIFEST = "manifest.json"
 
 _COARSEST_CLOCK = 2 * 10**9  # ns, of FAT: a file changed more recently than this may change again with the same times
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")

@@ -22,13 +22,15 @@ class HeldOut(NamedTuple):
 
 
 def parse_size(text: str) -> int:
-    """Return the bytes meant by `256MB`, `1.5GiB` or `100000`.
+    """Return the bytes meant by `256MB` or `1.5GiB`.
 
     Raises:
-        RecipeError: not a size.
+        RecipeError: not a size, or one without a unit.
     """
     match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*([KMG]?i?B?)\s*", text, re.IGNORECASE | re.ASCII)
-    unit = (match[2].upper() or "B") if match else ""
+    if match and not match[2]:
+        raise RecipeError(f"The size {match[1]} has no unit: write {match[1]}MB, or B, KB, GB, KiB, MiB or GiB.")
+    unit = match[2].upper() if match else ""
     unit = unit if unit.endswith("B") else unit + "B"
     if not match or unit not in _UNITS or float(match[1]) * _UNITS[unit] < 1:
         raise RecipeError(
@@ -51,6 +53,11 @@ def parse_similarity(text: str) -> float | None:
     return number
 
 
+def normal_split(text: str | None) -> str | None:
+    """Return a split in its full form: `0.1` and `200` mean `test=0.1` and `test=200`."""
+    return f"test={text}" if text and re.fullmatch(r"[\d.]+", text, re.ASCII) else text
+
+
 def parse_split(text: str | None) -> HeldOut:
     """Return the test split meant by `test=0.05`, `test=200` or `keep`.
 
@@ -67,7 +74,7 @@ def parse_split(text: str | None) -> HeldOut:
     if match and match["share"] and 0 < float(match["share"]) < 1:
         return HeldOut(share=float(match["share"]))
     raise RecipeError(
-        f"--split is '{excerpt(text, 80)}', and must be test=SHARE (above 0, below 1), test=ROWS or keep."
+        f"--split is '{excerpt(text, 80)}', and must be a share such as 0.05, a number of rows such as 200, or keep."
     )
 
 

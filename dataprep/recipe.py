@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from dataprep.common.errors import RecipeError
-from dataprep.options import HeldOut, flag, parse_renames, parse_similarity, parse_size, parse_split
+from dataprep.options import HeldOut, flag, normal_split, parse_renames, parse_similarity, parse_size, parse_split
 
 Format = Literal["auto", "oasst-trees", "oasst-messages", "guanaco", "messages", "sharegpt", "alpaca", "completion"]
 
@@ -105,7 +105,7 @@ class Recipe:
     seed: int = 42
     """Seed of the sample and of the split."""
     split: str | None = None
-    """Held-out split, by tree: test=0.05 (a share), test=200 (rows), or keep (the sources' own splits)."""
+    """Held-out split, by tree: 0.05 (a share), 200 (rows), or keep (the sources' own splits); test=0.05 means the same."""
 
     template: str = "llama2"
     """A bundled template, a .jinja file, a tokenizer_config.json, or a folder that holds one."""
@@ -126,6 +126,7 @@ class Recipe:
         for name in ("lang", "columns", "roles"):
             parts = [part.strip() for text in getattr(self, name) for part in text.split(",")]
             object.__setattr__(self, name, tuple(part for part in parts if part))  # the instance is frozen from here on
+        object.__setattr__(self, "split", normal_split(self.split))
         _check(self)
 
     @cached_property

@@ -18,8 +18,7 @@ from dataprep.report.card import card
 from dataprep.report.croissant import CROISSANT_FILE, croissant
 from dataprep.store.commit import commit_version, keep_failed, new_version
 from dataprep.store.fates import write_duplicates, write_fates
-from dataprep.store.lookup import parent_of
-from dataprep.store.manifest import write_json, write_manifest
+from dataprep.store.manifest import parent_of, write_json, write_manifest
 from dataprep.store.splits import write_splits
 from dataprep.store.version import provenance
 

@@ -25,7 +25,7 @@ from dataprep.recipe_file import MAX_BYTES, read_recipe
         ({"max_toxicity": float("nan")}, "--max-toxicity is nan"),
         ({"min_quality": -0.1}, "--min-quality is -0.1"),
         ({"min_turns": 3, "max_turns": 2}, "--min-turns 3 is above --max-turns 2"),
-        ({"split": "0.1"}, "--split is '0.1'"),
+        ({"split": "10%"}, "--split is '10%'"),
         ({"split": "test=0"}, "--split is 'test=0'"),
         ({"split": "test=1.0"}, "--split is 'test=1.0'"),
         ({"split": "test=10", "sample": 10}, "leaves nothing to train on"),
@@ -33,6 +33,7 @@ from dataprep.recipe_file import MAX_BYTES, read_recipe
         ({"near_dup": "-" * 10_000}, "--near-dup is '---"),
         ({"shard_size": "big"}, "'big' is not a size"),
         ({"shard_size": "0MB"}, "'0MB' is not a size"),
+        ({"shard_size": "3"}, "The size 3 has no unit: write 3MB"),
         ({"source": (" ",)}, "--source is empty"),
         ({"source": ("a\0b",)}, "--source holds a text of over"),
         ({"system": "\ud800"}, "--system holds a text of over"),
@@ -53,7 +54,7 @@ def test_languages_may_be_comma_separated() -> None:
 
 
 def test_sizes_have_decimal_and_binary_units() -> None:
-    assert [parse_size(text) for text in ("256MB", "1.5 GiB", "100", "2k")] == [256_000_000, 1_610_612_736, 100, 2000]
+    assert [parse_size(text) for text in ("256MB", "1.5 GiB", "100 B", "2k")] == [256_000_000, 1_610_612_736, 100, 2000]
 
 
 def test_options_in_words_are_parsed_into_numbers() -> None:
@@ -62,6 +63,11 @@ def test_options_in_words_are_parsed_into_numbers() -> None:
     recipe = Recipe(near_dup="off", split="test=.05")
     assert (recipe.near_threshold, recipe.held_out) == (None, HeldOut(share=0.05))
     assert Recipe().held_out == HeldOut()
+
+
+@pytest.mark.parametrize(("short", "full"), [("0.1", "test=0.1"), ("200", "test=200"), ("keep", "keep")])
+def test_a_split_without_a_name_is_the_test_split(short: str, full: str) -> None:
+    assert Recipe(split=short) == Recipe(split=full)
 
 
 def test_a_recipe_file_and_a_manifest_state_the_same_options(tmp_path: Path) -> None:

@@ -5,36 +5,57 @@ Each command imports the modules that it needs, so that `--help` is instant.
 
 from __future__ import annotations
 
-import io
 import os
+import shlex
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 from cyclopts.config import Dict
 
-from dataprep.common.errors import UserError
+from dataprep.common.command_line import HELP_FLAGS, completion_note, run_program
+from dataprep.common.help_text import GroupedHelp
 from dataprep.common.interrupt import raise_on_interrupt
-from dataprep.common.text import excerpt, json_text, visible
-from training.config import RunConfig, default_sources
-from training.errors import OptionError, Stopped
+from dataprep.common.text import json_text, next_steps, plural, visible
+from training.config import TINY, RunConfig, default_sources
+from training.errors import OptionError
+from training.option_groups import COMMAND_GROUPS, INSPECT_USUAL, PLAN_USUAL, RUN_GROUPS, RUN_USUAL
 from training.quiet import quiet_libraries
+from training.run_folder import locate_run, run_names, short_name
 
 if TYPE_CHECKING:
     from cyclopts import ArgumentCollection
+
+    from training.run_record import RunRecord
+
+
+def installed_version() -> str:
+    """Return the version of the installed distribution, which holds both programs."""
+    try:
+        return version("dataprep-training")
+    except PackageNotFoundError:
+        return "not installed"
+
 
 app = App(
     name="training",
     help="Fine-tune a chat model with QLoRA on a build of dataprep.",
     help_format="plaintext",
-    version_flags=[],
+    help_formatter=GroupedHelp(groups=COMMAND_GROUPS, note=completion_note("training")),
+    help_flags=HELP_FLAGS,
+    version=installed_version,
+    suppress_keyboard_interrupt=False,
 )
 
-DEBUG = "DATAPREP_DEBUG"  # environment variable: show the traceback of any error
+TINY_NOTICE = "tiny is a small random model, for trying the commands: it cannot answer."
 
 Options = Annotated[RunConfig, Parameter(name="*")]
-Run = Annotated[Path, Parameter(name="--run", help="Folder of a finished run.")]
+Run = Annotated[
+    str, Parameter(name="--run", help="A run: its name in runs/, or its folder.", completer=lambda _: run_names())
+]
+Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object on stdout.")]
 
 
 def set_defaults(_: App, __: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -51,7 +72,12 @@ def set_defaults(_: App, __: tuple[str, ...], arguments: ArgumentCollection) -> 
 app.config = (set_defaults,)
 
 
-@app.command
+def run_help(command: str, usual: tuple[str, ...], rest: str = "more options") -> GroupedHelp:
+    """Return the help of a command with the options of a run."""
+    return GroupedHelp(f"training {command}", RUN_GROUPS, usual, rest)
+
+
+@app.command(help_formatter=run_help("run", RUN_USUAL))
 def run(options: Options) -> None:
     """Train an adapter on a build."""
     from training.run import run as train
@@ -59,19 +85,44 @@ def run(options: Options) -> None:
     record = train(options)
     if os.environ.get("RANK", "0") != "0":
         return  # the first process prints the result
+    for line in _result(record):
+        _print(line)
+    print(next_steps(_after_run(record)), file=sys.stderr)
+
+
+def _result(record: RunRecord) -> list[str]:
+    """Return what a finished run has trained, as sentences."""
     metrics, ledger = record["metrics"], record["ledger"]["train"]
-    _print(
-        f"{record['operational']['out']}: {record['resolved']['steps']} steps, {metrics['trained_tokens']} trained tokens; "
-        f"one epoch has {ledger['tokens_trained']}."
-    )
+    steps = plural(record["resolved"]["steps"], "step")
+    lines = [
+        f"{record['operational']['out']}: {steps}, {plural(metrics['trained_tokens'], 'trained token')}; "
+        f"one epoch has {ledger['tokens_trained']:,}."
+    ]
     if metrics["held_out_before"] is not None and metrics["held_out_after"] is not None:
         best = f", at the best step {metrics['best_step']}" if "best_step" in metrics else ""
-        _print(f"Held-out loss {metrics['held_out_before']:.4f} before, {metrics['held_out_after']:.4f} after{best}.")
-    if metrics.get("stopped_by_itself") is not None:
-        _print(f"{metrics['stopped_by_itself']:.0%} of {metrics['stop_prompts']} answers ended with the end token.")
+        lines.append(
+            f"Held-out loss {metrics['held_out_before']:.4f} before, {metrics['held_out_after']:.4f} after{best}."
+        )
+    if record["options"]["model"] == TINY:
+        lines.append(TINY_NOTICE)
+    elif metrics.get("stopped_by_itself") is not None:
+        lines.append(_stopped(metrics["stopped_by_itself"], metrics["stop_prompts"]))
+    return lines
 
 
-@app.command
+def _stopped(share: float, prompts: int) -> str:
+    return f"{round(share * prompts)} of {plural(prompts, 'answer')} ended with the end token."
+
+
+def _after_run(record: RunRecord) -> list[tuple[str, str]]:
+    """Return what to run after a run: what each command does, and the command."""
+    run = shlex.quote(short_name(Path(record["operational"]["out"])))
+    chat = [] if record["options"]["model"] == TINY else [("talk to it", f"training chat --run {run}")]
+    evaluation = [("evaluate it", f"training evaluate --run {run}")] if record["ledger"]["test"] else []
+    return [*chat, *evaluation, ("merge it", f"training merge --run {run} --to merged")]
+
+
+@app.command(help_formatter=run_help("plan", PLAN_USUAL, "options of training run, which do not change a plan"))
 def plan(
     options: Options,
     *,
@@ -79,16 +130,16 @@ def plan(
         Literal["t4", "l4", "a100", "h100", "this"] | None,
         Parameter(help="The GPU to plan for; `this`: the machine's own, with one measured step."),
     ] = None,
-    as_json: Annotated[bool, Parameter(name="--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Estimate memory, tokens, steps and time of a run, without starting it."""
+    """Estimate a run without starting it: memory, tokens, steps and time."""
     from training.memory.plan import plan as make_plan
 
     record, lines = make_plan(options, gpu)
     _print(json_text(record) if as_json else "\n".join(lines))
 
 
-@app.command
+@app.command(help_formatter=run_help("inspect", INSPECT_USUAL, "options of training run, which change no row"))
 def inspect(
     options: Options,
     *,
@@ -98,7 +149,7 @@ def inspect(
         bool, Parameter(name="--json", help="Print a JSON line for each row: id, input_ids, labels.")
     ] = False,
 ) -> None:
-    """Show which tokens of a row are trained, masked or special; needs a tokenizer, but no model."""
+    """Show which tokens of a row are trained: the others are masked or special. Needs a tokenizer, but no model."""
     from training.data.inspect import json_lines, print_row
 
     if as_json:
@@ -116,18 +167,18 @@ def evaluate(
     *,
     prompts: Annotated[int, Parameter(help="Number of held-out prompts to answer.")] = 16,
     max_new_tokens: Annotated[int, Parameter(help="Maximum tokens of an answer.")] = 256,
-    as_json: Annotated[bool, Parameter(name="--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Compute held-out loss and perplexity before and after training, and the share of answers that end."""
+    """Evaluate a run: held-out loss and perplexity before and after training, and the share of answers that end."""
     from training.after.evaluate import evaluate as compute
 
-    result = compute(run, prompts, max_new_tokens)
+    result = compute(locate_run(run), prompts, max_new_tokens)
     if as_json:
         _print(json_text(result))
         return
     _print(f"before loss {result['before']['loss']:.4f}  perplexity {result['before']['perplexity']:.2f}")
     _print(f"after  loss {result['after']['loss']:.4f}  perplexity {result['after']['perplexity']:.2f}")
-    _print(f"{result['stopped_by_itself']:.0%} of {result['prompts']} answers ended with the end token.")
+    _print(_stopped(result["stopped_by_itself"], result["prompts"]))
 
 
 @app.command
@@ -143,7 +194,9 @@ def generate(
     """Answer a prompt with a trained adapter and the build's template."""
     from training.after.generate import generate as answer_prompt
 
-    answer = answer_prompt(run, prompt, system, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    answer = answer_prompt(
+        locate_run(run), prompt, system, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
+    )
     _print(answer.text)
     if not answer.stopped:
         print(f"(The answer was cut after {max_new_tokens} tokens; see --max-new-tokens.)", file=sys.stderr)
@@ -159,17 +212,19 @@ def merge(
         Parameter(help="Compare the logits with the adapter's, and write nothing if they differ."),
     ] = True,
 ) -> None:
-    """Merge an adapter into its base model, as a folder that stock transformers opens."""
+    """Merge an adapter into its base model: the result is a folder that stock transformers opens."""
     from training.after.merge import merge as merge_adapter
 
-    result = merge_adapter(run, to, check=check)
+    result = merge_adapter(locate_run(run), to, check=check)
     _print(f"{to}: {result['merged']} layers merged, {result['shards']} shards.")
     if check:
         _print(
             f"Largest logit difference {result['logit_difference']:.4g}, mean KL {result['kl']:.3g}, "
             "compared with the adapter."
         )
-    _print(f"Next: vllm serve {to} --chat-template {to / 'chat_template.jinja'}; or transformers serve {to}")
+    folder, template = (shlex.quote(str(path)) for path in (to, to / "chat_template.jinja"))
+    steps = [("serve it", f"vllm serve {folder} --chat-template {template}"), ("or so", f"transformers serve {folder}")]
+    print(next_steps(steps), file=sys.stderr)
 
 
 @app.command
@@ -189,10 +244,10 @@ def export(
         Parameter(help="Compare ids and answers with transformers; default: if llama-cpp-python is installed."),
     ] = None,
 ) -> None:
-    """Write a run as files for llama.cpp or Ollama; needs the extra gguf."""
+    """Write a run for llama.cpp or Ollama: needs the extra gguf."""
     from training.after.export import export as export_run
 
-    result = export_run(run, to, format, type, check)
+    result = export_run(locate_run(run), to, format, type, check)
     for file in result.files:
         _print(str(file))
     for line in [*(result.comparison.sentences() if result.comparison else []), *result.notes]:
@@ -235,7 +290,7 @@ def publish(
 @app.command
 def chat(
     *,
-    run: Annotated[Path | None, Parameter(help="Folder of a finished run.")] = None,
+    run: Run | None = None,
     gguf: Annotated[
         Path | None, Parameter(help="A GGUF file with a chat template; needs the extra gguf-check.")
     ] = None,
@@ -247,7 +302,8 @@ def chat(
     """Chat in the terminal with a run's model or with a GGUF file."""
     from training.after import chat as chatting
 
-    respond = chatting.responder(run, gguf, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    folder = locate_run(run) if run is not None else None
+    respond = chatting.responder(folder, gguf, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     chatting.chat(respond, input, _write, system)
 
 
@@ -259,52 +315,16 @@ def _write(text: str) -> None:
 def main() -> None:
     """Run a command. Exit codes: 0 done, 1 bad input, 2 wrong usage, 4 damaged build, 130 interrupted, 143 SIGTERM."""
     raise_on_interrupt()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # for terminals whose encoding lacks a character
     quiet_libraries()
     try:
-        app(sys.argv[1:], exit_on_error=False, print_error=False)
+        run_program(app, "training", sys.argv[1:])
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
-    except Exception as fault:
-        if os.environ.get(DEBUG):
-            raise
-        sys.exit(_report(fault))
 
 
 def _print(text: str) -> None:
     """Print to stdout with control characters written out: names and answers are not trusted."""
     print(visible(text))
-
-
-def _report(fault: Exception) -> int:
-    """Print one sentence about an exception, and return the exit code."""
-    from cyclopts import CycloptsError
-
-    if isinstance(fault, CycloptsError):
-        code, sentence = 2, f"Error: {fault}"
-    elif isinstance(fault, Stopped):
-        code, sentence = fault.exit_code, str(fault)
-    elif isinstance(fault, UserError):
-        code, sentence = fault.exit_code, f"Error: {fault}"
-    elif isinstance(fault, OSError) and fault.strerror:
-        code, sentence = 1, f"Error: {fault.filename or 'A file'}: {fault.strerror}."
-    else:
-        code, sentence = 1, f"Error: {_bug_sentence(fault)}"
-    print(visible(sentence), file=sys.stderr)
-    return code
-
-
-def _bug_sentence(fault: Exception) -> str:
-    command = excerpt(" ".join(["training", *sys.argv[1:]]), 200)
-    return (
-        f"Unexpected {type(fault).__name__} ({excerpt(str(fault), 200)}) in `{command}`: this is a bug. "
-        f"Run it again with {DEBUG}=1 and report the traceback."
-    )
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from dataprep.common.lookup import DEFAULT_STORE
 from dataprep.common.text import excerpt, nearest
 from training.errors import OptionError
 
@@ -30,7 +31,9 @@ class RunConfig:
     """The options of a run."""
 
     data: Path
-    """Folder of the build to train on, such as data/builds/NAME/latest."""
+    """The build to train on: its path, its name, or name@version."""
+    store: Path = DEFAULT_STORE
+    """Folder of builds."""
     model: str
     """Folder or Hub name of the base model, or `tiny` for a small random model that needs no download."""
     revision: str | None = None
@@ -120,7 +123,7 @@ class RunConfig:
     report_to: Literal["none", "tensorboard"] = "none"
     """Also write the metrics as TensorBoard events to tensorboard/ in the run's folder."""
     stop_prompts: int = 8
-    """Held-out prompts to answer after training, to see whether the answers end with the end token; 0: none."""
+    """Held-out prompts to answer after training, to see whether the answers end with the end token; 0: none, as for tiny."""
 
 
 # The defaults are those of QLoRA (Dettmers et al. 2023, appendix B); a preset has what a GPU, or the public notebook, changes.
@@ -149,7 +152,14 @@ PRESETS: dict[str, dict[str, Any]] = {
 # `--model tiny` stops after these steps, about a minute on two cores, even if --epochs asks for more. Its small size needs a
 # higher learning rate.
 TINY_STEPS = 60
-TINY_DEFAULTS: dict[str, Any] = {"epochs": 1e3, "tokens_per_step": 2048, "lr": 5e-3, "lora_r": 16, "held_out": 32}
+TINY_DEFAULTS: dict[str, Any] = {
+    "epochs": 1e3,
+    "tokens_per_step": 2048,
+    "lr": 5e-3,
+    "lora_r": 16,
+    "held_out": 32,
+    "stop_prompts": 0,
+}
 
 NOTEBOOK_FAULTS = (
     "notebook: it pads with the end token, so the model never learns to stop; here nothing is padded.",
@@ -162,6 +172,7 @@ NOTEBOOK_FAULTS = (
 OPERATIONAL = frozenset(
     [
         "data",
+        "store",
         "out",
         "resume",
         "config",
@@ -177,7 +188,7 @@ OPERATIONAL = frozenset(
 )
 
 
-PATHS = ("data", "out", "config", "init_adapter")  # options that are paths
+PATHS = ("data", "store", "out", "config", "init_adapter")  # options that are paths
 
 
 def names() -> list[str]:
@@ -244,7 +255,8 @@ def with_defaults(stated: Mapping[str, Any]) -> RunConfig:
     for _, defaults in reversed([("stated", dict(stated)), *sources]):
         options |= defaults
     for name in PATHS:
-        options[name] = Path(options[name]) if options.get(name) is not None else None
+        if options.get(name) is not None:
+            options[name] = Path(options[name])
     return RunConfig(**options)
 
 
@@ -319,5 +331,6 @@ def from_record(options: dict[str, Any]) -> RunConfig:
     """The options of a run.json; options that this version does not know are ignored."""
     known = {name: value for name, value in options.items() if name in names()}
     for name in PATHS:
-        known[name] = Path(known[name]) if known.get(name) is not None else None
+        if known.get(name) is not None:
+            known[name] = Path(known[name])
     return RunConfig(**known)

@@ -37,7 +37,7 @@ class Diverged(TrainingError):
     """The loss is NaN, infinite, or exactly 0."""
 
 
-class Stopped(Exception):
+class Stopped(UserError):
     """A run that a signal ended, after its checkpoint was saved; the program exits with 128 + the signal's number."""
 
     def __init__(self, signal_number: int, message: str) -> None:

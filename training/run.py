@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dataprep.common.lookup import follows_latest, locate
 from dataprep.contract import Build
 from training.checksums import find_damage
 from training.config import OPERATIONAL, TINY, RunConfig, as_record, check
@@ -159,8 +160,9 @@ def with_full_paths(config: RunConfig) -> RunConfig:
 
     A run that is resumed keeps the version of the build that it was started with, even if `latest` is another one by now.
     """
-    path = config.data.expanduser().resolve()
-    if config.resume == "auto" and config.out is not None and config.data.is_symlink():
+    reference = str(config.data.expanduser())
+    path = locate(config.store, reference)
+    if config.resume == "auto" and config.out is not None and follows_latest(reference):
         folder = RunFolder(config.out)
         if folder.record_path.exists():
             started_with = Path(folder.read()["operational"]["data"])
@@ -173,7 +175,8 @@ def with_full_paths(config: RunConfig) -> RunConfig:
     model_folder = Path(config.model).expanduser()
     model = str(model_folder.resolve()) if config.model != TINY and model_folder.is_dir() else config.model
     initial = config.init_adapter.expanduser().resolve() if config.init_adapter is not None else None
-    return replace(config, data=path, model=model, init_adapter=initial)
+    store = config.store.expanduser().resolve()
+    return replace(config, data=path, store=store, model=model, init_adapter=initial)
 
 
 def base_model_name(config: RunConfig, build: Build, folder: RunFolder, *, create: bool = True) -> str:

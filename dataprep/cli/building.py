@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from dataprep.cli.common import DEFAULT_STORE, Json, Store, Switch, app, print_json
+from dataprep.cli.common import Json, Store, Switch, app, print_json
+from dataprep.cli.option_groups import BUILD_GROUPS, BUILD_USUAL
+from dataprep.common.help_text import GroupedHelp
+from dataprep.common.lookup import DEFAULT_STORE, SHORT_VERSION
+from dataprep.common.text import next_steps
 from dataprep.options import parse_size
 from dataprep.recipe import Recipe
 
@@ -15,15 +21,18 @@ if TYPE_CHECKING:
     from dataprep.build import Outcome
 
 _SAMPLE_NOTICE = """\
-No --source: this builds the bundled sample, which is SYNTHETIC (written by a script) and for trying dataprep only.
-For real data: dataprep build --source FILE, FOLDER or Hub id, such as OpenAssistant/oasst1.
+No FILE: this builds the bundled sample, which is SYNTHETIC (written by a script) and for trying dataprep only.
+For real data: dataprep build FILE, where FILE is a file, a folder or a Hub id such as OpenAssistant/oasst1.
 """
 
 
-@app.command
+@app.command(
+    help_formatter=GroupedHelp("dataprep build", BUILD_GROUPS, BUILD_USUAL),
+    usage="Usage: dataprep build [FILE...] [OPTIONS]",
+)
 def build(
+    *files: Annotated[str, Parameter(name="FILE")],
     options: Annotated[Recipe | None, Parameter(name="*")] = None,
-    *,
     recipe: Path | None = None,
     store: Store = DEFAULT_STORE,
     name: str | None = None,
@@ -36,6 +45,8 @@ def build(
 
     Parameters
     ----------
+    files
+        Files, folders, globs or Hub ids (org/name[@revision][:split]) to read; default: the bundled synthetic sample.
     recipe
         A TOML file with any of these options, or the manifest.json of a build; flags take precedence over it.
     store
@@ -55,9 +66,11 @@ def build(
     from dataprep.common.terminal import ProgressDisplay, stderr_console
 
     chosen = options or Recipe()
+    if files:
+        chosen = replace(chosen, source=(*files, *chosen.source))
     console = stderr_console()
     if not chosen.source:
-        console.print(_SAMPLE_NOTICE, style="yellow", soft_wrap=True)
+        console.print_sentence(_SAMPLE_NOTICE, style="yellow")
     with ProgressDisplay(console) as display:
         outcome = build_version(
             chosen,
@@ -71,7 +84,7 @@ def build(
     if as_json:
         print_json(_as_json(outcome))
     else:
-        _print_outcome(outcome, dry_run)
+        _print_outcome(outcome, store, dry_run)
 
 
 def _as_json(outcome: Outcome) -> dict[str, Any]:
@@ -86,21 +99,36 @@ def _as_json(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _print_outcome(outcome: Outcome, dry_run: bool) -> None:
-    from dataprep.cli.views import funnel_table
+def _print_outcome(outcome: Outcome, store: Path, dry_run: bool) -> None:
+    from dataprep.cli.views import funnel_lines
     from dataprep.common.terminal import stderr_console, stdout_console
 
     console = stderr_console()
-    console.print(funnel_table(outcome.summary))
+    console.print(funnel_lines(outcome.summary, console.width))
     for note in outcome.summary["notes"]:
-        console.print(f"note: {note}", style="yellow", soft_wrap=True)
+        console.print_sentence(f"note: {note}", style="yellow")
     if dry_run:
         console.print("Dry run: nothing was written.")
-    elif outcome.built:
-        console.print(f"Built {outcome.name}@{outcome.version} in {sum(outcome.seconds.values()):.1f} s:")
+        return
+    name = f"{outcome.name}@{outcome.version[:SHORT_VERSION]}"
+    if outcome.built:
+        console.print(f"Built {name} in {sum(outcome.seconds.values()):.1f} s:")
     else:
-        console.print(
-            f"{outcome.name}@{outcome.version} exists already; its files are intact, and it is now the latest:"
-        )
-    if outcome.path:
-        stdout_console().print(str(outcome.path), soft_wrap=True)
+        console.print(f"{name} exists already; its files are intact, and it is now the latest:")
+    stdout_console().print(str(outcome.path), soft_wrap=True)
+    console.print(next_steps(_next_commands(outcome, store)), soft_wrap=True)
+
+
+def _next_commands(outcome: Outcome, store: Path) -> list[tuple[str, str]]:
+    """Return what to run after a build: what each command does, and the command."""
+    from dataprep.common.glosses import conversation_funnel
+
+    name, funnel = outcome.name, conversation_funnel(outcome.summary)
+    where = "" if store == DEFAULT_STORE else f" --store {shlex.quote(str(store))}"
+    steps = [
+        ("see a conversation", f"dataprep show {name}{where}"),
+        ("open the report", f"dataprep report {name} --open{where}"),
+    ]
+    if reasons := (*funnel.removed, *funnel.before):
+        steps.append(("list a rule's rows", f"dataprep why {name} --rule {reasons[0].rule}{where}"))
+    return [*steps, ("try a training run", f"training run --data {name} --model tiny{where}")]

@@ -10,15 +10,28 @@ from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.config import Dict
 
 from dataprep import __version__
+from dataprep.cli.option_groups import COMMAND_GROUPS
+from dataprep.common.command_line import HELP_FLAGS, completion_note
+from dataprep.common.help_text import GroupedHelp
+from dataprep.common.lookup import DEFAULT_STORE, build_references, locate
 from dataprep.common.text import json_text
 from dataprep.recipe_file import read_recipe
 
 if TYPE_CHECKING:
+    from cyclopts.completion import CompletionContext
+
     from dataprep.contract import Build
 
-DEFAULT_STORE = Path("data/builds")
 
-BuildName = Annotated[str, Parameter(name="build", help="A build: its path, its name, or name@version.")]
+def complete_build(context: CompletionContext) -> list[str]:
+    """Return the builds of the store whose reference begins with what is typed so far."""
+    store = context["--store"].value
+    return build_references(store if isinstance(store, Path) else DEFAULT_STORE)
+
+
+BuildName = Annotated[
+    str, Parameter(name="build", help="A build: its path, its name, or name@version.", completer=complete_build)
+]
 Store = Annotated[Path, Parameter(help="Folder of builds.")]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object on stdout.")]
 Switch = Parameter(negative="")  # a flag without a --no-… form
@@ -26,32 +39,35 @@ Switch = Parameter(negative="")  # a flag without a --no-… form
 
 def _apply_recipe_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """Take the options that are not given as flags from the file given with --recipe."""
-    for argument in arguments:
-        if argument.name == "--recipe" and argument.tokens:
-            path = Path(argument.tokens[0].value)
-            options = {
-                key.replace("_", "-"): list(value) if isinstance(value, tuple) else value
-                for key, value in read_recipe(path).items()
-            }
-            Dict(options, use_commands_as_keys=False, source=str(path))(app, commands, arguments)
+    given = {argument.name: argument for argument in arguments if argument.tokens}
+    if "--recipe" not in given:
+        return
+    path = Path(given["--recipe"].tokens[0].value)
+    stated = read_recipe(path)
+    if "FILE" in given:  # sources by position replace those of the recipe
+        stated.pop("source", None)
+    options = {
+        key.replace("_", "-"): list(value) if isinstance(value, tuple) else value for key, value in stated.items()
+    }
+    Dict(options, use_commands_as_keys=False, source=str(path))(app, commands, arguments)
 
 
 app = App(
     name="dataprep",
     help="Turn conversations into a versioned, checked, documented build for fine-tuning.",
     help_format="plaintext",
+    help_formatter=GroupedHelp(groups=COMMAND_GROUPS, note=completion_note("dataprep")),
+    help_flags=HELP_FLAGS,
     version=__version__,
     config=_apply_recipe_file,
     suppress_keyboard_interrupt=False,
     # consume_multiple: --source chats/*.jsonl, as a shell expands it
-    default_parameter=Parameter(negative_iterable=(), consume_multiple=True),
+    default_parameter=Parameter(negative_iterable=(), consume_multiple=(1, None)),
 )
 
 
 def locate_build(store: Path, reference: str) -> Path:
     """Return the folder of the build that `reference` names."""
-    from dataprep.store.lookup import locate
-
     return locate(store, reference)
 
 

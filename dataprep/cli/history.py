@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from dataprep.cli.common import DEFAULT_STORE, Json, Store, Switch, app, open_named, print_json
-from dataprep.common.text import plural
+from dataprep.cli.common import Json, Store, Switch, app, open_named, print_json
+from dataprep.common.lookup import DEFAULT_STORE, short_versions
+from dataprep.common.text import plural, size_text, time_ago
 
 if TYPE_CHECKING:
     from dataprep.store.diff import Difference
@@ -30,23 +34,44 @@ def list_builds(*, store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
         stderr_console().print(f"There is no build in {store}: make one with dataprep build.", soft_wrap=True)
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("build", "rows", "size", "template", "gate", "created (UTC)", ""):
-        table.add_column(column, justify="right" if column in ("rows", "size") else "left")
-    for version in versions:
-        table.add_row(*_list_row(version))
-    stdout_console().print(table)
+    for column in ("build", "rows", "size", "template", "gate", "built", ""):
+        # what must be typed is never cut or wrapped
+        table.add_column(column, justify="right" if column in ("rows", "size") else "left", no_wrap=column == "build")
+    rows = list(_list_rows(versions))
+    for row in rows:
+        table.add_row(*row)
+    console = stdout_console()
+    if console.measure(table, options=console.options.update(max_width=1_000)).maximum <= console.width:
+        console.print(table)
+        return
+    for reference, *details in rows:  # a long name has a line of its own
+        console.print(reference, style="bold", soft_wrap=True)
+        console.print(f"  {'  '.join(filter(None, details))}")
 
 
-def _list_row(version: dict[str, Any]) -> list[str]:
-    from dataprep.cli.views import size_text
+def _list_rows(versions: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
+    """Yield the cells of each version; versions are shortened to unique prefixes."""
+    now = datetime.now(UTC)
+    for name, of_name in groupby(versions, key=lambda version: str(version["name"])):
+        entries = list(of_name)
+        short = short_versions([entry["version"] for entry in entries if "version" in entry])
+        for entry in entries:
+            reference = f"{name}@{short[entry['version']]}" if "version" in entry else name
+            if "problem" in entry:
+                yield [reference, "", "", "", "", "", entry["problem"]]
+                continue
+            rows = " + ".join(f"{count:,}" for count in entry["splits"].values())
+            built = _age(entry["created"], now)
+            latest = "latest" if entry["latest"] else ""
+            yield [reference, rows, size_text(entry["bytes"]), str(entry["template"]), entry["gate"], built, latest]
 
-    name = f"{version['name']}@{version['version']}" if "version" in version else version["name"]
-    if "problem" in version:
-        return [name, "", "", "", "", "", version["problem"]]
-    rows = " + ".join(f"{count:,}" for count in version["splits"].values())
-    created = version["created"][:16].replace("T", " ")
-    latest = "latest" if version["latest"] else ""
-    return [name, rows, size_text(version["bytes"]), str(version["template"]), version["gate"], created, latest]
+
+def _age(created: str, now: datetime) -> str:
+    """Return how long ago a version was built; the text itself where it is no time."""
+    try:
+        return time_ago(datetime.fromisoformat(created), now)
+    except (TypeError, ValueError):  # not a time, or one without a time zone
+        return created
 
 
 @app.command
@@ -111,7 +136,7 @@ def gc(
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
-    """Remove old versions and leftovers of interrupted builds; the latest version and versions of runs stay.
+    """Remove old versions and leftovers: the latest version and those that runs were trained on stay.
 
     Parameters
     ----------
@@ -120,7 +145,6 @@ def gc(
     dry_run
         Show what would be removed, and remove nothing.
     """
-    from dataprep.cli.views import size_text
     from dataprep.common.terminal import stderr_console, stdout_console
     from dataprep.store.history import gc as collect
 

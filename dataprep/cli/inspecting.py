@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from dataprep.cli.common import DEFAULT_STORE, BuildName, Json, Store, app, locate_build, open_named, print_json
+from dataprep.cli.common import BuildName, Json, Store, app, locate_build, open_named, print_json
 from dataprep.common.errors import InputError
+from dataprep.common.lookup import DEFAULT_STORE
 from dataprep.common.text import excerpt, nearest, plural, visible
+
+if TYPE_CHECKING:
+    from dataprep.contract import Build
+
+Limit = Annotated[int, Parameter(validator=Number(gte=0))]
 
 
 @app.command
@@ -56,29 +63,52 @@ def show(
         print(plain_conversation(record["text"], record["spans"]))
 
 
-@app.command
+@app.command(usage="Usage: dataprep why BUILD [ID] [OPTIONS]")
 def why(
     reference: BuildName,
-    record: Annotated[str, Parameter(name="id")],
+    record: Annotated[str | None, Parameter(name="id")] = None,
     *,
+    rule: str | None = None,
+    limit: Limit = 20,
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
-    """Explain why a record was kept or dropped: the stages that it passed, its repairs, and the rule that decided.
+    """Explain why records were kept or dropped: one record, the records of a rule, or all rules with their counts.
 
     Parameters
     ----------
     record
         The id of a conversation, message or tree, or FILE:LINE of a source.
+    rule
+        List the records that this rule dropped, did not sample or repaired.
+    limit
+        Maximum number of records to list.
     """
+    from dataprep.store.explain import explain, records_of_rule
+
+    build = open_named(store, reference)
+    if record is not None and rule is not None:
+        raise InputError("why takes an id or --rule, not both.")
+    if rule is not None:
+        records = records_of_rule(build, rule)
+        if as_json:
+            print_json({"rule": rule, "records": records.to_dicts()})
+        else:
+            _print_records(records.head(limit).to_dicts(), records.height)
+    elif record is not None:
+        fates = explain(build, record)
+        if as_json:
+            print_json({"id": record, "fates": fates})
+        else:
+            _print_fates(fates)
+    else:
+        _print_funnel(build, as_json)
+
+
+def _print_fates(fates: Sequence[Mapping[str, Any]]) -> None:
     from dataprep.cli.views import fate, side_by_side, survivor_chain
     from dataprep.common.terminal import stdout_console
-    from dataprep.store.explain import explain
 
-    fates = explain(open_named(store, reference), record)
-    if as_json:
-        print_json({"id": record, "fates": fates})
-        return
     console = stdout_console()
     for entry in fates:
         console.print(fate(entry), soft_wrap=True)
@@ -88,15 +118,38 @@ def why(
             console.print(side_by_side(*messages, entry["id"], entry["survivor"], plain=not console.is_terminal))
 
 
+def _print_records(records: Sequence[Mapping[str, Any]], total: int) -> None:
+    from dataprep.cli.views import record_line
+    from dataprep.common.terminal import stdout_console
+
+    console = stdout_console()
+    for record in records:
+        console.print(record_line(record), soft_wrap=True)
+    if total > len(records):
+        console.print(f"… and {total - len(records):,} more: --limit {total} shows all, --json has all.")
+
+
+def _print_funnel(build: Build, as_json: bool) -> None:
+    from dataprep.cli.views import funnel_lines
+    from dataprep.common.terminal import stdout_console
+
+    manifest = build.manifest.complete()
+    if as_json:
+        print_json({key: manifest[key] for key in ("fates", "repairs", "funnel")})
+    else:
+        console = stdout_console()
+        console.print(funnel_lines(manifest, console.width))
+
+
 @app.command
 def duplicates(
     reference: BuildName,
     *,
-    limit: Annotated[int, Parameter(validator=Number(gte=0))] = 20,
+    limit: Limit = 20,
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
-    """List the clusters of near-duplicates, largest first, with the survivor of each and why it was chosen.
+    """List the clusters of near-duplicates: the largest first, each with its survivor and why that was chosen.
 
     Parameters
     ----------

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from dataprep.cli.common import DEFAULT_STORE, BuildName, Json, Store, Switch, app, locate_build, open_named, print_json
+from dataprep.cli.common import BuildName, Json, Store, Switch, app, locate_build, open_named, print_json
 from dataprep.common.errors import PublishError
-from dataprep.common.text import plural
+from dataprep.common.lookup import DEFAULT_STORE
+from dataprep.common.text import plural, size_text
 
 if TYPE_CHECKING:
     from dataprep.common.hub_repository import Published
@@ -25,7 +26,7 @@ def export(
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
-    """Write a build's rows as Parquet or JSON lines, in the layout that another program reads.
+    """Write a build's rows for another program: Parquet or JSON lines in the layout that it reads.
 
     Parameters
     ----------
@@ -36,7 +37,6 @@ def export(
     layout
         text: the rendered conversation; messages: role and content; sharegpt: from and value; full: all columns.
     """
-    from dataprep.cli.views import size_text
     from dataprep.common.terminal import stdout_console
     from dataprep.publish.export import export as write_export
 
@@ -94,7 +94,6 @@ def publish(
 
 
 def _print_published(published: Published, dry_run: bool) -> None:
-    from dataprep.cli.views import size_text
     from dataprep.common.terminal import stderr_console, stdout_console
 
     out, err = stdout_console(), stderr_console()

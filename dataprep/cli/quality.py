@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from dataprep.cli.common import DEFAULT_STORE, BuildName, Json, Store, Switch, app, open_named, print_json
+from dataprep.cli.common import BuildName, Json, Store, Switch, app, open_named, print_json
 from dataprep.common.errors import DamagedBuild, InputError
+from dataprep.common.lookup import DEFAULT_STORE
 from dataprep.common.text import plural, visible
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def audit(
     report_file: Annotated[Path | None, Parameter(name="--report")] = None,
     as_json: Json = False,
 ) -> None:
-    """Read an already formatted data set back, and report the faults of each row.
+    """Find the faults of a data set that is already formatted: read it back, and report those of each row.
 
     Parameters
     ----------

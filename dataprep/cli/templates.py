@@ -10,9 +10,17 @@ from typing import Annotated, Any
 from cyclopts import App
 
 from dataprep.cli.common import Json, Switch, app, print_json
+from dataprep.common.command_line import HELP_FLAGS
 from dataprep.common.errors import InputError
+from dataprep.common.help_text import GroupedHelp
 
-templates = App(name="templates", help="List the chat templates, check one, or render a conversation with one.")
+templates = App(
+    name="templates",
+    help="List or check chat templates, or render a conversation with one.",
+    help_flags=HELP_FLAGS,
+    help_formatter=GroupedHelp(),
+    version_flags=(),
+)
 app.command(templates)
 
 

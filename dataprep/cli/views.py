@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from dataprep.common.text import plural, visible
+from dataprep.common.glosses import conversation_funnel, gloss
+from dataprep.common.text import excerpt, plural, visible
 
 TRAINED = "green"
 CONTEXT = "bright_black"  # rendered and not trained; also details
@@ -18,33 +20,37 @@ CONTROL = "bold black on yellow"
 MAX_WORDS_FOR_FREQUENT_ANCHORS = 2_000
 
 
-def size_text(count: float) -> str:
-    """Return a number of bytes as people read it: `512 B`, `1.4 MB`."""
-    if count < 1000:
-        return f"{count:.0f} B"
-    for unit in ("kB", "MB"):
-        count /= 1000
-        if count < 1000:
-            return f"{count:.1f} {unit}"
-    return f"{count / 1000:.1f} GB"
+def funnel_lines(summary: Mapping[str, Any], width: int) -> Text:
+    """Return the funnel of a build: what was read, the conversations, those kept, and what each rule did.
 
-
-def funnel_table(summary: Mapping[str, Any]) -> Table:
-    """Return how many records each rule of each stage dropped, and how many were kept."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
-    table.add_column("records", justify="right")
-    table.add_column("why", style=CONTEXT, overflow="fold")
-    kinds = ", ".join(plural(count, kind) for kind, count in summary["kinds"].items())
-    table.add_row("read", f"{summary['funnel'][0]['in']:,}", kinds)
-    for stage in summary["funnel"]:
-        for rule, count in stage["rules"].items():
-            table.add_row(f"  {stage['stage']}", f"-{count:,}", rule)
-    splits = ", ".join(f"{name} {split['rows']:,}" for name, split in summary["splits"].items())
-    table.add_row("kept", f"{summary['rows']:,}", splits, style="bold")
-    for rule, count in summary["repairs"].items():
-        table.add_row("  repaired", f"{count:,}", rule)
-    return table
+    Args:
+        summary: `sources, funnel, rows, splits, repairs` of a manifest.
+        width: of the terminal, in columns.
+    """
+    funnel = conversation_funnel(summary)
+    before, removed = ([(r.count, r.rule, r.gloss) for r in reasons] for reasons in (funnel.before, funnel.removed))
+    repaired = [(count, rule, gloss(rule)) for rule, count in summary["repairs"].items()]
+    conversations = plural(funnel.conversations, "conversation")
+    splits = ", ".join(f"{split['rows']:,} in {name}" for name, split in summary["splits"].items())
+    blocks = [(f"{conversations} → {funnel.kept:,} kept: {splits}", removed)]
+    if funnel.has_trees or before:
+        blocks.insert(0, (f"{funnel.read} → {conversations}", before))
+    if repaired:
+        blocks.append((f"Repairs among the {funnel.kept:,} kept", repaired))
+    rows = [*before, *removed, *repaired]
+    count_width, rule_width = (
+        max((len(f"{row[n]:,}" if n == 0 else row[n]) for row in rows), default=0) for n in (0, 1)
+    )
+    indent = count_width + rule_width + 6
+    shown = Text()
+    for heading, entries in blocks:
+        shown.append(visible(f"{heading}\n"), "bold")
+        for count, rule, meaning in entries:
+            head, *rest = textwrap.wrap(meaning, max(width - indent, 20)) or [""]
+            shown.append(f"  {count:>{count_width},}  {visible(rule).ljust(rule_width)}  ")
+            shown.append("\n".join([head, *(" " * indent + line for line in rest), ""]), CONTEXT)
+    shown.rstrip()
+    return shown
 
 
 def conversation(text: str, spans: Sequence[Mapping[str, int]], controls: Sequence[Mapping[str, int]]) -> Text:
@@ -97,6 +103,14 @@ def fate(record: Mapping[str, Any]) -> Text:
         similarity = f" (similarity {record['similarity']:.3f})" if record["similarity"] is not None else ""
         shown.append(visible(f"  duplicate of {record['survivor']}{similarity}\n"))
     return shown
+
+
+def record_line(record: Mapping[str, Any]) -> Text:
+    """Return a record of a rule on one line: its id, where it is from, and the detail."""
+    place = f"{record['source']}:{record['line']}" if record["source"] and record["line"] is not None else ""
+    head = "  ".join(part for part in (record["id"] or "", place) if part)
+    detail = excerpt(record["detail"] or "", 200)
+    return Text.assemble((visible(head), "bold"), (visible(f"  {detail}" if detail else ""), CONTEXT))
 
 
 def survivor_chain(chain: Sequence[Mapping[str, Any]]) -> Text:

@@ -8,12 +8,17 @@ library only.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 class UserError(Exception):
     """Base of all errors that a user can cause; `exit_code` is the exit code of the program."""
 
     exit_code = 1
+
+    def details(self) -> dict[str, Any]:
+        """Return what --json prints beside the sentence."""
+        return {}
 
 
 class DataprepError(UserError):
@@ -69,3 +74,7 @@ class GateError(DataprepError):
         super().__init__(sentence)
         self.ids = dict(ids or {})
         self.counts = dict(counts or {})
+
+    def details(self) -> dict[str, Any]:
+        """Return the failing ids and their numbers."""
+        return {"failing": self.ids, "failing_rows": self.counts}

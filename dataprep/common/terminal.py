@@ -21,7 +21,7 @@ _PIPE_WIDTH = 200  # columns of tables where stdout is no terminal
 _SECONDS_BETWEEN_LINES = 5
 
 
-class _SafeConsole(Console):
+class SafeConsole(Console):
     """A console that prints strings literally: no markup, emoji or highlighting, and unsafe characters written out."""
 
     def __init__(self, **options: Any) -> None:
@@ -30,15 +30,19 @@ class _SafeConsole(Console):
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(visible(text), **options)
 
+    def print_sentence(self, text: str, style: str = "") -> None:
+        """Print a sentence: wrapped between words in a terminal, on one line elsewhere."""
+        self.print(text, style=style, soft_wrap=not self.is_terminal)
 
-def stderr_console() -> Console:
+
+def stderr_console() -> SafeConsole:
     """Return a console on stderr."""
-    return _SafeConsole(stderr=True)
+    return SafeConsole(stderr=True)
 
 
-def stdout_console() -> Console:
+def stdout_console() -> SafeConsole:
     """Return a console on stdout, wide enough for tables where that is a pipe."""
-    return _SafeConsole(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    return SafeConsole(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 
 
 class ProgressDisplay:

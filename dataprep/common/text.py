@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from datetime import datetime
 from difflib import get_close_matches
 
 # A character that a reader can see. Python's and Rust's regular expressions (Polars) read it alike: U+001C to U+001F
@@ -43,9 +44,13 @@ def json_text(value: object, indent: int | None = None) -> str:
 def nearest(name: str, available: Iterable[str]) -> str:
     """Return the end of an error about an unknown name: `Did you mean 'x'? Available: x, y, z.`"""
     names = sorted(available)
-    close = get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"Did you mean '{close[0]}'? " if close else ""
-    return f"{hint}Available: {', '.join(names)}." if names else "None is available."
+    return f"{suggestion(name, names)}Available: {', '.join(names)}." if names else "None is available."
+
+
+def suggestion(name: str, available: Iterable[str], cutoff: float = 0.5) -> str:
+    """Return `Did you mean 'x'? `, or nothing where no name has a similarity (0 to 1) of at least `cutoff`."""
+    close = get_close_matches(name, list(available), n=1, cutoff=cutoff)
+    return f"Did you mean '{close[0]}'? " if close else ""
 
 
 def plural(count: int, noun: str, nouns: str = "") -> str:
@@ -53,7 +58,46 @@ def plural(count: int, noun: str, nouns: str = "") -> str:
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
 
 
+def size_text(count: float) -> str:
+    """Return a number of bytes as people read it: `512 B`, `1.4 MB`."""
+    if count < 1000:
+        return f"{count:.0f} B"
+    for unit in ("kB", "MB"):
+        count /= 1000
+        if count < 1000:
+            return f"{count:.1f} {unit}"
+    return f"{count / 1000:.1f} GB"
+
+
+def time_ago(moment: datetime, now: datetime) -> str:
+    """Return how long ago a moment was, in its largest unit: `just now`, `5 minutes ago`, `3 days ago`."""
+    seconds = (now - moment).total_seconds()
+    for unit, length in (("year", 31_557_600), ("month", 2_629_800), ("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= length:
+            return f"{plural(int(seconds // length), unit)} ago"
+    return "just now"
+
+
+def duration(seconds: float) -> str:
+    """Return a time span as people read it: `45 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60:,} h {minutes % 60} min"
+
+
 def excerpt(text: str, limit: int = 300) -> str:
     """Return `text` on one line, cut after `limit` characters: for values of unknown length in error messages."""
     line = " ".join(text[: 4 * limit].split())
     return line if len(line) <= limit and len(text) <= 4 * limit else f"{line[:limit]}…"
+
+
+def next_steps(steps: Iterable[tuple[str, str]]) -> str:
+    """Return commands that a user may run next, each on a line of its own so that it can be copied.
+
+    Args:
+        steps: (what it does, command).
+    """
+    steps = list(steps)
+    width = max((len(purpose) for purpose, _ in steps), default=0)
+    return "\n".join(["Next:", *(f"  {purpose.ljust(width)}  {command}" for purpose, command in steps)])

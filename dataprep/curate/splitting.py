@@ -21,6 +21,7 @@ TEST = "test"
 
 MAX_GROUP_SHARE = 0.01  # a group of several trees above this share of all rows goes to train; so does a single tree
 MAX_MEAN_GROUPS = 4  # if it is also larger than this many mean groups (in a corpus of few trees each exceeds the share)
+FAR_FROM_SHARE = 0.5  # of the rows that a share asks for: a test split that differs by more gets a note
 REPAIR_ROUNDS = 8  # repair rounds before the split is rejected; each leaves far fewer leaks
 
 _SPLIT_SALT = 0x73706C6974  # "split": makes a tree's side independent of its rank in the nested sample
@@ -91,7 +92,20 @@ def split(conversations: pl.DataFrame, recipe: Recipe, groups: pl.DataFrame, fin
         )
     if parts[TEST].is_empty():
         notes.append(f"--split {recipe.split} left test empty: too few trees are independent of each other.")
+    elif recipe.held_out.share is not None:
+        notes += _share_notes(recipe, parts[TEST].height, conversations.height)
     return Split(parts, moved, notes)
+
+
+def _share_notes(recipe: Recipe, held_out: int, rows: int) -> list[str]:
+    """Return a note if a share came out far from what was asked, as it does where a hash decides about few trees."""
+    wanted = (recipe.held_out.share or 0) * rows
+    if abs(held_out - wanted) <= max(FAR_FROM_SHARE * wanted, 1):
+        return []
+    return [
+        f"--split {recipe.split} asks for about {plural(round(wanted), 'row')} in test, and it has {held_out:,}: a hash "
+        f"decides for each tree as a whole. --split {max(round(wanted), 1)} takes a number of rows."
+    ]
 
 
 def keep_sides(conversations: pl.DataFrame, groups: pl.DataFrame) -> Sides:

@@ -17,8 +17,8 @@ from filelock import FileLock, Timeout
 
 from dataprep.common.errors import BuildError, DamagedBuild, StoreError
 from dataprep.common.files import disk_errors, sync
+from dataprep.common.lookup import FAILED, LATEST
 from dataprep.contract import MANIFEST, read_manifest, verified_file, verify
-from dataprep.store.lookup import FAILED, LATEST
 
 _TEMPORARY = ".tmp-"
 

@@ -33,8 +33,9 @@ class Difference:
     """What changed from one version to another.
 
     `recipe`: (before, after) of each option, source, template and library version that differs. `added`, `removed`,
-    `changed`: frames `id, lang, rule, detail`; `rule` is the rule that dropped the row from the version without it, the
-    repairs that only one version made, or one of the constants of this module.
+    `changed`: frames `id, lang, rule, detail`; `rule` is the rule that dropped the row from the version without it. For
+    changed rows it has all causes, separated by commas: the repairs that only one version made, and constants of this
+    module.
     `languages`: (rows before, rows after) by language.
     """
 
@@ -78,7 +79,7 @@ def diff(before: Build, after: Build) -> Difference:
         recipe=_recipe_changes(before.manifest, after.manifest),
         added=_with_reasons(new.join(old, on="id", how="anti"), old_fates),
         removed=_with_reasons(old.join(new, on="id", how="anti"), new_fates),
-        changed=_changes(common, old_fates, new_fates),
+        changed=_changes(common, old_fates, new_fates, _template_of(before) != _template_of(after)),
         languages=_language_counts(old, new),
     )
 
@@ -136,6 +137,11 @@ def _inputs(manifest: Manifest) -> dict[str, Any]:
     }
 
 
+def _template_of(build: Build) -> tuple[Any, ...]:
+    """Return what decides the rendering of the same messages."""
+    return build.manifest.template.get("sha256"), build.manifest.recipe.get("template_date")
+
+
 def _with_reasons(rows: pl.DataFrame, fates: pl.DataFrame) -> pl.DataFrame:
     """Return why `rows` are missing from the version that `fates` belongs to: `id, lang, rule, detail`, by id."""
     dropped = fates.filter(pl.col("fate") != KEPT).sort("kind").unique("id", keep="first")
@@ -143,27 +149,33 @@ def _with_reasons(rows: pl.DataFrame, fates: pl.DataFrame) -> pl.DataFrame:
     return rows.join(dropped, on="id", how="left").select("id", "lang", rule.alias("rule"), "detail").sort("id")
 
 
-def _changes(common: pl.DataFrame, old_fates: pl.DataFrame, new_fates: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows of both versions that differ, with the cause: `id, lang, rule, detail`, by id."""
+def _changes(
+    common: pl.DataFrame, old_fates: pl.DataFrame, new_fates: pl.DataFrame, templates_differ: bool
+) -> pl.DataFrame:
+    """Return the rows of both versions that differ, with all causes: `id, lang, rule, detail`, by id."""
     compared = ("content", "system", "rendering", "source", "split")
     differs = {name: pl.col(name).ne_missing(pl.col(f"{name}_new")) for name in compared}
     rows = common.filter(pl.any_horizontal(differs.values()))
     repairs = _repairs(rows, old_fates, "before").join(_repairs(rows, new_fates, "after"), on="id", how="full")
     repairs = repairs.select(pl.coalesce("id", "id_right").alias("id"), "before", "after")
     only_one = pl.col("before").fill_null([]).list.set_symmetric_difference(pl.col("after").fill_null([]))
-    cause = (
-        pl.when(differs["content"] & (only_one.list.len() > 0))
-        .then(only_one.list.sort().list.join(", "))
-        .when(differs["content"])
-        .then(pl.lit(INPUT))
-        .when(differs["system"])
-        .then(pl.lit(SYSTEM_TEXT))
-        .when(differs["rendering"])
-        .then(pl.lit(TEMPLATE))
-        .when(differs["source"])
-        .then(pl.lit(SOURCE))
-        .otherwise(pl.lit(SPLIT))
-    )
+    by_repair = differs["content"] & (only_one.list.len() > 0)
+    # another content or system text always gives another rendering
+    by_template = differs["rendering"] & (pl.lit(templates_differ) | ~(differs["content"] | differs["system"]))
+    causes = [
+        pl.when(by_repair).then(only_one.list.sort().list.join(", ")),
+        pl.when(differs["content"] & ~by_repair).then(pl.lit(INPUT)),
+        *(
+            pl.when(applies).then(pl.lit(name))
+            for applies, name in (
+                (differs["system"], SYSTEM_TEXT),
+                (by_template, TEMPLATE),
+                (differs["source"], SOURCE),
+                (differs["split"], SPLIT),
+            )
+        ),
+    ]
+    cause = pl.concat_str(causes, separator=", ", ignore_nulls=True)
     moved = pl.when(differs["split"]).then(pl.format("{} to {}", "split", "split_new"))
     changed = rows.join(repairs, on="id", how="left")
     return changed.select("id", "lang", cause.alias("rule"), moved.alias("detail")).sort("id")

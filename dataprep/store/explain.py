@@ -9,9 +9,10 @@ import polars as pl
 
 from dataprep.common.errors import InputError
 from dataprep.common.funnel import STAGES
-from dataprep.common.text import excerpt
+from dataprep.common.text import excerpt, nearest
 from dataprep.contract import Build
 from dataprep.store.fates import read_duplicates, read_fates
+from dataprep.tables import KEPT
 
 
 def explain(build: Build, record: str) -> list[dict[str, Any]]:
@@ -38,6 +39,24 @@ def explain(build: Build, record: str) -> list[dict[str, Any]]:
             fate |= next(iter(pair.to_dicts()), {})
         explained.append(fate)
     return explained
+
+
+def records_of_rule(build: Build, rule: str) -> pl.DataFrame:
+    """Return the records that a rule dropped, did not sample, or repaired: `id, kind, source, line, detail`, as read.
+
+    Raises:
+        InputError: the rule did nothing in this build; names those that did.
+    """
+    fates = read_fates(build.path, ["row", "id", "kind", "source", "line", "fate", "rule", "detail", "repairs"])
+    dropped = fates.filter((pl.col("rule") == rule) & (pl.col("fate") != KEPT))
+    repairs = fates.explode("repairs", empty_as_null=False, keep_nulls=False).unnest("repairs", separator="_")
+    repaired = repairs.filter(pl.col("repairs_rule") == rule).with_columns(detail=pl.col("repairs_detail"))
+    columns = ["row", "id", "kind", "source", "line", "detail"]
+    records = pl.concat([dropped.select(columns), repaired.select(columns)]).sort("row", maintain_order=True)
+    if records.is_empty():
+        known = {*fates.filter(pl.col("fate") != KEPT)["rule"], *repairs["repairs_rule"]}
+        raise InputError(f"The rule '{excerpt(rule, 60)}' did nothing in {build.path}. {nearest(rule[:60], known)}")
+    return records.drop("row")
 
 
 def _matching(build: Build, fates: pl.DataFrame, record: str) -> pl.DataFrame:

@@ -9,9 +9,9 @@ from typing import Any
 
 from dataprep.common.errors import BuildError, StoreError
 from dataprep.common.jsonfile import InvalidJson, read_json
+from dataprep.common.lookup import latest_version, names, versions
 from dataprep.contract import read_manifest
 from dataprep.store.commit import remove_versions
-from dataprep.store.lookup import latest_version, names, versions
 
 RUN = "run.json"  # in a training run's folder; it names the version that the run was trained on
 RUNS = "runs"  # the default folder of runs: beside the store, or in the working directory

@@ -53,6 +53,7 @@ OTHER_CODE = (
     "common/hub",
     "common/hub_repository",
     "common/jsonfile",
+    "common/lookup",
     "common/markup",
     "common/progress",
     "common/rules",
@@ -61,7 +62,6 @@ OTHER_CODE = (
     "report/",
     "store/__init__",
     "store/commit",
-    "store/lookup",
     "store/manifest",
 )
 

@@ -16,9 +16,11 @@ def source(tmp_path: Path) -> str:
     return guanaco_file(tmp_path, GUANACO_TEXTS)
 
 
-@pytest.fixture
-def built(tmp_path: Path, source: str) -> Path:
-    """A build with a test split of 5 rows, in tmp_path/store."""
-    done = dataprep("build", "--source", source, "--store", tmp_path / "store", "--json", "--split", "test=5")
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A build `rows` with a test split of 5 rows, in a store; tests that change it work on a copy."""
+    folder = tmp_path_factory.mktemp("built")
+    source = guanaco_file(folder, GUANACO_TEXTS)
+    done = dataprep("build", source, "--store", folder / "store", "--json", "--split", "test=5")
     assert done.returncode == 0, done.stderr
     return Path(json.loads(done.stdout)["path"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -80,15 +81,28 @@ def test_why_lists_the_stages_that_a_record_passed(built: Path, fates: pl.DataFr
     assert "  passed    read, threads, rules, dedup, render, select\n" in dataprep("why", built, kept).stdout
 
 
+def test_why_lists_the_records_of_a_rule_and_of_a_repair(built: Path) -> None:
+    assert dataprep("why", built, "--rule", "no_answer").stdout.endswith("rows.jsonl:4  it has no answer\n")
+    repaired = json.loads(dataprep("why", built, "--rule", "dangling_question", "--json").stdout)["records"]
+    assert [(record["line"], record["detail"]) for record in repaired] == [(3, "and then?")]
+    assert "Did you mean 'no_answer'?" in dataprep_error(1, "why", built, "--rule", "no_anser")
+
+
+def test_why_without_a_record_prints_the_funnel(built: Path) -> None:
+    assert "36 conversations → 33 kept: 28 in train, 5 in test\n" in dataprep("why", built).stdout
+
+
 def test_why_says_what_it_can_find_where_there_is_no_such_record(built: Path) -> None:
     assert "No record 'nobody'" in dataprep_error(1, "why", built, "nobody")
 
 
-def test_why_reports_missing_fates_as_damage(built: Path) -> None:
-    (built / "fates/fates-00000.parquet").unlink()
-    assert "fates-00000.parquet is missing" in dataprep_error(4, "why", built, "x")
+def test_why_reports_missing_fates_as_damage(built: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(built, tmp_path / "copy")
+    (copy / "fates/fates-00000.parquet").unlink()
+    assert "fates-00000.parquet is missing" in dataprep_error(4, "why", copy, "x")
 
 
-def test_verify_reports_a_whole_build_by_path_and_by_name(built: Path, tmp_path: Path) -> None:
-    assert "is whole: 33 rows" in dataprep("verify", built).stdout
-    assert "is whole: 33 rows" in dataprep("verify", "rows", "--store", tmp_path / "store").stdout
+@pytest.mark.parametrize("reference", ["{path}", "rows", "rows@{version}", "rows@latest"])
+def test_verify_finds_a_build_by_path_name_and_short_version(built: Path, reference: str) -> None:
+    named = reference.format(path=built, version=built.name[:8])
+    assert "is whole: 33 rows" in dataprep("verify", named, "--store", built.parent.parent).stdout

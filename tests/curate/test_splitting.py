@@ -82,6 +82,18 @@ def test_a_tree_much_larger_than_the_others_is_in_train() -> None:
         assert notes == ["A tree with 40 conversations is over 1% of all: it is in train."]
 
 
+def test_a_share_that_comes_out_far_from_what_was_asked_is_noted() -> None:
+    frame = trees_of_conversations(100, trees=10)  # ten rows a tree: 5 are asked for, and 0 or 10 or more come out
+    notes = {
+        seed: split(frame, Recipe(split="0.05", seed=seed), groups_by_tree(frame), no_leaks).notes for seed in range(9)
+    }
+    far = next(notes[seed] for seed in notes if notes[seed] and "left test empty" not in notes[seed][0])
+    assert far[0].startswith("--split test=0.05 asks for about 5 rows in test, and it has 10: a hash decides")
+    assert far[0].endswith("--split 5 takes a number of rows.")
+    even = trees_of_conversations(1000)
+    assert split(even, Recipe(split="0.3"), groups_by_tree(even), no_leaks).notes == []
+
+
 def test_a_split_without_leaks_moves_nothing() -> None:
     frame = trees_of_conversations(100)
     parts, moved, notes = split(frame, Recipe(split="test=0.3"), groups_by_tree(frame), no_leaks)

@@ -14,12 +14,12 @@ from datasets import load_dataset
 
 from dataprep.cli.publishing import publish as publish_command
 from dataprep.common.errors import StoreError
+from dataprep.common.lookup import latest_version
 from dataprep.contract import open_build
 from dataprep.publish.data_files import data_files
 from dataprep.publish.layouts import Layout
 from dataprep.publish.publishing import publish
 from dataprep.store import history, verification
-from dataprep.store.lookup import latest_version
 from dataprep.store.verification import Verified
 from tests.support.builds import GUANACO_TEXTS, guanaco_file, guanaco_text, make_build
 from tests.support.commands import dataprep, dataprep_error

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from dataprep.common.errors import DamagedBuild, StoreError
+from dataprep.common.lookup import LATEST
 from dataprep.contract import open_build, verified_file
 from dataprep.store.commit import new_version, remove_versions, reuse_version
-from dataprep.store.lookup import LATEST
 from tests.support.versions import write_version
 
 KILLED_WRITER = """

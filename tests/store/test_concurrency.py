@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from dataprep.common.errors import BuildError
+from dataprep.common.lookup import latest_version, versions
 from dataprep.contract import Manifest, read_manifest, verify
 from dataprep.store import commit, history
-from dataprep.store.lookup import latest_version, versions
 from dataprep.store.verification import verify_build
 from tests.support.builds import guanaco_file, guanaco_text, make_build
 

@@ -55,6 +55,15 @@ def test_rows_outside_of_a_sample_are_removed_as_not_sampled(tmp_path: Path) -> 
     assert rows_by_rule(compare(build(tmp_path), build(tmp_path, sample=10)).removed) == {"not_sampled": 20}
 
 
+def test_a_row_is_attributed_to_every_option_that_changed_it(tmp_path: Path) -> None:
+    old = build(tmp_path, system="Be brief.", split="0.2")
+    new = build(tmp_path, system="Be kind.", split="0.2", template="chatml", seed=7)
+    causes = rows_by_rule(compare(old, new).changed)
+    assert causes.keys() == {f"{SYSTEM_TEXT}, {TEMPLATE}", f"{SYSTEM_TEXT}, {TEMPLATE}, {SPLIT}"}
+    assert sum(causes.values()) == 30
+    assert rows_by_rule(compare(old, build(tmp_path, system="Be kind.", split="0.2")).changed) == {SYSTEM_TEXT: 30}
+
+
 def test_rows_of_another_template_differ_by_the_template(tmp_path: Path) -> None:
     difference = compare(build(tmp_path), build(tmp_path, template="chatml"))
     assert rows_by_rule(difference.changed) == {TEMPLATE: 30}
@@ -118,7 +127,7 @@ def test_a_changed_system_option_is_no_changed_input(tmp_path: Path) -> None:
         assert rules_of(compare(old, new)) == {"two": SYSTEM_TEXT, "three": SYSTEM_TEXT}
     edited = build_chats(chats(tmp_path, two="other"), system="Be brief.")
     difference = compare(plain, edited)
-    assert rules_of(difference) == {"two": INPUT, "three": SYSTEM_TEXT}
+    assert rules_of(difference) == {"two": f"{INPUT}, {SYSTEM_TEXT}", "three": SYSTEM_TEXT}
     assert difference.recipe["system"] == (None, "Be brief.")
     assert rules_of(compare(brief, edited)) == {"two": INPUT}
 
@@ -128,7 +137,7 @@ def test_a_renamed_source_is_no_changed_input(tmp_path: Path) -> None:
     renamed = build_chats(chats(tmp_path, "renamed.jsonl"))
     assert compare(plain, renamed).changed["rule"].to_list() == [SOURCE] * 3
     other_template = build_chats(chats(tmp_path, "renamed.jsonl"), template="chatml")
-    assert compare(plain, other_template).changed["rule"].to_list() == [TEMPLATE] * 3
+    assert compare(plain, other_template).changed["rule"].to_list() == [f"{TEMPLATE}, {SOURCE}"] * 3
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from dataprep.common.errors import StoreError
+from dataprep.common.lookup import latest_version, versions
 from dataprep.contract import MANIFEST, open_build
 from dataprep.store.commit import new_version
 from dataprep.store.history import gc, listing
-from dataprep.store.lookup import latest_version, versions
 from tests.support.builds import guanaco_file, guanaco_text, make_build
 from tests.support.commands import dataprep, dataprep_error
 from tests.support.versions import edit_manifest

@@ -64,7 +64,7 @@ def test_a_bad_toml_file_is_one_sentence(
     options = ["--data", build, "--model", "tiny", "--device", "cpu", "--out", tmp_path / "run"]
     code, printed = run_command(monkeypatch, capsys, "run", *options, "--config", path)
     assert code in (1, 2), printed
-    assert printed.startswith("Error: ") and "Unexpected" not in printed and "\x1b" not in printed
+    assert printed.startswith("training: ") and "Unexpected" not in printed and "\x1b" not in printed
     assert printed.count("\n") <= 2 and len(printed) < 2000
     assert not (tmp_path / "run" / "run.json").exists()
 
@@ -116,7 +116,7 @@ def test_a_damaged_adapter_is_refused_before_it_is_used(
         path.write_bytes({"empty": b"", "cut": content[:half], "flipped": flipped}[damage])
     for command in (["generate", "--prompt", "Hi"], ["merge", "--to", tmp_path / "merged"], ["evaluate"]):
         code, printed = run_command(monkeypatch, capsys, command[0], "--run", run, *command[1:])
-        assert code == 1 and printed.startswith("Error: ") and "Unexpected" not in printed, printed
+        assert code == 1 and printed.startswith("training: ") and "Unexpected" not in printed, printed
     assert not (tmp_path / "merged").exists()
 
 
@@ -135,5 +135,5 @@ def test_bad_sizes_in_config_json_are_one_sentence(
     (tmp_path / "config.json").write_text(json.dumps(sizes | changes))
     options = ["--data", build, "--model", tmp_path, "--device", "cpu"]
     code, printed = run_command(monkeypatch, capsys, "plan", *options)
-    assert code == 1 and printed.startswith("Error: ") and "Unexpected" not in printed, printed
+    assert code == 1 and printed.startswith("training: ") and "Unexpected" not in printed, printed
     assert len(printed) < 2000

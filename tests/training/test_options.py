@@ -86,6 +86,7 @@ CASES: dict[str, tuple[Any, Callable[[RunConfig], bool]]] = {
 
 # The tests of the other options, as module.function below tests/training.
 TESTS = {
+    "store": "test_cli.test_a_build_is_found_by_name_and_short_version",
     "data": "test_run.test_run_json_has_absolute_paths_and_a_resumed_run_keeps_its_build",
     "model": "test_run.test_run_json_has_absolute_paths_and_a_resumed_run_keeps_its_build",
     "out": "test_run.test_run_json_says_why_a_run_failed",

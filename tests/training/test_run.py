@@ -100,6 +100,7 @@ def test_run_json_has_absolute_paths_and_a_resumed_run_keeps_its_build(
 ) -> None:
     for name in ("one", "two", "model"):
         (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").touch()
     monkeypatch.chdir(tmp_path)
     Path("latest").symlink_to("two")
     config = RunConfig(data=Path("latest"), model="model", out=Path("run"), resume="auto")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from dataprep.common.lookup import locate
 from dataprep.common.text import nearest
 from dataprep.contract import Build, open_build
 from training.config import RunConfig
@@ -50,10 +51,10 @@ def open_training_build(config: RunConfig) -> Build:
     """Open and verify the build named by `--data`.
 
     Raises:
-        BuildError, DamagedBuild: the folder holds no build, or a damaged one.
+        StoreError, BuildError, DamagedBuild: there is no such build, or a damaged one.
         DataError: the build's quality gate failed and `--allow-failed-gate` is not set, or it has no train split.
     """
-    build = open_build(config.data)
+    build = open_build(locate(config.store, str(config.data)))
     if build.manifest.gate == "failed" and not config.allow_failed_gate:
         raise DataError(
             f"The quality gate of {build.path} failed: repair the data and rebuild, or pass --allow-failed-gate."

@@ -1,18 +1,23 @@
 """Find builds: a store is a folder of names, and a name a folder of versions with the link `latest`.
 
-Only real folders count as names and versions: a link among them could lead out of the store.
+Only real folders count as names and versions: a link among them could lead out of the store. This module imports the
+standard library only, so that `training` finds builds as `dataprep` does.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from dataprep.common.errors import BuildError, StoreError
+from dataprep.common.errors import StoreError
 from dataprep.common.text import excerpt, nearest
-from dataprep.contract import MANIFEST, read_manifest
+
+MANIFEST = "manifest.json"  # its presence means that the folder is a whole build
+DEFAULT_STORE = Path("data/builds")
+SHORT_VERSION = 8  # hex digits of a version that people read and type; any unique prefix is accepted
 
 LATEST = "latest"
 FAILED = "failed"  # the report and verdict of the last build, where it failed its gate
@@ -35,29 +40,70 @@ def check_name(name: str) -> str:
 
 
 def locate(store: Path, reference: str) -> Path:
-    """Return the folder of a build given as a path, as `name` (its latest version) or as `name@version`.
+    """Return the folder of a build.
+
+    Args:
+        store: where names are looked up.
+        reference: a path, of a build or of a name's folder; or `name` (its latest version), `name@version`, where the
+            version may be any unique prefix, or `name@latest`.
 
     Raises:
         StoreError: there is no such build; suggests the nearest.
     """
-    if os.path.isfile(os.path.join(reference, MANIFEST)):
-        return Path(reference).resolve()
+    for folder in (reference, os.path.join(reference, LATEST)):
+        if os.path.isfile(os.path.join(folder, MANIFEST)):
+            return Path(folder).resolve()
     name, _, version = reference.partition("@")
     if not _NAME.fullmatch(name) or name not in names(store):
-        raise StoreError(f"There is no build '{excerpt(name, 100)}' in {store}. {nearest(name, names(store))}")
+        available = names(store)
+        advice = nearest(name, available) if available else "Make one with dataprep build."
+        is_path = "" if _NAME.fullmatch(name) else f", and no {MANIFEST} in that folder"
+        raise StoreError(f"There is no build '{excerpt(name, 100)}' in {store}{is_path}. {advice}")
+    if version in ("", LATEST):
+        return (store / name / _latest_of(store, name)).resolve()
     known = versions(store, name)
-    if version:
-        matches = [entry for entry in known if entry.startswith(version)]
-        if len(matches) != 1:
-            count = "more than one" if matches else "no"
-            raise StoreError(
-                f"There is {count} version '{excerpt(version, 100)}' of '{name}' in {store}. {nearest(version, known)}"
-            )
-        return (store / name / matches[0]).resolve()
+    matches = [entry for entry in known if entry.startswith(version)]
+    if len(matches) != 1:
+        count = "more than one" if matches else "no"
+        raise StoreError(
+            f"There is {count} version '{excerpt(version, 100)}' of '{name}' in {store}. {nearest(version, known)}"
+        )
+    return (store / name / matches[0]).resolve()
+
+
+def follows_latest(reference: str) -> bool:
+    """Whether a reference names the latest version, whichever that is, rather than one version."""
+    if os.path.isfile(os.path.join(reference, MANIFEST)):
+        return os.path.islink(reference)
+    return reference.partition("@")[2] in ("", LATEST)
+
+
+def _latest_of(store: Path, name: str) -> str:
     latest = latest_version(store, name)
     if latest is None:
         raise StoreError(f"'{name}' in {store} has no latest build: make one with dataprep build --name {name}.")
-    return (store / name / latest).resolve()
+    return latest
+
+
+def build_references(store: Path) -> list[str]:
+    """Return each name in a store, and each of its versions as `name@version` with a short version.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    return [
+        reference
+        for name in names(store)
+        for reference in (name, *(f"{name}@{short}" for short in short_versions(versions(store, name)).values()))
+    ]
+
+
+def short_versions(known: Sequence[str]) -> dict[str, str]:
+    """Return the shortest unique prefixes of versions, of at least `SHORT_VERSION` digits."""
+    length = SHORT_VERSION
+    while len({version[:length] for version in known}) < len(set(known)):
+        length += 1
+    return {version: version[:length] for version in known}
 
 
 def names(store: Path) -> list[str]:
@@ -104,14 +150,4 @@ def latest_version(store: Path, name: str) -> str | None:
     with suppress(OSError):
         target = os.readlink(store / name / LATEST)
         return target if target in versions(store, name) else None
-    return None
-
-
-def parent_of(store: Path, name: str, version: str) -> str | None:
-    """Return the version before `version`: the latest, or for a version that is rebuilt, its manifest's parent."""
-    folder = store / name / version
-    if not folder.is_dir():
-        return latest_version(store, name)
-    with suppress(BuildError):
-        return read_manifest(folder).data.get("parent")
     return None

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dataprep.common.errors import StoreError
-from dataprep.store.lookup import LATEST, check_name, latest_version, locate, names, versions
+from dataprep.common.lookup import LATEST, check_name, latest_version, locate, names, versions
 from tests.support.versions import write_version
 
 
