@@ -121,7 +121,7 @@ def _print_outcome(outcome: Outcome, store: Path, dry_run: bool) -> None:
 
 def _next_commands(outcome: Outcome, store: Path) -> list[tuple[str, str]]:
     """Return what to run after a build: what each command does, and the command."""
-    from dataprep.common.glosses import conversation_funnel
+    from dataprep.common.conversation_funnel import conversation_funnel
 
     name, funnel = outcome.name, conversation_funnel(outcome.summary)
     where = "" if store == DEFAULT_STORE else f" --store {shlex.quote(str(store))}"
@@ -129,6 +129,6 @@ def _next_commands(outcome: Outcome, store: Path) -> list[tuple[str, str]]:
         ("see a conversation", f"dataprep show {name}{where}"),
         ("open the report", f"dataprep report {name} --open{where}"),
     ]
-    if reasons := (*funnel.removed, *funnel.before):
+    if reasons := (*funnel.lost, *funnel.before):
         steps.append(("list a rule's rows", f"dataprep why {name} --rule {reasons[0].rule}{where}"))
     return [*steps, ("try a training run", f"training run --data {name} --model tiny{where}")]

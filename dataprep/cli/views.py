@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from dataprep.common.glosses import conversation_funnel, gloss
+from dataprep.common.conversation_funnel import conversation_funnel
 from dataprep.common.text import excerpt, plural, visible
 
 TRAINED = "green"
@@ -28,26 +28,23 @@ def funnel_lines(summary: Mapping[str, Any], width: int) -> Text:
         width: of the terminal, in columns.
     """
     funnel = conversation_funnel(summary)
-    before, removed = ([(r.count, r.rule, r.gloss) for r in reasons] for reasons in (funnel.before, funnel.removed))
-    repaired = [(count, rule, gloss(rule)) for rule, count in summary["repairs"].items()]
     conversations = plural(funnel.conversations, "conversation")
-    splits = ", ".join(f"{split['rows']:,} in {name}" for name, split in summary["splits"].items())
-    blocks = [(f"{conversations} → {funnel.kept:,} kept: {splits}", removed)]
-    if funnel.has_trees or before:
-        blocks.insert(0, (f"{funnel.read} → {conversations}", before))
-    if repaired:
-        blocks.append((f"Repairs among the {funnel.kept:,} kept", repaired))
-    rows = [*before, *removed, *repaired]
-    count_width, rule_width = (
-        max((len(f"{row[n]:,}" if n == 0 else row[n]) for row in rows), default=0) for n in (0, 1)
-    )
+    splits = ", ".join(f"{count:,} in {name}" for name, count in funnel.splits.items())
+    blocks = [(f"{conversations} → {funnel.kept:,} kept: {splits}", funnel.lost)]
+    if funnel.heading != conversations:
+        blocks.insert(0, (funnel.heading, tuple(entry for entry in funnel.before if entry.rule != "on_path")))
+    if funnel.repaired:
+        blocks.append((f"Repairs among the {funnel.kept:,} kept", funnel.repaired))
+    entries = [entry for _, block in blocks for entry in block]
+    count_width = max((len(f"{entry.count:,}") for entry in entries), default=0)
+    rule_width = max((len(entry.rule) for entry in entries), default=0)
     indent = count_width + rule_width + 6
     shown = Text()
-    for heading, entries in blocks:
+    for heading, block in blocks:
         shown.append(visible(f"{heading}\n"), "bold")
-        for count, rule, meaning in entries:
-            head, *rest = textwrap.wrap(meaning, max(width - indent, 20)) or [""]
-            shown.append(f"  {count:>{count_width},}  {visible(rule).ljust(rule_width)}  ")
+        for entry in block:
+            head, *rest = textwrap.wrap(entry.meaning, max(width - indent, 20)) or [""]
+            shown.append(f"  {entry.count:>{count_width},}  {visible(entry.rule).ljust(rule_width)}  ")
             shown.append("\n".join([head, *(" " * indent + line for line in rest), ""]), CONTEXT)
     shown.rstrip()
     return shown

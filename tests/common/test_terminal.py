@@ -31,7 +31,7 @@ def test_strings_are_printed_without_escapes_or_markup(console: Any) -> None:
 
 
 def test_each_stage_has_one_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    console = terminal._SafeConsole(file=io.StringIO(), force_terminal=True)
+    console = terminal.SafeConsole(file=io.StringIO(), force_terminal=True)
     with ProgressDisplay(console) as display:
         progress = Progress(display.show)
         for stage in ("read", "write"):
