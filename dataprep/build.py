@@ -92,7 +92,7 @@ def build(
         with progress.stage("verify"):
             path = reuse_version(store, name, version)
         if path:
-            return Outcome(name, version, path, False, {**read_manifest(path).data}, progress.seconds)
+            return Outcome(name, version, path, False, {**read_manifest(path).complete()}, progress.seconds)
     if not dry_run:
         gate.start()  # loads Great Expectations in its own process during the other stages
     selection = _select(recipe, files, benchmarks, renderer, max_memory, progress)

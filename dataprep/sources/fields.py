@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dataprep.common.arrow import numbers, to_numpy
+from dataprep.common.text import MAX_NAME, excerpt
 from dataprep.sources.coercion import UNSUPPORTED_FIELD, CoercionError, has_value
 from dataprep.sources.rows import FieldCounts, Problems, add_problem, positions
 
@@ -37,7 +38,7 @@ def unsupported_detail(name: str) -> str:
 
 def unknown_detail(name: str) -> str:
     """Say why a record with the key `name` is rejected with `--unknown-fields drop`."""
-    return f"has '{name}', which is not used"
+    return f"has '{excerpt(name, MAX_NAME)}', which is not used"
 
 
 def is_unsupported(name: str, value: Any, in_turn: bool) -> bool:

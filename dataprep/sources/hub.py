@@ -82,7 +82,10 @@ def _one_sentence_errors(repo: str, revision: str | None) -> Iterator[None]:
 def _info(repo: str, revision: str | None) -> Any:
     import huggingface_hub
 
-    return retried(lambda: huggingface_hub.HfApi().dataset_info(repo, revision=revision))
+    try:
+        return retried(lambda: huggingface_hub.HfApi().dataset_info(repo, revision=revision))
+    except (LookupError, TypeError, AttributeError) as fault:  # of the client, where it does not find what it expects
+        raise ValueError("the Hub's response describes no data set") from fault
 
 
 def _fetch(repo: str, revision: str | None, split: str | None, all_splits: bool) -> list[HubFile]:

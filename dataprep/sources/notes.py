@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 from dataprep.common.errors import InputError
-from dataprep.common.text import agree, plural
+from dataprep.common.text import MAX_NAME, excerpt
 from dataprep.sources.files import SourceFile
 from dataprep.sources.rows import FieldCounts
 
 _TURN_KEY = "messages."
 _MOST_ROLES = 6  # named in one sentence
+_MOST_NAMES = 30  # keys named in one sentence
 # Names under which data sets that are not known have the assistant: they make the better example.
 _ASSISTANTS = frozenset({"model", "ai", "bing", "bard", "claude", "gemini", "llama", "agent", "answer", "response"})
 
@@ -19,7 +20,7 @@ _ASSISTANTS = frozenset({"model", "ai", "bing", "bard", "claude", "gemini", "lla
 def uncoercible_notes(file: SourceFile, counts: FieldCounts) -> list[str]:
     """Name the keys of a file whose values have the wrong type."""
     return [
-        f"{file.name}: {plural(count, 'value')} of '{name}' of the wrong type, read as null."
+        f"{file.name}: {count} values of '{name}' have the wrong type and are read as null."
         for name, count in sorted(counts.uncoercible.items())
     ]
 
@@ -37,10 +38,10 @@ def unused_notes(unused: Counter[str], records: int, noun: str, turns: int) -> l
         by_count.setdefault((name.startswith(_TURN_KEY), count), []).append(name)
     notes = []
     for (in_turn, count), names in sorted(by_count.items(), key=lambda item: (item[0][0], -item[0][1])):
-        total = plural(turns, "message") if in_turn else plural(records, noun.removesuffix("s"))
+        total = f"{turns:,} messages" if in_turn else f"{records:,} {noun}"
         listed = _listed(sorted(name.removeprefix(_TURN_KEY) for name in names))
-        have, are = agree(count, "has", "have"), agree(len(names), "is", "are")
-        notes.append(f"{count:,} of {total} {have} {listed}, which {are} not used.")
+        are = "is" if len(names) == 1 else "are"
+        notes.append(f"{count:,} of {total} have {listed}, which {are} not used.")
     return notes
 
 
@@ -52,7 +53,8 @@ def refuse_unused(file: SourceFile, counts: FieldCounts, metadata: Collection[st
     """
     unknown = {name: count for name, count in counts.unused.items() if name not in metadata}
     if unknown:
-        listed = ", ".join(f"'{name}' ({count:,})" for name, count in sorted(unknown.items()))
+        shown = [f"'{excerpt(name, MAX_NAME)}' ({count:,})" for name, count in sorted(unknown.items())[:_MOST_NAMES]]
+        listed = ", ".join(shown) + (", …" if len(unknown) > _MOST_NAMES else "")
         raise InputError(
             f"{file.name} has keys that are not used: {listed}. Remove or rename them (--columns), or allow them with "
             "--unknown-fields note."
@@ -65,9 +67,12 @@ def unknown_role_sentence(file: SourceFile, roles: Counter[str]) -> str:
     more = " and others" if len(roles) > len(names) else ""
     subject = f"the role {_listed(names)} is" if len(names) == 1 else f"the roles {_listed(names)}{more} are"
     example = next((name for name in names if name.lower() in _ASSISTANTS), names[0])
-    return f"{file.name}: {subject} not known; say what each means, such as --roles {example}=assistant."
+    return f"{file.name}: {subject} not known; say what each means, such as --roles {excerpt(example, MAX_NAME)}=assistant."
 
 
-def _listed(names: Sequence[str] | Iterable[str]) -> str:
-    quoted = [f"'{name}'" for name in names]
+def _listed(names: Sequence[str]) -> str:
+    """Return names as `'a', 'b' and 'c'`; long ones are cut and only the first of many are given, because data decides them."""
+    quoted = [f"'{excerpt(name, MAX_NAME)}'" for name in names[:_MOST_NAMES]]
+    if len(names) > _MOST_NAMES:
+        quoted.append(f"{len(names) - _MOST_NAMES:,} others")
     return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"

@@ -77,6 +77,8 @@ def left_out_note(source: str, names: Sequence[str]) -> str:
     """Say which files of a source are not read because they belong to other splits than the training split."""
     splits = sorted({split_of(name) for name in names if split_of(name)})
     listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    if not splits:  # a card assigns files to splits that their names do not tell
+        return f"{source}: only its training split is read. Left out: {listed}. --source {source}:SPLIT reads another split."
     return (
         f"{source}: only its training split is read. Left out, as of other splits ({', '.join(splits)}): {listed}. "
         f"--source {source}:{splits[0]} reads one of them, and --split keep holds them out."

@@ -8,13 +8,13 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from dataprep.common.errors import BuildError
 from dataprep.contract import MANIFEST, open_build, read_manifest
-from tests.support.hostile import mutated, reseal
+from tests.hostile.builds import reseal
+from tests.hostile.mutation import mutated, mutated_json
 from tests.support.paths import ROOT
 from tests.support.versions import write_version
 
@@ -73,27 +73,6 @@ def test_offsets_beyond_a_text_are_refused(tmp_path: Path, offset: int) -> None:
     shard.write_bytes(content.replace(offsets, offsets[:-4] + struct.pack("<i", offset)))
     reseal(build)
     assert read_all([build]) == ["refused 4"]
-
-
-def mutated_json(value: Any, rng: random.Random) -> Any:
-    """`value` with one part replaced, removed or added somewhere."""
-    hostile: list[Any] = [
-        None, True, -1, 10**30, 1.5, "", "../x", "/etc/passwd", "\ud800", "a\0b", "x" * 300, [], {}, [[]], {"": {}},
-    ]  # fmt: skip
-    if isinstance(value, dict) and value and rng.random() < 0.85:
-        key = rng.choice(sorted(value))
-        change = rng.random()
-        if change < 0.1:
-            return {name: child for name, child in value.items() if name != key}
-        if change < 0.2:
-            return {
-                (rng.choice(["../x", "", "/abs", "a/../../b"]) if name == key else name): c for name, c in value.items()
-            }
-        return value | {key: mutated_json(value[key], rng)}
-    if isinstance(value, list) and value and rng.random() < 0.85:
-        position = rng.randrange(len(value))
-        return [*value[:position], mutated_json(value[position], rng), *value[position + 1 :]]
-    return rng.choice(hostile)
 
 
 def test_mutated_manifests_are_read_or_refused(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ import pytest
 
 from dataprep.cli import main
 from dataprep.contract import MANIFEST
+from tests.hostile.builds import reseal
 from tests.support.builds import GUANACO_TEXTS, guanaco_file, make_build
 from tests.support.disk import limited_file_size
-from tests.support.hostile import reseal
 
 LONG = "x" * 300
 

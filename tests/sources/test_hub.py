@@ -105,6 +105,19 @@ def test_the_default_configuration_of_the_card_selects_the_files(hub: Hub, tmp_p
     assert "no default one (other, second)" in reading(hub, tmp_path, "o/two")["fault"]
 
 
+def test_a_response_that_describes_no_data_set_is_one_sentence(hub: Hub, tmp_path: Path) -> None:
+    hub.commit("o/r", {"train.jsonl": json_lines([ROW])})
+    hub.faults[:] = [Fault("GET /api/datasets/o/r", 200)]
+    assert "the Hub's response describes no data set" in reading(hub, tmp_path, "o/r")["fault"]
+
+
+def test_files_of_other_splits_whose_names_tell_no_split_are_noted(hub: Hub, tmp_path: Path) -> None:
+    card = CARD.replace("split: test", "split: extra").replace("held/*", "more.jsonl")
+    hub.commit("o/extra", {"README.md": card.encode(), "a.jsonl": json_lines([ROW]), "more.jsonl": json_lines([ROW])})
+    [file] = reading(hub, tmp_path, "o/extra")["files"]
+    assert file["name"] == "o/extra:a.jsonl"
+
+
 def test_ready_trees_are_preferred_to_rows(hub: Hub, tmp_path: Path) -> None:
     import gzip
 

@@ -53,7 +53,7 @@ class Hub:
         self.user, self.organizations = "alice", ("org", "o")
         self.objects: dict[str, bytes] = {}  # of Git LFS, by SHA-256
         self.faults: list[Fault] = []
-        self.leaks: list[str] = []  # requests to the storage that carried a token
+        self.leaks: list[str] = []  # requests to the storage, which is another host, that carried a token
         self.lock = threading.RLock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (_Handler,), {"hub": self}))
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -134,6 +134,8 @@ class _Handler(BaseHTTPRequestHandler):
         path, self.query = unquote(url.path), parse_qs(url.query)
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.response_lost = False
+        if self.headers.get("Authorization") and (self.headers.get("Host") or "").startswith("localhost"):
+            self.hub.leaks.append(path)
         request = f"{self.command} {path}"
         self.hub.requests.append(request)
         for fault in self.hub.faults:
