@@ -9,7 +9,6 @@ build.why("chats.jsonl:7")    # why line 7 was kept or dropped
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 StrPath = str | PathLike[str]
 
 _SHOWN = 3  # conversations that a notebook shows of a build
-_SHOWN_CHARS = 1_500  # of each
 
 
 @dataclass(frozen=True)
@@ -106,32 +104,11 @@ class Build:
             )
 
     def _repr_html_(self) -> str:
-        funnel = "".join(
-            f"<tr><td>{html.escape(str(stage['stage']))}</td><td>{stage['in']:,}</td><td>{stage['out']:,}</td></tr>"
-            for stage in self.manifest.complete()["funnel"]
-        )
+        from dataprep.report.notebook import build_fragment
+
         split = "train" if "train" in self.rows else next(iter(self.rows))
         rows = open_contract(self.path).splits[split].slice(0, _SHOWN).to_pylist()
-        title = html.escape(f"{self.name}@{self.version}")
-        sizes = html.escape(", ".join(f"{name} {count:,}" for name, count in self.rows.items()))
-        return (
-            f"<h4>{title}: {sizes}</h4><table><tr><th>stage</th><th>in</th><th>out</th></tr>{funnel}</table>"
-            + "".join(_conversation(row) for row in rows)
-        )
-
-
-def _conversation(row: Mapping[str, Any]) -> str:
-    """A rendered conversation as HTML, with the trained parts marked."""
-    from dataprep.common.text import visible
-
-    text, position, pieces = row["text"][:_SHOWN_CHARS], 0, []
-    for span in row["spans"]:
-        before, trained = text[position : span["start"]], text[span["start"] : span["end"]]
-        pieces += [html.escape(visible(before)), f"<mark>{html.escape(visible(trained))}</mark>"]
-        position = span["end"]
-    pieces.append(html.escape(visible(text[position:])))
-    more = " …" if len(row["text"]) > _SHOWN_CHARS else ""
-    return f"<pre style='white-space: pre-wrap'>{''.join(pieces)}{more}</pre>"
+        return build_fragment(self.manifest.complete(), split, rows)
 
 
 def build(

@@ -12,6 +12,7 @@ import pytest
 
 import dataprep
 from dataprep.common.errors import InputError, RecipeError, StoreError
+from dataprep.common.rules import meaning_of
 from tests.support.builds import GUANACO_TEXTS, guanaco_file
 from tests.support.paths import ROOT
 
@@ -71,8 +72,8 @@ def test_a_missing_split_is_named(build: dataprep.Build) -> None:
 
 def test_a_notebook_shows_the_funnel_and_marks_the_trained_text(build: dataprep.Build) -> None:
     page = build._repr_html_()
-    assert "<td>dedup</td>" in page
-    assert "<mark>" in page and "&lt;|im_start|&gt;" in page
+    assert meaning_of("exact_duplicate") in page
+    assert "<mark>" in page and "<i>&lt;|im_start|&gt;</i>" in page
 
 
 def test_a_conversation_is_rendered_with_a_bundled_template() -> None:

@@ -100,10 +100,10 @@ class Run:
         return merge(self.path, Path(to), check=check)
 
     def _repr_html_(self) -> str:
-        from training.after.finish import loss_page
+        from training.after.loss_page import run_fragment
         from training.metrics import read_metrics
 
-        return loss_page(read_metrics(RunFolder(self.path).metrics), self.path.name)
+        return run_fragment(self.path.name, self.record, read_metrics(RunFolder(self.path).metrics))
 
 
 def run(data: StrPath | HasPath, model: str, **options: Any) -> Run:

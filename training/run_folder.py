@@ -3,7 +3,8 @@
 runs/NAME/
   run.json               provenance, options, resolved settings, ledger, metrics (`training.run_record`)
   metrics.jsonl          one line for each logged step: step, loss, … (`training.metrics`)
-  loss.html              the loss curves
+  loss.html              the losses, the speed, sample answers and options (`training.after.loss_page`)
+  answers.json           held-out questions with the answers before and after (`training.after.sample_answers`)
   tensorboard/           events, with --report-to tensorboard
   base/                  the model and tokenizer, with --model tiny
   checkpoints/step-…/    complete checkpoints only: each is written to .partial and then renamed
@@ -76,6 +77,11 @@ class RunFolder:
     def metrics(self) -> Path:
         """metrics.jsonl."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def answers(self) -> Path:
+        """answers.json."""
+        return self.path / "answers.json"
 
     @property
     def tensorboard(self) -> Path:

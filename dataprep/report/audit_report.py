@@ -35,7 +35,7 @@ def audit_report(
         "file": file,
         "name": name,
         "summary": summary,
-        "notes": budget.texts(summary["every_row"][:50], 2_000),
+        "note_lines": budget.texts(summary["every_row"][:50], 2_000),
         "kinds": _kinds(summary["kinds"], rows, words or {}),
         "certain": sum(map(_is_certain, rows)),
         "shown": shown,

@@ -49,7 +49,7 @@ def build_report(
         "manifest": manifest,
         "origin": budget.texts([origin(manifest)], 1_000)[0],
         "from_sample": from_sample(manifest),
-        "notes": budget.texts(manifest["notes"][:50], 1_000),
+        "note_lines": budget.texts(manifest["notes"][:50], 1_000),
         "key_figures": _key_figures(manifest, numbers, tokens),
         "charts": charts(numbers, tokens),
         "length_summary": length_summary(numbers, tokens),
@@ -90,7 +90,7 @@ def _key_figures(
     return [
         *splits,
         (f"{int(numbers['answers'].sum()):,}", "trained answers"),
-        (percent(trained / max(chars, 1)), "of the characters are trained"),
+        (percent(trained / max(chars, 1)), "of the text is trained"),
         length,
         *languages,
     ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
-from dataprep.common.html import document
+from dataprep.common import html
 from dataprep.common.text import visible
 
 _FOLDER = Path(__file__).parent
@@ -16,6 +17,12 @@ _FOLDER = Path(__file__).parent
 
 def page(template: str, title: str, view: Mapping[str, Any]) -> str:
     """The page whose body is `template` of this folder, filled with `view`; all texts are escaped."""
+    script = (_FOLDER / "report.js").read_text(encoding="utf-8")
+    return html.document(title, filled(template, view), script)
+
+
+def filled(template: str, view: Mapping[str, Any]) -> str:
+    """`template` of this folder, filled with `view`; all texts are escaped."""
     environment = jinja2.Environment(
         autoescape=True,
         loader=jinja2.FileSystemLoader(_FOLDER),
@@ -24,8 +31,14 @@ def page(template: str, title: str, view: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"visible": visible, "number": lambda value: f"{value:,}", "percent": percent}
-    script = (_FOLDER / "report.js").read_text(encoding="utf-8")
-    return document(title, environment.get_template(template).render(**view), script)
+    parts = (html.contents, html.figures, html.notes, html.options_list)
+    environment.globals |= {part.__name__: _markup(part) for part in parts}
+    return environment.get_template(template).render(**view)
+
+
+def _markup(part: Callable[..., str]) -> Callable[..., Markup]:
+    """A part of `common.html`, which escapes its texts itself, as a function for templates."""
+    return lambda *arguments: Markup(part(*arguments))
 
 
 def percent(share: float | None) -> str:

@@ -20,8 +20,12 @@ LENGTHS = (
 _TEXT_BYTES = 14_000  # of one conversation: 200 of them leave space for the rest of the page
 
 
-def conversations_to_browse(drawn: list[tuple[str, int, dict[str, Any]]], budget: TextBudget) -> list[dict[str, Any]]:
+def conversations_to_browse(
+    drawn: list[tuple[str, int, dict[str, Any]]], budget: TextBudget, text_bytes: int = _TEXT_BYTES
+) -> list[dict[str, Any]]:
     """The view of each drawn row, given as (split, number in the split, row), until the budget is used up.
+
+    At most `text_bytes` of each are shown.
 
     A view has id, split, row, lang, length (name of its class), chars, answers, trained (share of the characters), title,
     remarks (on untrained answers, tool calls, reasoning and tools), turns (trained, and pieces with text and control) and
@@ -35,7 +39,7 @@ def conversations_to_browse(drawn: list[tuple[str, int, dict[str, Any]]], budget
     shown = []
     for view in views:
         if budget.left > 0:
-            view["whole"] = _cut(view["pieces"], budget) and view["all_read"]
+            view["whole"] = _cut(view["pieces"], budget, text_bytes) and view["all_read"]
             view["turns"] = _turns(view["pieces"])
             shown.append(view)
     return shown
@@ -107,9 +111,9 @@ def _turns(pieces: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"trained": trained, "pieces": list(turn)} for trained, turn in groupby(pieces, itemgetter("trained"))]
 
 
-def _cut(pieces: list[dict[str, Any]], budget: TextBudget) -> bool:
+def _cut(pieces: list[dict[str, Any]], budget: TextBudget, text_bytes: int) -> bool:
     """Cut the pieces of one conversation to the available bytes, in place; return whether nothing was cut."""
-    available = min(_TEXT_BYTES, budget.left)
+    available = min(text_bytes, budget.left)
     for at, piece in enumerate(pieces):
         before, text = budget.left, piece["text"]
         piece["text"] = budget.take(text, available)

@@ -10,9 +10,17 @@ import pytest
 
 from dataprep.audit import audit_file
 from dataprep.build import Outcome
-from tests.support.pages import ATTACKS, assert_page_is_safe_and_accessible, open_in_browser
+from tests.support.pages import (
+    ATTACKS,
+    assert_page_is_safe_and_accessible,
+    metric_lines,
+    open_in_browser,
+    run_record,
+    sample_answer,
+)
+from training.after.loss_page import loss_page
 
-PAGES = ("build", "audit")
+PAGES = ("build", "audit", "loss")
 SIZES = [f"{scheme}-{size}" for scheme in ("light", "dark") for size in ("wide", "phone")]
 
 
@@ -31,6 +39,7 @@ def observed(
     pages = {
         "build": attacked.path / "report.html",
         "audit": write_audit_page(tmp_path_factory.mktemp("audit")),
+        "loss": write_loss_page(tmp_path_factory.mktemp("loss")),
     }
     return open_in_browser(pages, screenshots)
 
@@ -50,6 +59,14 @@ def write_audit_page(folder: Path) -> Path:
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     page = folder / "r.html"
     page.write_text(audit_file(file).page())
+    return page
+
+
+def write_loss_page(folder: Path) -> Path:
+    """The page of a run whose name, options and answers are hostile."""
+    page = folder / "loss.html"
+    answers = [sample_answer(attack) for attack in ATTACKS]
+    page.write_text(loss_page(ATTACKS[0], run_record(ATTACKS[1]), metric_lines(), answers))
     return page
 
 

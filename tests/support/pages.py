@@ -53,3 +53,37 @@ def assert_page_is_safe_and_accessible(observed: Mapping[str, Any]) -> None:
     assert (observed["errors"], observed["dialogs"], observed["pwned"]) == ([], [], None)
     assert {view: pixels for view, pixels in observed["overflow"].items() if pixels} == {}
     assert {view: violations for view, violations in observed["axe"].items() if violations} == {}
+
+
+def run_record(name: str, **entries: Any) -> Any:
+    """The parts of a run.json that its page shows; `name` stands wherever a user could write a text."""
+    return {
+        "provenance": {"build": name, "version": "0" * 12, "template": name},
+        "model": {"name": name, "revision": name},
+        "place": {"device": "cpu", "precision": "fp32"},
+        "options": {"lr": 0.005, "model": name, "keep_best": False, "patience": None},
+        "resolved": {"steps": 40, "optimizer": "adamw"},
+        "versions": {"torch": "2.13.0"},
+        "notes": [name],
+        "status": "done",
+        "metrics": {"trained_tokens": 98_764, "stopped_by_itself": 0.5, "stop_prompts": 8},
+    } | entries
+
+
+def metric_lines(steps: int = 40) -> list[dict[str, Any]]:
+    """Lines of metrics.jsonl with falling losses, and a held-out loss every ten steps."""
+    lines: list[dict[str, Any]] = [{"step": 0, "eval_loss": 3.0}]
+    for step in range(1, steps + 1):
+        lines.append({"step": step, "loss": 2 + 1 / step, "learning_rate": 0.01 / step, "tokens_per_s": 1000.0 + step})
+        if step % 10 == 0:
+            lines.append({"step": step, "eval_loss": 2 + 1 / step})
+    return lines
+
+
+def sample_answer(text: str) -> Any:
+    """An entry of answers.json whose texts are all `text`."""
+    return {
+        **dict.fromkeys(("question", "reference", "before", "after"), text),
+        "before_stopped": False,
+        "after_stopped": True,
+    }

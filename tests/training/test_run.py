@@ -15,6 +15,7 @@ from tests.support.commands import logged_losses, start_training, training
 from tests.support.training_builds import chatter, row, write_build
 from tests.support.training_runs import RUN_OPTIONS, STEPS, copy_run, wait_for_step
 from training.after.finished_run import open_finished_run
+from training.after.sample_answers import read_sample_answers
 from training.config import RunConfig
 from training.errors import DataError, RunError
 from training.run import with_full_paths
@@ -37,6 +38,13 @@ def test_keep_limits_the_checkpoints_and_stop_prompts_the_answers(finished_run: 
     checkpoints = sorted(path.name for path in (finished_run / "checkpoints").iterdir())
     assert checkpoints == ["step-000008", "step-000012", "step-000016"]
     assert RunFolder(finished_run).read()["metrics"]["stop_prompts"] == 5
+
+
+def test_the_first_held_out_questions_are_answered_before_and_after_training(finished_run: Path) -> None:
+    samples = read_sample_answers(finished_run / "answers.json")
+    assert len(samples) == 3 and all(sample["question"] and sample["reference"] for sample in samples)
+    assert samples[0]["before"] != samples[0]["after"]
+    assert "Answers before and after" in (finished_run / "loss.html").read_text()
 
 
 @pytest.mark.skipif(find_spec("tensorboard") is None, reason="the package tensorboard is not installed")

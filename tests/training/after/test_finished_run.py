@@ -11,7 +11,6 @@ from tests.support.commands import training
 from tests.support.training_runs import copy_run
 from training.after import finished_run as module
 from training.after.evaluate import evaluate
-from training.after.finish import loss_page
 from training.after.finished_run import open_finished_run
 from training.after.generate import generate
 from training.after.merge_weights import AdapterProducts, BaseWeights
@@ -87,9 +86,3 @@ def test_generate_refuses_invalid_numbers(values: dict[str, float], flag: str) -
 def test_evaluate_refuses_less_than_one_prompt() -> None:
     with pytest.raises(OptionError, match="--prompts"):
         evaluate(Path("none"), 0, 1)
-
-
-def test_the_loss_page_escapes_the_name_of_the_run() -> None:
-    page = loss_page([{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}], "<script>a & b</script>")
-    assert "<script>" not in page and page.count("&lt;script&gt;a &amp; b") == 2
-    assert '<polyline class="curve s0"' in page
