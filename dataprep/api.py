@@ -20,6 +20,8 @@ from dataprep.contract import Manifest, read_manifest
 from dataprep.contract import open_build as open_contract
 from dataprep.recipe import Recipe
 from dataprep.recipe_file import read_recipe, typed_options
+from dataprep.resources import NAMES as RESOURCES
+from dataprep.resources import Resources
 
 if TYPE_CHECKING:
     import polars as pl
@@ -118,7 +120,6 @@ def build(
     store: StrPath = DEFAULT_STORE,
     recipe: StrPath | None = None,
     force: bool = False,
-    max_memory: int | None = None,
     **options: Any,
 ) -> Build:
     """Build the version that the options and the sources determine, or open the existing one.
@@ -129,8 +130,8 @@ def build(
         store: folder of builds.
         recipe: a recipe file; `options` take precedence over it.
         force: build even if the version exists.
-        max_memory: bytes that near-duplicate detection may use above the text; None: half of the machine's.
-        options: fields of `dataprep.recipe.Recipe`, such as `template="chatml"` or `sample=1000`.
+        options: fields of `dataprep.recipe.Recipe`, such as `template="chatml"` or `sample=1000`, and of
+            `dataprep.resources.Resources`, such as `workers=2` or `max_memory="4GB"`.
 
     Raises:
         DataprepError: one sentence; the store is unchanged then.
@@ -140,6 +141,7 @@ def build(
     from dataprep.common.progress import Progress
     from dataprep.common.terminal import ProgressDisplay, stderr_console
 
+    resources = Resources(**{name: options.pop(name) for name in RESOURCES if name in options})
     sources = [source] if isinstance(source, str | PathLike) else list(source)
     stated = read_recipe(Path(recipe)) if recipe is not None else {}
     stated |= typed_options(options, "the call")
@@ -152,7 +154,7 @@ def build(
             Path(store),
             name or default_name(chosen.source),
             force=force,
-            max_memory=max_memory,
+            resources=resources,
             progress=Progress(display.show),
         )
     assert outcome.path is not None  # only a dry run has none

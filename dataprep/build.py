@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from dataprep.cached_tasks import fingerprint_table
 from dataprep.common.arrow import delay_page_release
 from dataprep.common.bundled import sample_file
 from dataprep.common.lookup import check_name
@@ -22,16 +23,18 @@ from dataprep.curate.splitting import TEST, TRAIN, split
 from dataprep.dedup.benchmarks import read_benchmark
 from dataprep.dedup.contamination import drop_contaminated
 from dataprep.dedup.exact import drop_exact_duplicates
-from dataprep.dedup.fingerprints import FingerprintTable, sketched_text
+from dataprep.dedup.fingerprints import FingerprintTable
 from dataprep.dedup.leaks import LEAK_THRESHOLD, find_leaks, similar_groups
 from dataprep.dedup.near import duplicate_pairs, remove_near_duplicates
+from dataprep.execution import Execution, open_execution
 from dataprep.quality.facts import FactExtractor
 from dataprep.quality.gate import Gate
 from dataprep.recipe import Recipe
 from dataprep.rendering import Renderer, load_template
 from dataprep.rendering.checks import TemplateChecks
 from dataprep.rendering.stage import check_system_text, drop_refused
-from dataprep.sources.files import SourceFile, find_files, hash_files, pin
+from dataprep.resources import Resources
+from dataprep.sources.files import SourceFile, find_files, hash_files, pin, require_unchanged
 from dataprep.sources.options import ReadOptions
 from dataprep.sources.reader import read
 from dataprep.sources.rejected import rejection_notes
@@ -60,7 +63,7 @@ def build(
     *,
     force: bool = False,
     dry_run: bool = False,
-    max_memory: int | None = None,
+    resources: Resources | None = None,
     progress: Progress,
 ) -> Outcome:
     """Build the version that `recipe` and its sources determine, or return the existing one.
@@ -71,7 +74,7 @@ def build(
         name: the build's name.
         force: build even if the version exists.
         dry_run: stop after the split, and write nothing.
-        max_memory: bytes that near-duplicate detection may use above the text itself; default: half of the machine's.
+        resources: workers, memory and so on.
         progress: reports and times each stage.
 
     Raises:
@@ -95,10 +98,11 @@ def build(
             return Outcome(name, version, path, False, {**read_manifest(path).complete()}, progress.seconds)
     if not dry_run:
         gate.start()  # loads Great Expectations in its own process during the other stages
-    selection = _select(recipe, files, benchmarks, renderer, max_memory, progress)
-    if dry_run:
-        return Outcome(name, version, None, False, selection.summary, progress.seconds)
-    path = write_version(recipe, store, name, version, selection, renderer, gate, progress)
+    with open_execution(resources or Resources(), store, name, _bytes_of(files), dry_run, progress) as execution:
+        selection = _select(recipe, files, benchmarks, renderer, execution)
+        if dry_run:
+            return Outcome(name, version, None, False, selection.summary, progress.seconds)
+        path = write_version(recipe, store, name, version, selection, renderer, gate, execution)
     return Outcome(name, version, path, True, selection.summary, progress.seconds)
 
 
@@ -107,14 +111,14 @@ def _select(
     files: Sequence[SourceFile],
     benchmarks: Sequence[pl.DataFrame],
     renderer: Renderer,
-    max_memory: int | None,
-    progress: Progress,
+    execution: Execution,
 ) -> Selection:
     """Read the sources and select the conversations of each split."""
     check_system_text(recipe, renderer.template)
-    ledger = Ledger()
+    ledger, progress, max_memory = Ledger(), execution.progress, execution.max_memory
     with progress.stage("read", _bytes_of(files)) as advance:
-        reading = read(files, ReadOptions.of(recipe), advance)
+        reading = read(files, ReadOptions.of(recipe), advance, execution.executor, execution.partitioning)
+        require_unchanged(files)
         counted = [(file.name, file.records) for file in reading.files]
         check_lines(counted, [reading.conversations, reading.messages], reading.fates)
         rejected = rejection_notes(reading.fates, sum(records for _, records in counted), recipe.max_bad)
@@ -126,13 +130,15 @@ def _select(
     with progress.stage("threads"):
         threads = to_conversations(reading.messages, reading.conversations, recipe.paths)
         conversations, read_count = ledger.enter("threads", threads), threads.kept.height
+        partitions = reading.partitions
         del reading, threads
     with progress.stage("rules"):
-        conversations = ledger.enter(
-            "rules", apply_rules(conversations, recipe, renderer.template.forbidden_in_content)
-        )
+        tokens = renderer.template.forbidden_in_content
+        conversations = ledger.enter("rules", apply_rules(conversations, recipe, tokens))
     with progress.stage("dedup"):
-        table = FingerprintTable.of(conversations, sketched_text(recipe))
+        table = fingerprint_table(
+            conversations, partitions, recipe, tokens, execution.executor, execution.cache, execution.scratch
+        )
         exact = drop_exact_duplicates(conversations, table)
         clean = drop_contaminated(exact.kept, benchmarks)
         near = remove_near_duplicates(clean.kept, recipe, max_memory, table)

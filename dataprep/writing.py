@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 
-from dataprep.common.progress import Progress
+from dataprep.common.executor import Executor
+from dataprep.execution import Execution
 from dataprep.quality.gate import Gate
 from dataprep.recipe import Recipe
 from dataprep.rendering import Renderer
@@ -21,6 +26,7 @@ from dataprep.store.fates import write_duplicates, write_fates
 from dataprep.store.manifest import parent_of, write_json, write_manifest
 from dataprep.store.splits import write_splits
 from dataprep.store.version import provenance
+from dataprep.tasks import render_rows, render_tasks
 
 
 @dataclass(frozen=True)
@@ -41,48 +47,72 @@ def write_version(
     selection: Selection,
     renderer: Renderer,
     gate: Gate,
-    progress: Progress,
+    execution: Execution,
 ) -> Path:
     """Render the splits, check them and write the version: shards, fates, documents, and the manifest last."""
+    with nullcontext(execution.folder) if execution.folder else new_version(store, name) as folder:
+        return _write(folder, recipe, store, name, version, selection, renderer, gate, execution)
+
+
+def _write(
+    folder: Path,
+    recipe: Recipe,
+    store: Path,
+    name: str,
+    version: str,
+    selection: Selection,
+    renderer: Renderer,
+    gate: Gate,
+    execution: Execution,
+) -> Path:
+    progress = execution.progress
     rows, fates, pairs = selection.summary["rows"], selection.fates, selection.pairs
-    with new_version(store, name) as folder:
-        with progress.stage("render", rows) as advance:
-            collected = CollectedRows(rows, recipe.seed, fates)
-            selection.summary["splits"] = write_splits(
-                folder,
-                selection.splits,
-                renderer.batches,
-                recipe.shard_bytes,
-                version,
-                advance,
-                [gate.add, collected.add],
-            )
-            for frame in selection.splits.values():
-                renderer.check_sample(frame, recipe.seed)
-            selection.splits.clear()  # frees the texts before Great Expectations and the report need memory
-        with progress.stage("gate"):
-            verdict = gate.judge()
-        with progress.stage("write"), ThreadPoolExecutor(1) as pool:
-            fates_written = pool.submit(write_fates, folder, fates)  # releases the GIL, so the report renders meanwhile
-            write_duplicates(folder, pairs)
-            manifest = {
-                **provenance(recipe, name, version),
-                "parent": parent_of(store, name, version),
-                "template": renderer.template.to_manifest(),
-                "gate": verdict.outcome,
-                **selection.summary,
-            }
-            verdict.write(folder)
-            documents = {
-                "template.jinja": renderer.template.source,
-                REPORT_FILE: build_report(manifest, collected, fates, pairs, verdict.as_record()),
-                "README.md": card(manifest),
-            }
-            for file, text in documents.items():
-                (folder / file).write_text(text, encoding="utf-8")
-            write_json(folder / CROISSANT_FILE, croissant(manifest, collected.schema))
-            fates_written.result()
-            if verdict.critical and recipe.gate == "on":
-                raise verdict.error(keep_failed(folder, store, name, verdict.kept_files))
-            write_manifest(folder, manifest)
-            return commit_version(folder, store, name, version)
+    with progress.stage("render", rows) as advance:
+        collected = CollectedRows(rows, recipe.seed, fates)
+        render = partial(_rendered, renderer=renderer, gate=gate, collected=collected, executor=execution.executor)
+        selection.summary["splits"] = write_splits(
+            folder, selection.splits, render, recipe.shard_bytes, version, advance
+        )
+        for frame in selection.splits.values():
+            renderer.check_sample(frame, recipe.seed)
+        selection.splits.clear()  # frees the texts before Great Expectations and the report need memory
+    with progress.stage("gate"):
+        verdict = gate.judge()
+    with progress.stage("write"), ThreadPoolExecutor(1) as pool:
+        fates_written = pool.submit(write_fates, folder, fates)  # releases the GIL, so the report renders meanwhile
+        write_duplicates(folder, pairs)
+        manifest = {
+            **provenance(recipe, name, version),
+            "parent": parent_of(store, name, version),
+            "template": renderer.template.to_manifest(),
+            "gate": verdict.outcome,
+            **selection.summary,
+        }
+        verdict.write(folder)
+        documents = {
+            "template.jinja": renderer.template.source,
+            REPORT_FILE: build_report(manifest, collected, fates, pairs, verdict.as_record()),
+            "README.md": card(manifest),
+        }
+        for file, text in documents.items():
+            (folder / file).write_text(text, encoding="utf-8")
+        write_json(folder / CROISSANT_FILE, croissant(manifest, collected.schema))
+        fates_written.result()
+        if verdict.critical and recipe.gate == "on":
+            raise verdict.error(keep_failed(folder, store, name, verdict.kept_files))
+        write_manifest(folder, manifest)
+        return commit_version(folder, store, name, version)
+
+
+def _rendered(
+    frame: pl.DataFrame, split: str, *, renderer: Renderer, gate: Gate, collected: CollectedRows, executor: Executor
+) -> Generator[pa.RecordBatch]:
+    """Yield the rendered batches of a split, and hand them and their facts to the report and to the gate."""
+    tasks = render_tasks(frame, split, renderer, gate.extractor)
+    with closing(executor.map(render_rows, tasks)) as results:
+        for batches, facts in results:
+            for batch_facts in facts:
+                gate.add(batch_facts)
+            for batch in batches:
+                collected.add(batch, split)
+                yield batch

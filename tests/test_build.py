@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,14 @@ from hypothesis import strategies as st
 
 from dataprep.common.errors import DamagedBuild, InputError
 from dataprep.contract import SHARD_SCHEMA, open_build
+from dataprep.engine.executors import LocalExecutor
 from dataprep.rendering import Renderer, load_template
 from dataprep.sources.files import find_files
 from dataprep.sources.reader import read
 from dataprep.store.fates import read_fates
 from dataprep.store.splits import write_splits
 from dataprep.store.verification import verify_build
+from dataprep.tasks import render_rows, render_tasks
 from tests.support.builds import GUANACO_TEXTS, guanaco_file, guanaco_text, make_build
 
 
@@ -226,13 +230,18 @@ def test_an_interrupted_build_leaves_no_thread_running(tmp_path: Path, source: s
     frame = read(find_files([source])).conversations.with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64))
     frame = frame.filter(pl.col("messages").list.len() % 2 == 0)
 
-    def interrupted(batch: pa.RecordBatch, split: str) -> None:
+    def interrupted(done: int) -> None:
         raise KeyboardInterrupt
+
+    def render(frame: pl.DataFrame, split: str) -> Generator[pa.RecordBatch]:
+        tasks = render_tasks(frame, split, Renderer(load_template("llama2")), None)
+        with closing(LocalExecutor(2).map(render_rows, tasks)) as results:
+            for batches, _ in results:
+                yield from batches
 
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt) as caught:  # its traceback keeps what was not closed
-        render = Renderer(load_template("llama2")).batches
-        write_splits(tmp_path, {"train": frame}, render, 1 << 28, "v", lambda done: None, [interrupted])
+        write_splits(tmp_path, {"train": frame}, render, 1 << 28, "v", interrupted)
     assert caught.traceback and threading.active_count() - before <= 1  # the one that takes checksums
 
 

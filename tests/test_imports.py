@@ -15,12 +15,13 @@ from tests.support.paths import ROOT
 
 # Each layer imports the layers before it and never a later one. The packages of `STAGES` do not import each other:
 # build.py hands each its input.
-FOUNDATION = ("common", "contract", "options", "recipe", "recipe_file", "tables")
+FOUNDATION = ("common", "contract", "options", "recipe", "recipe_file", "resources", "tables")
 STAGES = ("sources", "curate", "dedup", "rendering", "quality", "store", "report")
-COMPOSITIONS = ("writing", "build", "audit", "publish")
+COMPOSITIONS = ("cached_tasks", "execution", "tasks", "writing", "build", "audit", "publish")
 LAYERS = {
     **dict.fromkeys(FOUNDATION, 0),
     **dict.fromkeys(STAGES, 1),
+    "engine": 1,
     **dict.fromkeys(COMPOSITIONS, 2),
     "api": 3,
     "cli": 3,
@@ -34,6 +35,7 @@ HOMES = {
     "huggingface_hub": ("common/hub", "common/hub_repository", "sources/hub"),
     "jinja2": ("rendering", "report"),
     "pandas": ("quality/worker",),
+    "ray": ("engine/ray_cluster",),
     "rich": ("cli", "common/terminal"),
     "tokenizers": ("quality/tokens",),
 }

@@ -14,8 +14,8 @@ from dataprep.cli.option_groups import BUILD_GROUPS, BUILD_USUAL
 from dataprep.common.help_text import GroupedHelp
 from dataprep.common.lookup import DEFAULT_STORE, SHORT_VERSION
 from dataprep.common.text import next_steps
-from dataprep.options import parse_size
 from dataprep.recipe import Recipe
+from dataprep.resources import Resources
 
 if TYPE_CHECKING:
     from dataprep.build import Outcome
@@ -33,12 +33,12 @@ For real data: dataprep build FILE, where FILE is a file, a folder or a Hub id s
 def build(
     *files: Annotated[str, Parameter(name="FILE")],
     options: Annotated[Recipe | None, Parameter(name="*")] = None,
+    resources: Annotated[Resources | None, Parameter(name="*")] = None,
     recipe: Path | None = None,
     store: Store = DEFAULT_STORE,
     name: str | None = None,
     force: Annotated[bool, Switch] = False,
     dry_run: Annotated[bool, Switch] = False,
-    max_memory: str | None = None,
     as_json: Json = False,
 ) -> None:
     """Build a version: read, choose threads, apply rules, deduplicate, sample, split, render, check and write.
@@ -55,8 +55,6 @@ def build(
         The build's name; default: that of the first source (a file's stem, a glob's folder, a build's own name).
     force
         Build even if the version exists; the shards must come out identical.
-    max_memory
-        Memory that near-duplicate detection may use above the text itself, such as 4GB; default: half of the machine's.
     dry_run
         Print what would be kept and dropped, and write nothing.
     """
@@ -78,7 +76,7 @@ def build(
             name or default_name(chosen.source),
             force=force,
             dry_run=dry_run,
-            max_memory=parse_size(max_memory) if max_memory else None,
+            resources=resources,
             progress=Progress(display.show),
         )
     if as_json:

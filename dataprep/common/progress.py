@@ -12,6 +12,10 @@ Show = Callable[[str, int, int], None]
 Advance = Callable[[int], None]  # called with the units done so far
 
 
+def ignore_progress(done: int) -> None:
+    """Do nothing: for work whose progress is not shown."""
+
+
 class Progress:
     """Times the stages of a build and reports them to `show`; `seconds` has the finished stages, in order."""
 

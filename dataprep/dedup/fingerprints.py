@@ -112,4 +112,5 @@ def _context_hashes(conversations: pl.DataFrame) -> npt.NDArray[np.uint64]:
     distinct = context.unique()
     # A loop over distinct contexts: most corpora have few, and xxhash takes one text at a time.
     hashes = [xxhash.xxh3_64_intdigest(text.encode()) if text else 0 for text in distinct]
-    return context.replace_strict(distinct, pl.Series(hashes, dtype=pl.UInt64)).to_numpy()
+    hash_of = dict(zip(distinct, hashes, strict=True))
+    return np.array([hash_of[text] for text in context], np.uint64)

@@ -101,6 +101,7 @@ class FactExtractor:
         Raises:
             RecipeError: there is no tokenizer at `tokenizer`.
         """
+        self.tokenizer = tokenizer
         self._checks = checks
         self._tokens = TokenCounter(tokenizer) if tokenizer is not None else None
 

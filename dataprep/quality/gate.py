@@ -80,7 +80,7 @@ def _failing_rows(check: dict[str, Any]) -> str:
 
 
 class Gate:
-    """Collects facts and judges them: `start` early, `add` each batch that is written, then `judge`.
+    """Collects facts and judges them: `start` early, `add` the facts of each batch that is written, then `judge`.
 
     With `--gate off` all of them do nothing.
     """
@@ -91,7 +91,12 @@ class Gate:
         """
         self._suite: Suite | None = read_suite(recipe) if recipe.gate != OFF else None
         self._extractor = extractor
-        self._facts: list[pl.DataFrame] = []
+        self._tokens: list[pl.Series] = []
+
+    @property
+    def extractor(self) -> FactExtractor | None:
+        """Computes the facts; None if the gate is off."""
+        return self._extractor if self._suite else None
 
     @property
     def digests(self) -> list[str]:
@@ -105,6 +110,7 @@ class Gate:
             self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the worker)
             self._table: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
             descriptor = self._table.fileno()
+            self._facts = pa.ipc.new_file(self._table, _to_arrow(pl.DataFrame(schema=SCHEMA)).schema)
             pipe = subprocess.PIPE
             self._process = subprocess.Popen(
                 [sys.executable, "-P", str(_WORKER), str(descriptor)],  # -P: the worker imports nothing from its folder
@@ -118,10 +124,11 @@ class Gate:
             weakref.finalize(self, _stop, self._process)
             self._send(json.dumps([dataclasses.asdict(expectation) for expectation in self._suite.expectations]))
 
-    def add(self, batch: pa.RecordBatch, split: str) -> None:
-        """Add the facts of a batch of `SHARD_SCHEMA`."""
+    def add(self, facts: pl.DataFrame) -> None:
+        """Add the facts of a batch, as `extractor` computes them; they wait in a file."""
         if self._suite:
-            self._facts.append(self._extractor.batch(batch, split))
+            self._facts.write_table(_to_arrow(facts))
+            self._tokens.append(facts["tokens"])
 
     def judge(self) -> Verdict:
         """Return the verdict on all facts that were added.
@@ -132,8 +139,7 @@ class Gate:
         """
         if not self._suite:
             return Verdict(OFF)
-        facts = pl.concat(self._facts) if self._facts else pl.DataFrame(schema=SCHEMA)
-        facts.write_ipc(self._table, compat_level=pl.CompatLevel.oldest())
+        self._facts.close()
         self._table.flush()
         self._send("")
         answer = self._answer()
@@ -144,7 +150,8 @@ class Gate:
         checks = sorted(map(_check, result["results"]), key=_severe_first)
         stopped = any(not check["passed"] and check["severity"] == CRITICAL for check in checks)
         outcome = FAILED if stopped else PASSED
-        return Verdict(outcome, facts.height, checks, self._suite.name, result, token_lengths(facts["tokens"]))
+        tokens = pl.concat([pl.Series(dtype=SCHEMA["tokens"]), *self._tokens])
+        return Verdict(outcome, len(tokens), checks, self._suite.name, result, token_lengths(tokens))
 
     def _send(self, line: str) -> None:
         assert self._process.stdin
@@ -164,6 +171,10 @@ class Gate:
             raise GateError(f"Great Expectations ended without an answer ({reason}); --gate off builds without it.")
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+
+def _to_arrow(facts: pl.DataFrame) -> pa.Table:
+    return facts.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
 def _stop(process: subprocess.Popen[str]) -> None:

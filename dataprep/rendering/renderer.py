@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import astuple, dataclass, fields
 from functools import partial
-from itertools import chain
+from itertools import chain, pairwise
 from operator import itemgetter
 from typing import Any
 
@@ -52,6 +52,7 @@ from dataprep.rendering.rows import (
 from dataprep.rendering.template import Template
 
 BATCH_BYTES = 8 << 20  # of contents: large enough for an efficient gather, small enough for the processor's caches
+SIZED_ROWS = 1 << 16  # conversations whose sizes are computed at a time
 WORKERS = 2
 CHUNK_MESSAGES = 256  # rendered one by one in one call of a worker
 CACHE_BYTES = 64 << 20  # of rows rendered one at a time, between `refusals` and `batches`
@@ -134,7 +135,7 @@ class Renderer:
         with ThreadPoolExecutor(WORKERS) as pool:
             pending: deque[Future[list[Batch]]] = deque()
             for start, part in split_into_batches(frame):
-                pending.append(pool.submit(self._render, start, part))
+                pending.append(pool.submit(self.render_part, start, part))
                 if len(pending) > WORKERS:
                     yield from pending.popleft().result()
             while pending:
@@ -171,14 +172,19 @@ class Renderer:
             self._unwritten.pop(next(iter(self._unwritten)), None)
         self._unwritten[digest] = row.unwritten
 
-    def _render(self, start: int, part: pl.DataFrame) -> list[Batch]:
+    def render_part(self, start: int, part: pl.DataFrame) -> list[Batch]:
+        """Render the rows of a part, of which the first is row `start`: one batch, or more if its text exceeds 2 GiB.
+
+        Raises:
+            TemplateError: a row cannot be rendered.
+        """
         try:
             return [Batch(start, *self._render_columns(start, part))]
         except BatchTooLong:
             half = part.height // 2
             if not half:
                 raise TemplateError(f"The text of row {start} would be longer than 2 GiB: remove that row.") from None
-            return self._render(start, part[:half]) + self._render(start + half, part[half:])
+            return self.render_part(start, part[:half]) + self.render_part(start + half, part[half:])
 
     def _render_columns(self, start: int, part: pl.DataFrame) -> _Columns:
         planned = self._plan(part)
@@ -305,18 +311,24 @@ def split_into_batches(frame: pl.DataFrame) -> Iterator[tuple[int, pl.DataFrame]
 
     Batches have the columns `messages` and `tools`, if there are tools.
     """
-    if frame.is_empty():
-        return
-    offsets, fields_of_messages = flatten(frame["messages"])
-    contents = fields_of_messages["content"]
-    sizes = contents.str.len_bytes().fill_null(0).to_numpy().astype(np.int64) + _MESSAGE_BYTES
-    ends = np.concatenate([[0], np.cumsum(sizes)])[offsets]
-    # A batch ends with the row whose end passes a multiple of the limit.
-    borders = np.flatnonzero(np.diff(ends[1:] // BATCH_BYTES)) + 1
-    starts = [0, *borders.tolist()]
+    bounds = batch_bounds(frame)
     wanted = frame.select(name for name in ("messages", "tools") if name in frame.columns)
-    for start, end in zip(starts, [*starts[1:], frame.height], strict=True):
+    for start, end in pairwise(bounds):
         yield start, wanted[start:end]
+
+
+def batch_bounds(frame: pl.DataFrame) -> list[int]:
+    """Return the rows at which batches of about `BATCH_BYTES` of contents begin, and the number of rows at the end."""
+    if frame.is_empty():
+        return [0]
+    ends = []
+    for part in frame.select("messages").iter_slices(SIZED_ROWS):
+        offsets, fields_of_messages = flatten(part["messages"])
+        sizes = fields_of_messages["content"].str.len_bytes().fill_null(0).to_numpy().astype(np.int64) + _MESSAGE_BYTES
+        ends.append(np.diff(np.concatenate([[0], np.cumsum(sizes)])[offsets]))
+    # A batch ends with the row whose end passes a multiple of the limit.
+    borders = np.flatnonzero(np.diff(np.cumsum(np.concatenate(ends)) // BATCH_BYTES)) + 1
+    return [0, *borders.tolist(), frame.height]
 
 
 def _interleave(columns: _Columns, planned: np.ndarray, rows: Sequence[tuple[int, RenderedRow]]) -> _Columns:

@@ -43,19 +43,24 @@ class ByteStream:
         InputError: the file is missing or unreadable, is a pipe or a device, or is not compressed as its name says.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, start: int = 0, stop: int | None = None) -> None:
+        """Args:
+        path: the file.
+        start, stop: the bytes of an uncompressed file to read; by default all.
+        """
         self.path, self.done, self.fault, self.is_whole = path, 0, "", False
+        self._left = stop - start if stop is not None else None  # bytes until `stop`
         try:
             if not stat.S_ISREG(path.stat().st_mode):  # opening a named pipe would wait for a writer
                 raise InputError(f"{path} is a pipe, a device or a folder: save the data to a regular file first.")
             self._file: BinaryIO = path.open("rb")
-            start = self._file.read(8)
-            self._file.seek(0)
+            head = self._file.read(8)
+            self._file.seek(start)
         except OSError as fault:
             raise InputError(f"{path} cannot be read: {fault.strerror}.") from None
-        if not start:
+        if not head:
             raise EmptyFile(f"{path} is empty: it holds no records.")
-        _check_compression(path, start)
+        _check_compression(path, head)
         self._read = {
             ".gz": lambda: self._read_members(lambda: zlib.decompressobj(_GZIP_WINDOW)),
             ".bz2": lambda: self._read_members(bz2.BZ2Decompressor),
@@ -77,10 +82,12 @@ class ByteStream:
 
     def _read_file(self, size: int) -> bytes:
         try:
-            data = self._file.read(size)
+            data = self._file.read(size if self._left is None else min(size, self._left))
         except OSError as fault:
             raise InputError(f"{self.path} cannot be read: {fault.strerror}.") from None
         self.done += len(data)
+        if self._left is not None:
+            self._left -= len(data)
         return data
 
     def _read_members(self, new_decoder: Callable[[], Any]) -> bytes:

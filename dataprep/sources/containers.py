@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -54,21 +54,75 @@ class Batch(NamedTuple):
 Unit = Block | Batch
 
 
-def iter_units(path: Path, max_record_bytes: int = MAX_RECORD_BYTES) -> Iterator[Unit]:
-    """Yield the records of the file at `path` in order.
+def iter_units(
+    path: Path, max_record_bytes: int = MAX_RECORD_BYTES, start: int = 0, stop: int | None = None
+) -> Iterator[Unit]:
+    """Yield the records of the file at `path`, or of a part of it, in order.
 
     Args:
         path: a file with one of `EXTENSIONS`.
         max_record_bytes: longest record of a JSON file, at least `BLOCK`; a longer record becomes a fault.
+        start, stop: the part as `cut_points` bounds it, in which records are numbered from 1; by default the whole file.
+            The units of a part of a text file end with an empty block, whose `line` is one more than that of its last line.
 
     Raises:
         InputError: the file is missing, empty, or not what its extension says.
     """
     if path.name.endswith(".parquet"):
-        return _parquet_units(path)
+        return _parquet_units(path, start, stop)
     if path.name.endswith(".arrow"):
         return _arrow_units(path)
+    if start or stop is not None:
+        return _part_of_lines(path, max_record_bytes, start, stop)
     return _text_units(path, max_record_bytes)
+
+
+def cut_points(path: Path, max_bytes: int) -> list[int]:
+    """Return where to cut a file into parts of about `max_bytes` that can be read independently of each other.
+
+    Files of plain JSON lines are cut at lines (the points are positions of bytes), Parquet files at row groups (the points
+    are numbers of row groups). Compressed files, arrays, CSV and Arrow files are not cut. The points depend on the file and
+    on `max_bytes` only.
+    """
+    try:
+        if path.name.endswith(".parquet"):
+            return _row_group_points(path, max_bytes)
+        if path.name.endswith(JSON_EXTENSIONS) and path.stat().st_size > max_bytes and _holds_lines(path):
+            return _line_points(path, max_bytes)
+    except (InputError, *_ARROW_FAULTS):
+        pass  # reading the file says what is wrong with it
+    return []
+
+
+def _row_group_points(path: Path, max_bytes: int) -> list[int]:
+    points, size = [], 0
+    with pq.ParquetFile(path) as file:
+        for number in range(file.metadata.num_row_groups):
+            if size >= max_bytes:
+                points.append(number)
+                size = 0
+            size += file.metadata.row_group(number).total_byte_size
+    return points
+
+
+def _holds_lines(path: Path) -> bool:
+    with ByteStream(path) as stream:
+        start = stream.read()
+    return not _wide_encoding(start) and _layout(path.name, start.removeprefix(_BOM)) == "lines"
+
+
+def _line_points(path: Path, max_bytes: int) -> list[int]:
+    size, points = path.stat().st_size, [0]
+    with path.open("rb") as file:
+        for target in range(max_bytes, size, max_bytes):
+            if target <= points[-1]:
+                continue  # one long line reaches beyond the target
+            file.seek(target - 1)  # a line that begins at the target is a part of its own
+            while (data := file.readline(BLOCK)) and not data.endswith(b"\n"):
+                pass
+            if points[-1] < file.tell() < size:
+                points.append(file.tell())
+    return points[1:]
 
 
 def count_records(unit: Unit) -> int:
@@ -78,14 +132,16 @@ def count_records(unit: Unit) -> int:
     return jsonlines.count_records(unit.data) + len(unit.rejected) + bool(unit.fault)
 
 
-def _parquet_units(path: Path) -> Iterator[Unit]:
+def _parquet_units(path: Path, start: int, stop: int | None) -> Iterator[Unit]:
+    """Yield the rows of the row groups from `start` to `stop`."""
     try:
         with pq.ParquetFile(path) as file:
             metadata = file.metadata
+            groups = list(range(start, metadata.num_row_groups if stop is None else stop))
             size, total = path.stat().st_size, max(metadata.num_rows, 1)
             in_memory = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
             rows = min(max(PARQUET_BYTES * total // max(in_memory, 1), 1), PARQUET_ROWS)
-            yield from _batches(file.iter_batches(rows), size / total)
+            yield from _batches(file.iter_batches(rows, groups), size / total, is_start=not start)
     except _ARROW_FAULTS as fault:
         raise InputError(f"{path} cannot be read as Parquet: {_first_line(fault)}.") from None
 
@@ -104,7 +160,7 @@ def _arrow_units(path: Path) -> Iterator[Unit]:
         raise InputError(f"{path} cannot be read as an Arrow stream or file: {_first_line(fault)}.") from None
 
 
-def _batches(batches: Iterator[pa.RecordBatch], bytes_per_row: float | None) -> Iterator[Unit]:
+def _batches(batches: Iterator[pa.RecordBatch], bytes_per_row: float | None, is_start: bool = True) -> Iterator[Unit]:
     """Number the rows of `batches`. A file that breaks off after its first batch keeps the rows before the fault."""
     line, done = 1, 0
     while True:
@@ -113,7 +169,7 @@ def _batches(batches: Iterator[pa.RecordBatch], bytes_per_row: float | None) -> 
             if batch is not None:
                 check_batch(batch)
         except _ARROW_FAULTS as fault:
-            if line == 1:
+            if line == 1 and is_start:
                 raise
             yield Batch(pa.record_batch([], names=[]), line, done, _first_line(fault))
             return
@@ -136,16 +192,27 @@ def _text_units(path: Path, max_record_bytes: int) -> Iterator[Unit]:
         if delimiter is not None:
             yield from csv_units(start, stream, delimiter, max_record_bytes)
             return
-        text = start.lstrip()
-        first_line, newline, rest = text.partition(b"\n")
-        first_line_is_json = decode_record(first_line)[1] not in ("bad_json", "too_deep")
-        is_json_file = name.endswith(".json")
-        if text.startswith(b"[") and not (first_line_is_json and rest.strip()):
-            yield from _array_units(start, stream, max_record_bytes)
-        elif text.startswith(b"{") and newline and not first_line_is_json and is_json_file:
-            yield from _document_units(start, stream, max_record_bytes)
-        else:
-            yield from _line_units(start, stream, max_record_bytes)
+        units = {"array": _array_units, "document": _document_units, "lines": _line_units}[_layout(name, start)]
+        yield from units(start, stream, max_record_bytes)
+
+
+def _layout(name: str, start: bytes) -> Literal["array", "document", "lines"]:
+    """Return how the JSON in a file is laid out, by its name (without that of a compression) and its first bytes."""
+    text = start.lstrip()
+    first_line, newline, rest = text.partition(b"\n")
+    first_line_is_json = decode_record(first_line)[1] not in ("bad_json", "too_deep")
+    if text.startswith(b"[") and not (first_line_is_json and rest.strip()):
+        return "array"
+    if text.startswith(b"{") and newline and not first_line_is_json and name.endswith(".json"):
+        return "document"
+    return "lines"
+
+
+def _part_of_lines(path: Path, max_record_bytes: int, start: int, stop: int | None) -> Iterator[Unit]:
+    with ByteStream(path, start, stop) as stream:
+        data = stream.read()
+        data = data if start else data.removeprefix(_BOM)
+        yield from _line_units(data, stream, max_record_bytes, is_part=True)
 
 
 def _wide_encoding(start: bytes) -> str | None:
@@ -157,8 +224,8 @@ def _wide_encoding(start: bytes) -> str | None:
     return None
 
 
-def _line_units(start: bytes, stream: ByteStream, max_record_bytes: int) -> Iterator[Unit]:
-    """Yield blocks of whole lines, each cut at the last line end that has been read."""
+def _line_units(start: bytes, stream: ByteStream, max_record_bytes: int, is_part: bool = False) -> Iterator[Unit]:
+    """Yield blocks of whole lines, each cut at the last line end that has been read; those of a part end with an empty one."""
     line = 1
     parts: list[bytes] = []
     size, oversize = 0, 0  # bytes in `parts`; bytes of a line that is too long and was not kept
@@ -193,6 +260,8 @@ def _line_units(start: bytes, stream: ByteStream, max_record_bytes: int) -> Iter
             else f"line {line} and everything after it are"
         )
         yield Block(b"", line, stream.done, f"{stream.fault}: {lost} lost")
+    if is_part:
+        yield Block(b"", line, stream.done)
 
 
 def _pieces(start: bytes, stream: ByteStream) -> Iterator[bytes]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataprep.common.errors import BuildError, InputError
 from dataprep.common.jsonfile import read_json
@@ -36,6 +36,14 @@ _SHARD = re.compile(r"data-\d+-of-\d+\.arrow|dataset\.arrow")  # names that save
 _READABLE = f"files that can be read end in {', '.join(EXTENSIONS)}"
 
 
+class FileState(NamedTuple):
+    """Size, time of the last change and identity of a file: they differ once something else was written to its path."""
+
+    bytes: int
+    changed: int
+    inode: int
+
+
 @dataclass(frozen=True)
 class SourceFile:
     """One file to read.
@@ -57,11 +65,12 @@ class SourceFile:
     split: str = ""
     split_stated: bool = False
     note: str = ""
+    state: FileState | None = None  # before it was hashed
 
     def to_manifest(self) -> dict[str, str | int]:
         """Return the file's entry in a manifest."""
         entry = asdict(self)
-        for name in ("path", "split_stated", "note", *([] if self.split else ["split"])):
+        for name in ("path", "split_stated", "note", "state", *([] if self.split else ["split"])):
             del entry[name]
         return entry
 
@@ -114,7 +123,7 @@ def hash_files(files: Iterable[SourceFile], advance: Advance = lambda done: None
 
     `advance` is called with the number of bytes hashed so far.
     """
-    files = list(files)
+    files = [replace(file, state=_state(file.path)) for file in files]
     unhashed = [file for file in files if not file.digest]
     done = 0
     digests: dict[Path, str] = {}
@@ -125,6 +134,34 @@ def hash_files(files: Iterable[SourceFile], advance: Advance = lambda done: None
             done += file.bytes
             advance(done)
     return [replace(file, digest=file.digest or digests[file.path]) for file in files]
+
+
+def require_unchanged(files: Iterable[SourceFile]) -> None:
+    """Check that no file was changed since it was hashed, so that what was read is what was hashed.
+
+    Raises:
+        InputError: names the first that was.
+    """
+    for file in files:
+        if is_changed(file):
+            raise InputError(f"{file.path} changed while it was read: build again when nothing writes to it.")
+
+
+def is_changed(file: SourceFile) -> bool:
+    """Whether a file was changed since it was hashed.
+
+    Raises:
+        InputError: it cannot be read any more.
+    """
+    return file.state is not None and _state(file.path) != file.state
+
+
+def _state(path: Path) -> FileState:
+    try:
+        status = path.stat()
+    except OSError as fault:
+        raise InputError(f"{path} cannot be read: {fault.strerror}.") from None
+    return FileState(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 def _sha256(path: Path) -> str:

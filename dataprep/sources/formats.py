@@ -102,6 +102,11 @@ def format_named(name: str) -> Format | None:
     raise InputError(f"Unknown format '{name}'. {nearest(name, (AUTO, *NAMES))}")
 
 
+def format_called(name: str) -> Format:
+    """Return the format whose `name` is this one: of `FORMATS`, or that of preference records."""
+    return next(format for format in (_PREFERENCE, *FORMATS) if format.name == name)
+
+
 def recognise(samples: Sequence[Record]) -> Format | None:
     """Return the format of the first of `samples` whose format is known; preference records are recognised first."""
     if any(map(preference.is_preference, samples)):

@@ -1,36 +1,43 @@
 """Read source files into messages (tree formats), conversations (flat formats) and the fates of unreadable records.
 
-A file is a stream of units (blocks of JSON lines, record batches). Each unit is parsed into the schema of the file's
-format and converted to a frame, two units at a time, and the frames are concatenated in the order of the files.
+Files are cut into partitions, which are read by tasks (see `partitions`). Their frames are concatenated in the order of
+the files and of their records, so the result does not depend on the executor, its workers or the size of a partition.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from threading import Lock
 
 import polars as pl
 
 from dataprep.common.errors import EmptyFile, InputError
-from dataprep.common.progress import Advance
+from dataprep.common.executor import SERIAL, Executor
+from dataprep.common.frames import concat_views, map_frame
+from dataprep.common.progress import Advance, ignore_progress
 from dataprep.sources import oasst
-from dataprep.sources.containers import Unit, count_records, iter_units
+from dataprep.sources.containers import cut_points, iter_units
 from dataprep.sources.files import SourceFile
-from dataprep.sources.formats import Format, convert_rows, format_named, is_preference, parse_unit, recognise
+from dataprep.sources.formats import format_called, format_named
 from dataprep.sources.notes import refuse_unused, uncoercible_notes, unknown_role_sentence, unused_notes
 from dataprep.sources.options import ReadOptions
-from dataprep.sources.records import rename_keys
+from dataprep.sources.partitions import (
+    PARTITION_BYTES,
+    UNITS_AT_A_TIME,
+    PartitionPlace,
+    PartitionRows,
+    ReadTask,
+    Recognised,
+    concat_frames,
+    read_partition,
+    recognise_file,
+)
 from dataprep.sources.rows import FieldCounts, rejects
-from dataprep.sources.samples import UnknownFormat, limited, unknown_format, with_samples
-from dataprep.sources.schema import Parsing
-from dataprep.sources.splits import held_out_rows
+from dataprep.sources.samples import UnknownFormat
 from dataprep.sources.turns import make_ids_unique
-from dataprep.tables import CONVERSATIONS, MESSAGES, ROLES, TOOL, conform, dropped, message_fields, turns_type
-
-WORKERS = 2  # units parsed at a time; bounds the memory and does not change the result
+from dataprep.tables import CONVERSATIONS, MESSAGES, conform, dropped
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,7 @@ class Reading:
     files: list[SourceFile]
     notes: list[str]
     unused_fields: dict[str, int]
+    partitions: list[PartitionPlace] = field(default_factory=list)  # of conversations, those with a key
 
 
 @dataclass(frozen=True)
@@ -60,20 +68,27 @@ class _FileResult:
     rejects: pl.DataFrame
     notes: list[str]
     counts: FieldCounts
+    partitions: list[PartitionPlace] = field(default_factory=list)
+
+
+PartitionReader = Callable[[ReadTask], PartitionRows | EmptyFile | UnknownFormat]
 
 
 @dataclass(frozen=True)
-class _UnitResult:
-    """What one unit contains. `records` is counted before the unit is parsed."""
+class Partitioning:
+    """How files are cut, and where the frames that are read are kept."""
 
-    frame: pl.DataFrame
-    rejects: pl.DataFrame
-    counts: FieldCounts
-    records: int
+    max_bytes: int = PARTITION_BYTES
+    folder: Path | None = None  # for files of frames; None: they are kept in memory
+    read: PartitionReader = read_partition
 
 
 def read(
-    files: Sequence[SourceFile], options: ReadOptions | None = None, advance: Advance = lambda done: None
+    files: Sequence[SourceFile],
+    options: ReadOptions | None = None,
+    advance: Advance = ignore_progress,
+    executor: Executor = SERIAL,
+    partitioning: Partitioning | None = None,
 ) -> Reading:
     """Read `files` in order.
 
@@ -81,34 +96,27 @@ def read(
         files: as `find_files` returns them.
         options: the format, the most records to read, and so on.
         advance: called with the number of bytes read so far.
+        executor: reads the partitions.
+        partitioning: how files are cut.
 
     Raises:
         InputError: a file is missing, is not what its name says, or has no known format; or no file has a record.
     """
     options = options or ReadOptions()
-    stated_format = format_named(options.format)
-    bytes_before, remaining = 0, options.limit
+    format_named(options.format)
     results: list[_FileResult] = []
     empty_files: list[EmptyFile] = []
     skipped: list[UnknownFormat] = []
-    for file in files:
-        if remaining is not None and remaining <= 0:
-            break
-        try:
-            within = partial(_advance_within, advance, bytes_before)
-            result = _read_file(file, len(results), stated_format, remaining, options, within)
-        except EmptyFile as fault:
-            empty_files.append(fault)
-            result = _empty_result(file)
-        except UnknownFormat as fault:
+    for file, parts in _partitions(files, options, advance, executor, partitioning or Partitioning()):
+        if isinstance(parts, UnknownFormat):
             if not options.skip_unknown:
-                raise
-            skipped.append(fault)
-            bytes_before += file.bytes
-            continue
-        results.append(result)
-        bytes_before += file.bytes
-        remaining = None if remaining is None else remaining - result.file.records
+                raise parts
+            skipped.append(parts)
+        elif isinstance(parts, EmptyFile):
+            empty_files.append(parts)
+            results.append(_empty_result(file))
+        else:
+            results.append(_file_result(file, len(results), parts, options))
     if not results and not skipped:
         raise InputError("There is nothing to read: no source is named, or the limit is 0 records.")
     if len(empty_files) == len(results):
@@ -117,8 +125,94 @@ def read(
     return _combine(results, _skipped_notes([file for file in files if file.name not in names], skipped), options)
 
 
-def _advance_within(advance: Advance, bytes_before: int, done: int) -> None:
-    advance(bytes_before + done)
+_Parts = list[PartitionRows] | EmptyFile | UnknownFormat
+
+
+def _partitions(
+    files: Sequence[SourceFile], options: ReadOptions, advance: Advance, executor: Executor, how: Partitioning
+) -> Iterator[tuple[SourceFile, _Parts]]:
+    """Yield each file that is read, with its partitions in order or the reason why it has none."""
+    tally = _ByteCount(advance)
+    if options.limit is not None:
+        yield from _up_to_limit(files, options, options.limit, how)
+        return
+    counts: list[int] = []  # of the tasks of each file, as far as they are made
+    results = iter(executor.map(how.read, _tasks(files, options, how, counts, tally if executor.in_process else None)))
+    done = 0
+    for position, file in enumerate(files):
+        parts = [next(results)]
+        parts += [next(results) for _ in range(counts[position] - 1)]
+        done += file.bytes
+        if not executor.in_process:
+            advance(done)
+        fault = next((part for part in parts if isinstance(part, EmptyFile | UnknownFormat)), None)
+        yield file, fault or [part for part in parts if isinstance(part, PartitionRows)]
+
+
+def _tasks(
+    files: Sequence[SourceFile],
+    options: ReadOptions,
+    how: Partitioning,
+    counts: list[int],
+    tally: _ByteCount | None,
+) -> Iterator[ReadTask]:
+    """Yield the tasks that read the files; append the number of tasks of each file to `counts`."""
+    number = 0
+    for file in files:
+        cuts, recognised = _cut(file, options, how.max_bytes)
+        counts.append(len(cuts) + 1)
+        for start, stop in zip([0, *cuts], [*cuts, None], strict=True):
+            frames = how.folder and how.folder / f"read-{number:06d}"
+            units_at_a_time = UNITS_AT_A_TIME if len(files) == 1 and not cuts else 1
+            advance = tally.of_task(number) if tally else ignore_progress
+            yield ReadTask(
+                file, options, start, stop, None, recognised, frames, how.max_bytes, units_at_a_time, advance
+            )
+            number += 1
+
+
+def _cut(file: SourceFile, options: ReadOptions, max_bytes: int) -> tuple[list[int], Recognised | None]:
+    """Return where to cut a file and, if it is cut, its format, which is recognised from its beginning."""
+    cuts = cut_points(file.path, max_bytes)
+    if not cuts:
+        return [], None
+    try:
+        _, recognised = recognise_file(iter_units(file.path, options.max_record_bytes), file, options)
+    except (EmptyFile, UnknownFormat):
+        return [], None  # the task that reads the whole file finds the same
+    return cuts, recognised
+
+
+def _up_to_limit(
+    files: Sequence[SourceFile], options: ReadOptions, limit: int, how: Partitioning
+) -> Iterator[tuple[SourceFile, _Parts]]:
+    """Read whole files one after the other until they have `limit` records."""
+    for number, file in enumerate(files):
+        if limit <= 0:
+            return
+        frames = how.folder and how.folder / f"read-{number:06d}"
+        part = read_partition(ReadTask(file, options, limit=limit, frames=frames, frame_bytes=how.max_bytes))
+        if isinstance(part, PartitionRows):
+            limit -= part.records
+            yield file, [part]
+        else:
+            yield file, part
+
+
+class _ByteCount:
+    """Adds up what tasks on several threads have read."""
+
+    def __init__(self, advance: Advance) -> None:
+        self._advance, self._lock = advance, Lock()
+        self._done: dict[int, int] = {}
+
+    def of_task(self, number: int) -> Advance:
+        def advance(done: int) -> None:
+            with self._lock:
+                self._done[number] = done
+                self._advance(sum(self._done.values()))
+
+        return advance
 
 
 def _skipped_notes(files: Sequence[SourceFile], skipped: Sequence[UnknownFormat]) -> list[str]:
@@ -147,8 +241,8 @@ def _combine(results: list[_FileResult], notes: list[str], options: ReadOptions)
     records = sum(result.frame.height if result.has_trees else result.file.records for result in results)
     noun = "records" if conversations else "messages"
     reading = Reading(
-        messages=pl.concat(messages) if messages else pl.DataFrame(schema=MESSAGES),
-        conversations=conform(make_ids_unique(_concat_frames(conversations)), CONVERSATIONS)
+        messages=concat_views(messages) if messages else pl.DataFrame(schema=MESSAGES),
+        conversations=conform(make_ids_unique(concat_views([concat_frames(conversations)])), CONVERSATIONS)
         if conversations
         else pl.DataFrame(schema=CONVERSATIONS),
         fates=pl.concat(dropped(lost.filter(pl.col("kind") == kind), kind, "read") for kind in ("line", "message")),
@@ -160,6 +254,7 @@ def _combine(results: list[_FileResult], notes: list[str], options: ReadOptions)
             *unused_notes(counts.unused, records, noun, counts.turns),
         ],
         unused_fields=dict(sorted(counts.unused.items())),
+        partitions=[place for result in results for place in result.partitions],
     )
     _check_language(reading, options)
     return reading
@@ -180,100 +275,36 @@ def _check_language(reading: Reading, options: ReadOptions) -> None:
         )
 
 
-def _concat_frames(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """Concatenate frames of conversations whose message fields and optional columns may differ."""
-    fields = [message_fields(frame) for frame in frames]
-    if len(set(fields)) > 1:
-        wanted = turns_type({name for names in fields for name in names})
-        frames = [frame.with_columns(pl.col("messages").cast(wanted)) for frame in frames]
-    if len({tuple(frame.columns) for frame in frames}) > 1:
-        return pl.concat(frames, how="diagonal")
-    return pl.concat(frames)
+def _file_result(file: SourceFile, number: int, parts: Sequence[PartitionRows], options: ReadOptions) -> _FileResult:
+    """Put the partitions of a file together; records are numbered through the file.
 
-
-def _read_file(
-    file: SourceFile, number: int, format: Format | None, limit: int | None, options: ReadOptions, advance: Advance
-) -> _FileResult:
-    stream, samples = with_samples(limited(iter_units(file.path, options.max_record_bytes), limit), file)
-    samples = [rename_keys(sample, options.columns) for sample in samples]
-    format = format or recognise(samples)
-    if format is None:
-        raise unknown_format(file, samples)
-    if is_preference(format) and options.preference == "refuse":
-        raise InputError(
-            f"{file.path} holds preference records ('chosen' and 'rejected'), each with a better and a worse answer: "
-            "--preference chosen trains on the better one."
-        )
-    results = list(_convert_units(stream, format, format.parsing(samples, options), options, advance))
-    frames = [result.frame for result in results]
-    lost = pl.concat(result.rejects for result in results).sort("line", maintain_order=True)
-    counted = replace(file, format=format.name, records=sum(result.records for result in results))
-    counts = FieldCounts()
-    for result in results:
-        counts.add(result.counts)
+    Raises:
+        InputError: the file has keys or roles that the options do not allow.
+    """
+    counts, frames, lost, lines, records = FieldCounts(), [], [], 0, 0
+    places: list[PartitionPlace] = []
+    for part in parts:
+        counts.add(part.counts)
+        number_in_file = pl.col("line") + lines
+        frames += [map_frame(frame).with_columns(number_in_file) for frame in part.frames]
+        lost.append(part.rejects.with_columns(number_in_file))
+        if part.key and not part.has_trees:
+            places.append(PartitionPlace(number, lines, lines + part.lines, part.key))
+        lines, records = lines + part.lines, records + part.records
+        if part.breaks_off:
+            break
+    format = format_called(parts[0].format)
+    counted = replace(file, format=format.name, records=records)
     notes = uncoercible_notes(file, counts)
     if options.unknown_fields == "error":
         refuse_unused(file, counts, format.schema.metadata)
-    file_number, source = pl.lit(number, pl.Int32).alias("file"), pl.lit(file.name).alias("source")
+    frame = concat_views([concat_frames(frames)]).with_columns(pl.lit(number, pl.Int32).alias("file"))
     if format.has_trees:
-        frame = pl.concat(frames).with_columns(file_number, source)
-        frame = conform(oasst.fill_tree_ids(_assume_language(frame, options)), MESSAGES)
-    else:
-        frame = _assume_language(_concat_frames(frames).with_columns(file_number, source), options)
-        frame, other_split = held_out_rows(frame, file.split, file.split_stated, options.keep_split)
-        lost = pl.concat([lost, other_split]).sort("line", maintain_order=True)
-        notes += _unknown_role_notes(counted, frame, counts)
-    return _FileResult(counted, format.has_trees, frame, lost.with_columns(source), notes, counts)
-
-
-def _assume_language(frame: pl.DataFrame, options: ReadOptions) -> pl.DataFrame:
-    """Fill in the language of rows that state none, if `--assume-lang` is given."""
-    if options.assume_lang is None:
-        return frame
-    return frame.with_columns(pl.col("lang").fill_null(options.assume_lang))
-
-
-def _unknown_role_notes(file: SourceFile, frame: pl.DataFrame, counts: FieldCounts) -> list[str]:
-    """Name the roles that are not known.
-
-    Raises:
-        InputError: every conversation of the file has such a role.
-    """
-    if not counts.unknown_roles:
-        return []
-    sentence = unknown_role_sentence(file, counts.unknown_roles)
-    roles = pl.col("messages").list.eval(pl.element().struct.field("role").is_in([*ROLES, TOOL])).list.all()
-    if not frame.select(roles.any()).item():
-        raise InputError(sentence)
-    return [sentence]
-
-
-def _convert_units(
-    stream: Iterable[Unit], format: Format, parsing: Parsing, options: ReadOptions, advance: Advance
-) -> Iterator[_UnitResult]:
-    """Convert the units on `WORKERS` threads (Arrow and NumPy release the GIL) and yield the results in order."""
-    pending: deque[tuple[int, Future[_UnitResult]]] = deque()
-    with ThreadPoolExecutor(WORKERS) as pool:
-        for unit in stream:
-            pending.append((unit.done, pool.submit(_convert_unit, unit, format, parsing, options)))
-            if len(pending) > WORKERS:
-                yield _wait(*pending.popleft(), advance)
-        while pending:
-            yield _wait(*pending.popleft(), advance)
-
-
-def _convert_unit(unit: Unit, format: Format, parsing: Parsing, options: ReadOptions) -> _UnitResult:
-    parts = parse_unit(unit, format, parsing)
-    converted = [convert_rows(rows, format, options) for rows in parts]
-    counts = FieldCounts()
-    for rows in parts:
-        counts.add(rows.counts)
-    frames = [frame for frame, _ in converted]
-    frame = pl.concat(frames) if format.has_trees else _concat_frames(frames)
-    return _UnitResult(frame, pl.concat(lost for _, lost in converted), counts, count_records(unit))
-
-
-def _wait(done: int, future: Future[_UnitResult], advance: Advance) -> _UnitResult:
-    result = future.result()
-    advance(done)
-    return result
+        frame = conform(oasst.fill_tree_ids(frame), MESSAGES)
+    elif counts.unknown_roles:
+        sentence = unknown_role_sentence(counted, counts.unknown_roles)
+        if not any(part.has_known_roles for part in parts):
+            raise InputError(sentence)
+        notes.append(sentence)
+    source = pl.lit(file.name).alias("source")
+    return _FileResult(counted, format.has_trees, frame, pl.concat(lost).with_columns(source), notes, counts, places)

@@ -21,6 +21,10 @@ from dataprep.common.lookup import FAILED, LATEST
 from dataprep.contract import MANIFEST, read_manifest, verified_file, verify
 
 _TEMPORARY = ".tmp-"
+_VERSION, _SCRATCH = (
+    "version",
+    "scratch",
+)  # in a temporary folder: what becomes the version, and files for the build only
 
 
 def reuse_version(store: Path, name: str, version: str) -> Path | None:
@@ -48,7 +52,7 @@ def reuse_version(store: Path, name: str, version: str) -> Path | None:
 
 @contextmanager
 def new_version(store: Path, name: str) -> Iterator[Path]:
-    """Yield a temporary folder to write a version into; it is removed afterwards unless `commit_version` moved it.
+    """Yield a temporary folder to write a version into, and remove what is left of it and of its scratch files afterwards.
 
     Raises:
         StoreError: the store cannot be written, or the disk is full.
@@ -65,11 +69,19 @@ def new_version(store: Path, name: str) -> Iterator[Path]:
             lock.acquire(timeout=0)
         try:
             folder.mkdir()
-            yield folder
+            (folder / _VERSION).mkdir()
+            yield folder / _VERSION
         finally:
             _remove(folder)
             lock.release()
             Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def scratch_folder(folder: Path) -> Path:
+    """Return a folder for temporary files beside the `folder` that `new_version` yields; it is removed with it."""
+    scratch = folder.with_name(_SCRATCH)
+    scratch.mkdir(exist_ok=True)
+    return scratch
 
 
 def keep_failed(folder: Path, store: Path, name: str, files: Sequence[str]) -> Path:

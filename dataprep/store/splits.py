@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Protocol
@@ -15,8 +14,6 @@ from dataprep.common.progress import Advance
 from dataprep.contract import SplitEntry, shard_schema
 from dataprep.store.shards import ShardWriter, plain_array, write_dataset_dict
 from dataprep.tables import message_fields
-
-Observer = Callable[[pa.RecordBatch, str], None]  # called with each batch of shard_schema and the name of its split
 
 
 class RenderedBatch(Protocol):
@@ -35,22 +32,20 @@ class RenderedBatch(Protocol):
 def write_splits(
     folder: Path,
     splits: Mapping[str, pl.DataFrame],
-    render: Callable[[pl.DataFrame], Iterable[RenderedBatch]],
+    render: Callable[[pl.DataFrame, str], Generator[pa.RecordBatch]],
     shard_bytes: int,
     version: str,
     advance: Advance,
-    observers: Sequence[Observer],
 ) -> dict[str, SplitEntry]:
-    """Render and write all splits; each observer receives every batch as it is written.
+    """Render and write all splits.
 
     Args:
         folder: the build's temporary folder.
         splits: CONVERSATIONS of each split, with the same message fields in all.
-        render: renders a frame in batches, in order and without gaps.
+        render: yields the batches of a frame and its split (columns of `shard_schema`), in order and without gaps.
         shard_bytes: bound on the size of one shard.
         version: the build's version, part of the fingerprints that datasets reads.
         advance: called with the number of conversations written so far.
-        observers: collect what the gate and the report need, so that nothing is read again.
 
     Returns:
         `splits` of the manifest.
@@ -59,12 +54,10 @@ def write_splits(
     written = 0
     for split, frame in splits.items():
         writer = ShardWriter(folder, split, shard_bytes, schema_of(frame))
-        # closed explicitly: after an interrupt, the thread would otherwise run until the interpreter exits
-        with closing(_prefetched(shard_batches(frame, render(frame)))) as batches:
+        # closed explicitly: after an interrupt, threads would otherwise run until the interpreter exits
+        with closing(render(frame, split)) as batches:
             for batch in batches:
                 writer.write(batch)
-                for observe in observers:
-                    observe(batch, split)
                 written += batch.num_rows
                 advance(written)
         entries[split] = writer.finish(f"{version}-{split}")
@@ -77,23 +70,17 @@ def schema_of(frame: pl.DataFrame) -> pa.Schema:
     return shard_schema(message_fields(frame), "tools" in frame.columns)
 
 
-def shard_batches(frame: pl.DataFrame, rendered: Iterable[RenderedBatch]) -> Iterator[pa.RecordBatch]:
-    """Join rendered batches with the other columns of `frame`: batches of `shard_schema` in the order of `frame`."""
+def shard_batches(frame: pl.DataFrame, rendered: Iterable[RenderedBatch], first: int = 0) -> Generator[pa.RecordBatch]:
+    """Join rendered batches with the other columns of `frame`: batches of `shard_schema` in the order of `frame`.
+
+    `first` is the number by which the rendered batches call the first row of `frame`.
+    """
     schema = schema_of(frame)
     for part in rendered:
-        rows = frame.slice(part.start, len(part.text))
+        rows = frame.slice(part.start - first, len(part.text))
         columns = {"text": part.text, "spans": part.spans, "controls": part.controls}
         arrays = [
             columns[field.name].cast(field.type) if field.name in columns else plain_array(rows[field.name], field.type)
             for field in schema
         ]
         yield pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _prefetched(batches: Iterator[pa.RecordBatch]) -> Generator[pa.RecordBatch]:
-    """Yield `batches`, computing the next on a thread while the caller writes the last; both release the GIL."""
-    with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(next, batches, None)
-        while (batch := following.result()) is not None:
-            following = pool.submit(next, batches, None)
-            yield batch

@@ -22,8 +22,10 @@ LIBRARIES = ("polars", "pyarrow", "jinja2")  # a new version of these can change
 # tests/store/test_version.py fails when a build imports a module that is in neither list.
 DECIDING_CODE = (
     "build",
+    "cached_tasks",
     "writing",
     "common/arrow",
+    "common/frames",
     "common/funnel",
     "common/personal_data",
     "contract",
@@ -39,6 +41,7 @@ DECIDING_CODE = (
     "store/splits",
     "store/version",
     "tables",
+    "tasks",
 )
 OTHER_CODE = (
     "__init__",
@@ -48,6 +51,7 @@ OTHER_CODE = (
     "common/checksums",
     "common/conversation_funnel",
     "common/errors",
+    "common/executor",
     "common/files",
     "common/html",
     "common/hub",
@@ -59,7 +63,10 @@ OTHER_CODE = (
     "common/rules",
     "common/terminal",
     "common/text",
+    "engine/",
+    "execution",
     "report/",
+    "resources",
     "store/__init__",
     "store/commit",
     "store/manifest",
@@ -96,7 +103,7 @@ def version_of(
         "template": template_digest,
         "gate": gate_digests,
         "code": code_digest(),
-        "libraries": _library_versions(),
+        "libraries": library_versions(),
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -121,7 +128,8 @@ def significant_code(source: str) -> str:
     return _BLANK_LINE.sub("", _COMMENT.sub("", _DOCSTRING.sub(r"\1...", source)))
 
 
-def _library_versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
+    """Return the versions of `LIBRARIES` that are installed."""
     return {library: installed_version(library) for library in LIBRARIES}
 
 
@@ -133,6 +141,6 @@ def provenance(recipe: Recipe, name: str, version: str) -> dict[str, Any]:
         "version": version,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "dataprep": __version__,
-        "libraries": _library_versions(),
+        "libraries": library_versions(),
         "recipe": normalised(recipe),
     }

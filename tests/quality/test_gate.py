@@ -205,7 +205,7 @@ def test_a_killed_gate_leaves_nothing_in_the_temporary_directory(tmp_path: Path)
     environment = {**os.environ, "TMPDIR": str(temporary)}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
-    while not list((tmp_path / "s").glob("*/.tmp-*/train/*.arrow")) and time.monotonic() < deadline:
+    while not list((tmp_path / "s").glob("*/.tmp-*/version/train/*.arrow")) and time.monotonic() < deadline:
         time.sleep(0.02)  # until the shards are written and the gate judges
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL

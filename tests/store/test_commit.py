@@ -35,9 +35,9 @@ def test_an_exception_while_writing_leaves_nothing(tmp_path: Path) -> None:
 
 def test_leftovers_of_a_killed_writer_are_removed_and_a_running_one_is_left_alone(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", KILLED_WRITER, str(tmp_path)], check=False)
-    assert len(list((tmp_path / "n").glob(".tmp-*/half"))) == 1
+    assert len(list((tmp_path / "n").glob(".tmp-*/version/half"))) == 1
     with new_version(tmp_path, "n") as running:
-        assert not list((tmp_path / "n").glob(".tmp-*/half"))
+        assert not list((tmp_path / "n").glob(".tmp-*/version/half"))
         with new_version(tmp_path, "n"):
             assert running.is_dir()
 

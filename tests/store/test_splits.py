@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,10 @@ def render(frame: pl.DataFrame) -> Iterator[Rendered]:
         yield Rendered(row, pa.array([f"text {row}"]), pa.array([[]], ranges), pa.array([[]], ranges))
 
 
+def render_batches(frame: pl.DataFrame, split: str) -> Generator[pa.RecordBatch]:
+    return shard_batches(frame, render(frame))
+
+
 def frame_of(messages: list[list[dict[str, Any]]], fields: list[str], **columns: Any) -> pl.DataFrame:
     ids = [f"c{row}" for row in range(len(messages))]
     data = pl.DataFrame({"id": ids, "messages": messages, **columns}, schema_overrides={"messages": turns_type(fields)})
@@ -50,7 +54,7 @@ CALLING: list[dict[str, Any]] = [
 
 
 def test_plain_conversations_have_the_plain_schema_without_metadata(tmp_path: Path) -> None:
-    write_splits(tmp_path, {"train": frame_of([PLAIN], [])}, render, 1 << 20, "v", lambda done: None, [])
+    write_splits(tmp_path, {"train": frame_of([PLAIN], [])}, render_batches, 1 << 20, "v", lambda done: None)
     with pa.memory_map(str(next(tmp_path.glob("train/*.arrow")))) as source:
         schema = pa.ipc.open_stream(source).schema
     assert schema.equals(SHARD_SCHEMA, check_metadata=True)
@@ -65,7 +69,7 @@ def test_further_fields_are_columns_of_the_shards_in_the_contracts_order() -> No
 
 def test_datasets_gives_tools_and_tool_calls_as_python_objects(tmp_path: Path) -> None:
     frame = frame_of([PLAIN, CALLING], ["trained", "name", "tool_calls"], tools=[None, json.dumps(TOOLS)])
-    write_splits(tmp_path, {"train": frame}, render, 1 << 20, "v", lambda done: None, [])
+    write_splits(tmp_path, {"train": frame}, render_batches, 1 << 20, "v", lambda done: None)
     plain, calling = load_from_disk(str(tmp_path))["train"]
     assert calling["tools"] == TOOLS and plain["tools"] is None
     assert calling["messages"][1]["tool_calls"] == CALL

@@ -10,6 +10,8 @@ from typing import Any
 from dataprep.build import Outcome, build
 from dataprep.common.progress import Progress
 from dataprep.recipe import Recipe
+from dataprep.resources import NAMES as RESOURCES
+from dataprep.resources import Resources
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,11 @@ def guanaco_text(*turns: str) -> str:
 
 def make_build(store: Path, **options: Any) -> Built:
     """Build the recipe of `options` into `store`; without the quality gate, which takes seconds, unless `gate` is given."""
-    arguments = {key: options.pop(key) for key in ("force", "dry_run", "max_memory") if key in options}
+    arguments = {key: options.pop(key) for key in ("force", "dry_run") if key in options}
+    resources = Resources(**{name: options.pop(name) for name in RESOURCES if name in options})
     name = options.pop("name", "n")
     options.setdefault("gate", "off")
-    return Built(**vars(build(Recipe(**options), store, name, progress=Progress(), **arguments)))
+    return Built(**vars(build(Recipe(**options), store, name, resources=resources, progress=Progress(), **arguments)))
 
 
 GUANACO_TEXTS = [

@@ -1,0 +1,132 @@
+"""An executor that runs tasks on a Ray cluster: the one at an address, or one that it starts on this machine.
+
+Placement, retries and the handling of failed workers and machines are Ray's. Texts go through files that all machines can
+read, so the store must lie on a shared file system; what tasks take and return beside them goes through Ray's object store.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import polars as pl
+
+from dataprep.common.errors import DataprepError, RecipeError, StoreError
+from dataprep.common.executor import Result, Task
+
+MAX_RETRIES = 10  # of a task whose worker died
+_PROBES = 2  # tasks for each worker that look for a file of this machine
+
+
+class RayExecutor:
+    """Runs tasks as Ray Core tasks; `close` ends the connection, and the cluster if it was started here."""
+
+    in_process = False
+
+    def __init__(self, address: str | None, workers: int | None) -> None:
+        """Connect to the cluster at `address`, or start one on this machine with `workers` CPUs.
+
+        Raises:
+            RecipeError: Ray is not installed.
+            StoreError: there is no cluster at `address`.
+        """
+        try:
+            import ray
+        except ImportError:
+            raise RecipeError("--engine ray needs Ray: pip install 'dataprep[ray]', or leave --engine out.") from None
+        self._ray: Any = ray
+        here: dict[str, Any] = (
+            {} if address else {"num_cpus": workers or len(os.sched_getaffinity(0)), "include_dashboard": False}
+        )
+        try:
+            self._ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **here)
+        except (ConnectionError, RuntimeError, ValueError) as fault:
+            raise StoreError(f"Ray cannot be reached at {address or 'this machine'} ({_first_line(fault)}).") from None
+        self._ray.util.register_serializer(pl.DataFrame, serializer=_to_bytes, deserializer=_from_bytes)
+        self.workers = workers or max(int(self._ray.cluster_resources().get("CPU", 1)), 1)
+        self._run = self._ray.remote(max_retries=MAX_RETRIES)(_run)
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._ray.shutdown()
+
+    def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Generator[Result]:
+        """Yield `function(task)` of each task in order; at most one task more than there are workers is under way.
+
+        Raises:
+            DataprepError: what a task raised; or Ray gave a task up.
+        """
+        from ray.exceptions import RayError, RayTaskError
+
+        pending: deque[Any] = deque()
+        try:
+            for task in tasks:
+                pending.append(self._run.remote(function, task))
+                if len(pending) > self.workers:
+                    yield self._ray.get(pending.popleft())
+            while pending:
+                yield self._ray.get(pending.popleft())
+        except RayTaskError as fault:
+            if isinstance(fault.cause, DataprepError):
+                raise fault.cause from None
+            raise
+        except RayError as fault:
+            raise StoreError(
+                f"Ray gave a task up after {MAX_RETRIES} retries ({_first_line(fault)}): build again, with fewer --workers "
+                "if their memory did not suffice."
+            ) from None
+        finally:
+            for reference in pending:
+                self._ray.cancel(reference, force=False)
+
+    def require_shared(self, folder: Path) -> None:
+        """Check that tasks can read files in `folder`.
+
+        Raises:
+            StoreError: a worker cannot.
+        """
+        probe, content = folder / f"probe-{uuid4().hex[:12]}", uuid4().hex
+        probe.write_text(content)
+        try:
+            for answer in self.map(_look_for, [(probe.resolve(), content)] * (_PROBES * self.workers)):
+                if answer:
+                    raise StoreError(
+                        f"The Ray worker on {answer} cannot read {folder}: give a --store on a file system that all "
+                        "machines of the cluster share."
+                    )
+        finally:
+            probe.unlink()
+
+
+def _run(function: Callable[[Any], Any], task: Any) -> Any:
+    return function(task)
+
+
+def _look_for(probe: tuple[Path, str]) -> str | None:
+    """Return the name of this machine if it has no file of this content, else None."""
+    path, content = probe
+    try:
+        return None if path.read_text() == content else os.uname().nodename
+    except OSError:
+        return os.uname().nodename
+
+
+def _to_bytes(frame: pl.DataFrame) -> bytes:
+    """Write a frame with its own texts only: pickling a slice would write all texts of the frame that it is cut from."""
+    buffer = io.BytesIO()
+    frame.write_ipc(buffer, compression="uncompressed")
+    return buffer.getvalue()
+
+
+def _from_bytes(data: bytes) -> pl.DataFrame:
+    return pl.read_ipc(io.BytesIO(data)).rechunk()
+
+
+def _first_line(fault: BaseException) -> str:
+    return next(iter(str(fault).strip().splitlines()), type(fault).__name__).rstrip(".")
