@@ -125,7 +125,7 @@ def _files_of(rows: PartitionRows, target: Path) -> dict[str, Path]:
             name: getattr(rows, name)
             for name in ("format", "has_trees", "records", "lines", "has_known_roles", "breaks_off")
         },
-        "counts": dataclasses.asdict(rows.counts),
+        "counts": vars(rows.counts),
         "frames": len(rows.frames),
     }
     head_file = target.with_name(f"{target.name}-head.json")

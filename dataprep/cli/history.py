@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from dataprep.cli.common import Json, Store, Switch, app, open_named, print_json
 from dataprep.common.lookup import DEFAULT_STORE, short_versions
 from dataprep.common.text import plural, size_text, time_ago
+from dataprep.options import parse_size
 
 if TYPE_CHECKING:
     from dataprep.store.diff import Difference
@@ -133,6 +134,7 @@ def gc(
     *,
     keep: int = 3,
     dry_run: Annotated[bool, Switch] = False,
+    cache_size: str = "10GB",
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
@@ -144,11 +146,13 @@ def gc(
         Number of the newest versions of each name that stay.
     dry_run
         Show what would be removed, and remove nothing.
+    cache_size
+        Size of the cache of partitions and fingerprints that stays; 1B clears it.
     """
     from dataprep.common.terminal import stderr_console, stdout_console
     from dataprep.store.history import gc as collect
 
-    removed = collect(store, keep, dry_run=dry_run)
+    removed = collect(store, keep, dry_run=dry_run, cache_bytes=parse_size(cache_size))
     total = sum(count for _, count in removed)
     if as_json:
         print_json({"removed": not dry_run, "bytes": total, "folders": [_folder(*entry) for entry in removed]})

@@ -22,6 +22,7 @@ from uuid import uuid4
 import xxhash
 
 CACHE_FOLDER = ".cache"  # in a store
+DEFAULT_CACHE_BYTES = 10 * 10**9
 _CHECKSUMS = "checksums.json"
 _TEMPORARY = ".tmp-"
 _SECONDS_TO_WRITE = 3600  # an older temporary folder was left by a killed process

@@ -11,6 +11,7 @@ from dataprep.common.errors import BuildError, StoreError
 from dataprep.common.jsonfile import InvalidJson, read_json
 from dataprep.common.lookup import latest_version, names, versions
 from dataprep.contract import read_manifest
+from dataprep.engine.cache import CACHE_FOLDER, DEFAULT_CACHE_BYTES, Cache
 from dataprep.store.commit import remove_versions
 
 RUN = "run.json"  # in a training run's folder; it names the version that the run was trained on
@@ -59,8 +60,12 @@ def _describe(folder: Path) -> dict[str, Any]:
     }
 
 
-def gc(store: Path, keep: int = 3, *, dry_run: bool = False) -> list[tuple[Path, int]]:
-    """Remove old versions and the leftovers of killed builds; return each removed path with its bytes.
+def gc(
+    store: Path, keep: int = 3, *, dry_run: bool = False, cache_bytes: int = DEFAULT_CACHE_BYTES
+) -> list[tuple[Path, int]]:
+    """Remove old versions, the leftovers of killed builds and old entries of the cache; return each path with its bytes.
+
+    Of the cache, the entries that were used last stay, up to `cache_bytes`.
 
     For each name these versions stay: the `keep` newest, the one that `latest` points to, those that a training run was
     trained on, and those whose manifest cannot be read.
@@ -82,7 +87,7 @@ def gc(store: Path, keep: int = 3, *, dry_run: bool = False) -> list[tuple[Path,
     removed = []
     for name in names(store):
         removed += remove_versions(store, name, lambda name=name: old_versions(name), dry_run=dry_run)  # type: ignore[misc]
-    return removed
+    return removed + Cache(store / CACHE_FOLDER).trim(cache_bytes, dry_run)
 
 
 def trained_on(store: Path) -> set[str]:
