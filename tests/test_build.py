@@ -166,7 +166,7 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, source: str) -> None:
 def test_a_sample_larger_than_the_number_of_rows_is_noted(tmp_path: Path, source: str) -> None:
     outcome = make_build(tmp_path / "store", source=(source,), sample=1000)
     assert outcome.summary["rows"] == 33
-    assert "--sample 1000 exceeds the" in outcome.summary["notes"][-1]
+    assert "--sample 1000 asks for more than is left" in outcome.summary["notes"][-1]
 
 
 def test_a_shuffled_sample_has_the_rows_and_order_of_numpys_permutation(tmp_path: Path) -> None:

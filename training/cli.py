@@ -216,7 +216,7 @@ def merge(
     from training.after.merge import merge as merge_adapter
 
     result = merge_adapter(locate_run(run), to, check=check)
-    _print(f"{to}: {result['merged']} layers merged, {result['shards']} shards.")
+    _print(f"{to}: {plural(result['merged'], 'layer')} merged, {plural(result['shards'], 'shard')}.")
     if check:
         _print(
             f"Largest logit difference {result['logit_difference']:.4g}, mean KL {result['kl']:.3g}, "

@@ -120,8 +120,8 @@ class RunConfig:
     """Evaluations in a row without a lower held-out loss after which the run ends; needs --keep-best."""
     log_every: int = 1
     """Steps between lines of metrics.jsonl."""
-    report_to: Literal["none", "tensorboard"] = "none"
-    """Also write the metrics as TensorBoard events to tensorboard/ in the run's folder."""
+    report_to: Literal["none", "tensorboard", "wandb", "mlflow", "trackio"] = "none"
+    """Also report the metrics to a tracker; tensorboard writes to tensorboard/ in the run's folder. See docs/trackers.md."""
     stop_prompts: int = 8
     """Held-out prompts to answer after training, to see whether the answers end with the end token; 0: none, as for tiny."""
 
@@ -317,8 +317,11 @@ def check(config: RunConfig) -> RunConfig:
         raise OptionError("--keep-best needs held-out rows: raise --held-out.")
     if config.attention == "varlen" and config.device == "cpu":
         raise OptionError("--attention varlen needs a GPU (sm80 or newer): use --attention auto.")
-    if config.report_to == "tensorboard" and find_spec("tensorboard") is None:
-        raise OptionError("--report-to tensorboard needs the package tensorboard: pip install tensorboard.")
+    if config.report_to != "none" and find_spec(config.report_to) is None:
+        raise OptionError(
+            f"--report-to {config.report_to} needs the package {config.report_to}: pip install {config.report_to}, or "
+            "pip install 'dataprep-training[trackers]' for all trackers."
+        )
     return config
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any
 
-from dataprep.common.text import excerpt, visible
+from dataprep.common.text import excerpt, plural, visible
 from dataprep.contract import Build
 from training.after.prompts import render
 from training.config import NOTEBOOK_FAULTS, RunConfig
@@ -34,7 +34,8 @@ def log_start(config: RunConfig, data: TrainingData, runtime: Runtime) -> None:
     kernels = {attention.VARLEN: "one variable-length kernel", attention.SEGMENTS: "SDPA for each conversation"}
     kernel = kernels.get(runtime.attention, "transformers' own layers")
     log(
-        f"{ledger.rows} conversations, {ledger.tokens_trained} tokens trained and {ledger.tokens_masked} masked; "
+        f"{plural(ledger.rows, 'conversation')}, {plural(ledger.tokens_trained, 'token')} trained and "
+        f"{ledger.tokens_masked:,} masked; "
         f"on {runtime.device} in {runtime.precision}, attention by {kernel}{', liger kernels' if runtime.liger else ''}."
     )
 

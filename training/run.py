@@ -215,9 +215,12 @@ def _train(context: RunContext, plan: RunPlan, adapted: PeftModel) -> RunRecord:
     from training.after.finish import finish_run
     from training.loop.best import patience_exhausted
     from training.loop.callbacks import SignalCallback
+    from training.loop.checkpoints import step_of
+    from training.loop.trackers import tracking
 
-    with SignalCallback() as signals:
-        trainer = _trainer(context, plan, adapted, signals)
+    kind = context.config.report_to if context.first_process else "none"
+    with SignalCallback() as signals, tracking(kind, context.folder, step_of(context.checkpoint)) as trackers:
+        trainer = _trainer(context, plan, adapted, [*trackers, signals])
         try:
             if context.checkpoint is not None and _is_last(context.checkpoint, plan, context.config):
                 trainer.restore_finished(context.checkpoint)
@@ -246,14 +249,17 @@ def _is_last(checkpoint: Path, plan: RunPlan, config: RunConfig) -> bool:
     return step_of(checkpoint) >= plan.steps or patience_exhausted(checkpoint_history(checkpoint), config.patience)
 
 
-def _trainer(context: RunContext, plan: RunPlan, adapted: PeftModel, signals: TrainerCallback) -> QloraTrainer:
-    """The trainer with its callbacks."""
+def _trainer(context: RunContext, plan: RunPlan, adapted: PeftModel, more: list[TrainerCallback]) -> QloraTrainer:
+    """The trainer with its callbacks.
+
+    Args:
+        more: callbacks that come last.
+    """
     from transformers.trainer_callback import PrinterCallback
 
     from training.loop.arguments import trainer_arguments
     from training.loop.best import PatienceCallback
-    from training.loop.callbacks import MetricsCallback, ProgressCallback, tensorboard
-    from training.loop.checkpoints import step_of
+    from training.loop.callbacks import MetricsCallback, ProgressCallback
     from training.loop.trainer import QloraTrainer
 
     config, folder = context.config, context.folder
@@ -265,8 +271,6 @@ def _trainer(context: RunContext, plan: RunPlan, adapted: PeftModel, signals: Tr
     ]
     if config.patience is not None:
         callbacks.append(PatienceCallback(config.patience))
-    if config.report_to == "tensorboard" and context.first_process:
-        callbacks.append(tensorboard(folder.tensorboard, step_of(context.checkpoint)))
     template = (context.build.path / "template.jinja").read_text("utf-8")
     special = context.build.manifest.template
     trainer = QloraTrainer(
@@ -279,7 +283,7 @@ def _trainer(context: RunContext, plan: RunPlan, adapted: PeftModel, signals: Tr
         config=config,
         batch=plan.batch,
         packed=plan.layout.packed,
-        callbacks=[*callbacks, signals],
+        callbacks=[*callbacks, *more],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -59,6 +59,13 @@ class Metrics(TypedDict):
     stop_prompts: NotRequired[int]
 
 
+class TrackedRunRecord(TypedDict):
+    """The run of a tracker (--report-to) that a resumed run continues."""
+
+    tracker: str
+    id: str
+
+
 class LedgerRecord(TypedDict):
     """Rows of the build by use, and the token ledgers of the trained and held-out rows."""
 
@@ -85,6 +92,7 @@ class RunRecord(TypedDict):
     notes: list[str]
     status: str
     metrics: NotRequired[Metrics]
+    tracked_run: NotRequired[TrackedRunRecord]
 
 
 def has_checksums(record: RunRecord) -> bool:

@@ -16,6 +16,7 @@ from dataprep.audit.message_faults import message_faults, source_differences
 from dataprep.audit.rows import AuditedRows, read_rows, row_name
 from dataprep.audit.text_reader import Message
 from dataprep.common.errors import InputError
+from dataprep.common.text import plural
 from dataprep.dedup.benchmarks import read_benchmark
 from dataprep.rendering import Template, load_template
 from dataprep.report import audit_report
@@ -150,9 +151,8 @@ def _add_leaks(
     for row, fault in leaks(rows.messages, others):
         faults[row].append(fault)
     unread = sum(not messages for messages in others.messages)
-    return (
-        [f"{unread} of {len(others.read)} rows of {against} could not be read and were not compared."] if unread else []
-    )
+    rows = plural(len(others.read), "row")
+    return [f"{unread:,} of {rows} of {against} could not be read, so not compared."] if unread else []
 
 
 def _add_source_differences(
@@ -166,7 +166,7 @@ def _add_source_differences(
 
 def _source_notes(not_in_source: Sequence[int], places: Sequence[Mapping[str, Any]], against: Path) -> list[str]:
     """How many rows the source has, and which rows it does not have."""
-    notes = [f"{len(places) - len(not_in_source)} of {len(places)} rows were found in the source {against}."]
+    notes = [f"{len(places) - len(not_in_source):,} of {plural(len(places), 'row')} found in the source {against}."]
     if not_in_source:
         named = ", ".join(row_name(places[row]) for row in not_in_source[:_NAMED_ROWS])
         more = f" and {len(not_in_source) - _NAMED_ROWS} more" if len(not_in_source) > _NAMED_ROWS else ""

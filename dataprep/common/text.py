@@ -86,6 +86,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60:,} h {minutes % 60} min"
 
 
+def agree(count: int, singular: str, other: str) -> str:
+    """Return the verb that agrees with a count: `agree(1, "has", "have")`."""
+    return singular if count == 1 else other
+
+
 MAX_NAME = 100  # characters of a key or another name of the data that a sentence repeats
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from dataprep.common.text import VISIBLE_CHARACTER
+from dataprep.common.text import VISIBLE_CHARACTER, agree, plural
 from dataprep.curate.messages import (
     CONTENT,
     MESSAGES,
@@ -72,7 +72,8 @@ def apply_rules(conversations: pl.DataFrame, recipe: Recipe, tokens: Sequence[st
     paired, orphan_fates, *_ = drop_orphan_results(distinct)
     kept, fates = _drop(paired, drop_rules(recipe, tokens, present_fields(paired)))
     notes = [
-        f"{count} of {kept.height} rows have no label for {option} and passed it unchecked."
+        f"{count:,} of {plural(kept.height, 'row')} {agree(count, 'has', 'have')} no label for {option} and passed it "
+        "unchecked."
         for option, count in unlabelled(kept, recipe).items()
         if count
     ]

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import xxhash
 
+from dataprep.common.text import plural
 from dataprep.recipe import Recipe
 from dataprep.tables import NOT_SAMPLED, StageResult, fated
 
@@ -42,7 +43,9 @@ def sample(conversations: pl.DataFrame, recipe: Recipe, read_count: int) -> Stag
         chosen, rest = np.sort(order[: recipe.sample]), np.sort(order[recipe.sample :])
     notes = []
     if len(chosen) < recipe.sample:
-        notes.append(f"--sample {recipe.sample} exceeds the {len(chosen)} rows that are left: all of them are kept.")
+        notes.append(
+            f"--sample {recipe.sample} asks for more than is left: {plural(len(chosen), 'row')}, all of them kept."
+        )
     fates = fated(conversations[rest], "conversation", NOT_SAMPLED, STAGE, NOT_SAMPLED)
     return StageResult(conversations[chosen], fates, notes)
 

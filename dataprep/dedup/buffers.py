@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,11 @@ import pyarrow as pa
 
 Bytes = npt.NDArray[np.uint8]
 Offsets = npt.NDArray[np.int64]
+Number = TypeVar("Number", bound=np.number)
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 BATCH_BYTES = 1 << 24  # text whose documents or n-grams are held at a time; n-grams take up to 30 times as much
+MANY = 1 << 14  # values from which Polars sorts faster than NumPy
 BLOCK_BYTES = 1 << 18  # text processed at a time: with its temporaries, a block stays in a core's caches
 
 
@@ -54,6 +58,17 @@ def offsets_from_sizes(sizes: npt.NDArray[np.integer]) -> Offsets:
     return np.cumsum(np.append(0, sizes), dtype=np.int64)
 
 
+def sorted_numbers(values: npt.NDArray[Number]) -> npt.NDArray[Number]:
+    """Return the values in ascending order; Polars takes a third of NumPy's time for many of them."""
+    return pl.Series(values).sort().to_numpy() if len(values) >= MANY else np.sort(values)
+
+
+def on_threads(function: Callable[[Task], Result], tasks: Iterable[Task]) -> list[Result]:
+    """Return `function` of each task, computed on as many threads as Polars uses; NumPy and Polars release the GIL."""
+    with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
+        return list(pool.map(function, tasks))
+
+
 def for_each_block(column: pl.Series, process: Callable[[TextBuffer, slice], None]) -> None:
     """Call `process(texts, rows)` for each block of a string column, on as many threads as Polars uses.
 
@@ -62,9 +77,8 @@ def for_each_block(column: pl.Series, process: Callable[[TextBuffer, slice], Non
     """
     ranges = ranges_of_size(offsets_from_sizes(column.str.len_bytes().fill_null(0).to_numpy()), BLOCK_BYTES)
 
-    def run(start: int, stop: int) -> None:
+    def run(bounds: tuple[int, int]) -> None:
+        start, stop = bounds
         process(text_buffer(column[start:stop]), slice(start, stop))
 
-    with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
-        for future in [pool.submit(run, start, stop) for start, stop in ranges]:
-            future.result()
+    on_threads(run, ranges)

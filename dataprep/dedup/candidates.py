@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dataprep.dedup.buffers import sorted_numbers
 from dataprep.dedup.normal_form import RowIndices
 
 BandKeys = Iterable[npt.NDArray[np.uint32]]  # for each band, the key of each document
@@ -60,7 +61,7 @@ def uncompared_survivors(bands: BandKeys, survives: npt.NDArray[np.bool_], is_ne
 def _buckets(bands: BandKeys) -> Iterator[Buckets]:
     """Yield the buckets of each band."""
     for keys in bands:
-        entries = np.sort(keys.astype(np.uint64) << np.uint64(32) | np.arange(len(keys), dtype=np.uint64))
+        entries = sorted_numbers(keys.astype(np.uint64) << np.uint64(32) | np.arange(len(keys), dtype=np.uint64))
         key, member = entries >> np.uint64(32), (entries & np.uint64(0xFFFFFFFF)).astype(np.intp)
         starts_bucket = np.append(True, key[1:] != key[:-1])[: len(key)]
         bucket = np.cumsum(starts_bucket) - 1

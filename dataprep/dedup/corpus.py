@@ -143,14 +143,14 @@ class Corpus:
         result[others] = self.text_similarities(left[others], right[others])
         if self.siblings:
             pair_sizes = offsets_from_sizes(self.sizes[left[siblings]] + self.sizes[right[siblings]])
-            for start, stop in ranges_of_size(pair_sizes, 2 * self.batch_bytes):
+            for start, stop in ranges_of_size(pair_sizes, self.batch_bytes):
                 pairs = siblings[start:stop]
                 result[pairs] = self._sibling_similarities(left[pairs], right[pairs])
         return result
 
     def text_similarities(self, left: RowIndices, right: RowIndices) -> Similarities:
         """Return the exact similarity of the texts of each pair."""
-        return pair_similarities(self.documents, self.sizes, left, right, 2 * self.batch_bytes)
+        return pair_similarities(self.documents, self.sizes, left, right, self.batch_bytes)
 
     def _sibling_similarities(self, left: RowIndices, right: RowIndices) -> Similarities:
         """Return the similarity of what follows the common beginning of each pair."""

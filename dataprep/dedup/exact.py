@@ -8,8 +8,6 @@ practice, are normalised whole, in batches, and compared by a 128-bit key of the
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -18,7 +16,7 @@ import polars as pl
 import polars.selectors as cs
 import xxhash
 
-from dataprep.dedup.buffers import offsets_from_sizes, ranges_of_size, text_buffer
+from dataprep.dedup.buffers import offsets_from_sizes, on_threads, ranges_of_size, text_buffer
 from dataprep.dedup.edges import ending, message_counts, opening
 from dataprep.dedup.fate_frames import divided
 from dataprep.dedup.fingerprints import FingerprintTable
@@ -74,16 +72,11 @@ def _share_edges(conversations: pl.DataFrame, opening_keys: npt.NDArray[np.uint6
     last = pl.col("messages").list.last().struct.field("content").fill_null("")
     frame = conversations[candidates].select(last.alias("last"), at=pl.Series(candidates), key=opening_keys[candidates])
     for edge in (opening, ending):
-        frame = frame.with_columns(_on_two_threads(edge, frame["last"]).alias(edge.__name__))
+        half = len(frame) // 2
+        edges = pl.concat(on_threads(edge, (frame["last"][:half], frame["last"][half:])))
+        frame = frame.with_columns(edges.alias(edge.__name__))
         frame = frame.filter(pl.struct(pl.exclude("at", "last")).is_duplicated())
     return frame["at"].to_numpy()
-
-
-def _on_two_threads(edge: Callable[[pl.Series], pl.Series], contents: pl.Series) -> pl.Series:
-    """Compute `edge` of all contents on two threads, because Polars releases the GIL."""
-    half = len(contents) // 2
-    with ThreadPoolExecutor(2) as pool:
-        return pl.concat(pool.map(edge, (contents[:half], contents[half:])))
 
 
 def _duplicate_groups(
@@ -106,9 +99,8 @@ def _keys(conversations: pl.DataFrame, candidates: RowIndices, sizes: npt.NDArra
     def digests(bounds: tuple[int, int]) -> pl.Series:
         return pl.Series(_digests(compared[candidates[slice(*bounds)]]), dtype=pl.Binary)
 
-    with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
-        parts = pool.map(digests, ranges_of_size(offsets_from_sizes(sizes), BATCH_BYTES))
-        return pl.concat([pl.Series([], dtype=pl.Binary), *parts])
+    parts = on_threads(digests, ranges_of_size(offsets_from_sizes(sizes), BATCH_BYTES))
+    return pl.concat([pl.Series([], dtype=pl.Binary), *parts])
 
 
 def _digests(conversations: pl.DataFrame) -> list[bytes]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dataprep.dedup.buffers import BATCH_BYTES, Offsets, offsets_from_sizes
+from dataprep.dedup.buffers import BATCH_BYTES, Offsets, offsets_from_sizes, on_threads, sorted_numbers
 from dataprep.dedup.ngrams import JACCARD_WORDS, NGrams, document_ngrams
 from dataprep.dedup.normal_form import RowIndices
 
@@ -53,9 +53,9 @@ def pair_similarities(
     sizes: npt.NDArray[np.int64],
     left: RowIndices,
     right: RowIndices,
-    size: int = 2 * BATCH_BYTES,
+    size: int = BATCH_BYTES,
 ) -> Similarities:
-    """Return `jaccard` of pairs of documents, processing as many pairs at a time as `size` bytes of text allow.
+    """Return `jaccard` of pairs of documents, on threads that process about `size` bytes of text at a time in all.
 
     Pairs are taken in the order of `right`. In stars, where many documents are on the right and few on the left, each
     document is then read once.
@@ -65,15 +65,13 @@ def pair_similarities(
         sizes: [documents] bytes of each.
         left, right: documents.
     """
-    similarities, start = np.zeros(len(left)), 0
-    order = np.argsort(right, kind="stable")
-    ordered_left, ordered_right = left[order], right[order]
-    while start < len(left):
-        stop = _last_fitting(ordered_left, ordered_right, sizes, start, size)
-        chosen = order[start:stop]
+    similarities, order = np.zeros(len(left)), np.argsort(right, kind="stable")
+
+    def verify(chosen: RowIndices) -> None:
         rows, pairs = np.unique(np.stack([left[chosen], right[chosen]]), return_inverse=True)
         similarities[chosen] = jaccard(documents_at(rows), *pairs.reshape(2, -1))
-        start = stop
+
+    on_threads(verify, _batches(left[order], right[order], sizes, order, size // pl.thread_pool_size()))
     return similarities
 
 
@@ -100,14 +98,22 @@ def set_similarities(sets: Sets, left: RowIndices, right: RowIndices) -> Similar
 
 def ngram_sets(ngrams: NGrams, count: int) -> Sets:
     """Return the n-grams of `count` documents as sets of dense numbers (0 for the smallest hash, …)."""
-    order = np.argsort(ngrams.hash, kind="stable")  # the default takes four times as long if many values are equal
-    ascending = ngrams.hash[order]
-    number = np.empty(len(order), np.uint64)
-    number[order] = np.cumsum(np.append(0, ascending[1:] != ascending[:-1]))[: len(order)]
-    keys = np.sort(ngrams.document.astype(np.uint64) << np.uint64(32) | number)
+    number = pl.Series(ngrams.hash).rank("dense").to_numpy().astype(np.uint64) - np.uint64(1)
+    keys = sorted_numbers(ngrams.document.astype(np.uint64) << np.uint64(32) | number)
     keys = keys[np.append(True, keys[1:] != keys[:-1])[: len(keys)]]
     sizes = np.bincount((keys >> np.uint64(32)).astype(np.intp), minlength=count)
     return Sets(keys.astype(np.uint32), offsets_from_sizes(sizes))
+
+
+def _batches(
+    left: RowIndices, right: RowIndices, sizes: Offsets, order: RowIndices, limit: int
+) -> Iterator[RowIndices]:
+    """Divide `order`, the order in which `left` and `right` are given, into runs with at most `limit` bytes of text."""
+    start = 0
+    while start < len(left):
+        stop = _last_fitting(left, right, sizes, start, limit)
+        yield order[start:stop]
+        start = stop
 
 
 def _last_fitting(left: RowIndices, right: RowIndices, sizes: Offsets, start: int, limit: int) -> int:

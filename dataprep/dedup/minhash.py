@@ -78,9 +78,9 @@ def signatures(forms: TextBuffer) -> Hashes:
         hashes = _shingle_hashes(text[begin : end + SHINGLE])
         inside = np.clip(starts, begin, end) - begin
         _exclude_border_shingles(hashes, starts[1:] - begin)
-        bins = np.repeat(np.arange(len(inside) - 1, dtype=np.intp) * BINS, np.diff(inside))
+        bins = np.repeat(np.arange(len(inside) - 1, dtype=np.uint32) * np.uint32(BINS), np.diff(inside))
         bins += hashes >> np.uint32(25)
-        np.minimum.at(minimum, bins, hashes)
+        np.minimum.at(minimum, bins.astype(np.intp), hashes)
     _add_short_texts(minimum, text, starts)
     return _densify(minimum.reshape(-1, BINS))
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dataprep.dedup.buffers import offsets_from_sizes, ranges_of_size
+from dataprep.dedup.buffers import offsets_from_sizes, ranges_of_size, sorted_numbers
 from dataprep.dedup.ngrams import JACCARD_WORDS, Hashes, document_ngrams, ngrams_of, words_of
 from dataprep.dedup.normal_form import NormalisedBlock, RowIndices, for_each_normalised_block
 
@@ -223,6 +223,6 @@ def _unpack(pairs: PackedPairs) -> tuple[RowIndices, RowIndices]:
 
 def _sorted_unique(values: PackedPairs) -> PackedPairs:
     """Return the values sorted, each once (`np.unique` hashes, which is slower if most values are repeated)."""
-    values = np.sort(values)
+    values = sorted_numbers(values)
     unique: PackedPairs = values[np.append(True, values[1:] != values[:-1])[: len(values)]]
     return unique

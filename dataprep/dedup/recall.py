@@ -20,6 +20,7 @@ from dataprep.dedup.prefix_filter import PrefixIndex, frequency_levels, prefix_g
 
 COPIES = 200
 SEED = 20_230_718
+HALF_KEY = np.uint32(16)  # leaves the upper half of a band's key
 MIN_WORDS = 20  # of an original: in a shorter one, a single edit changes too much to aim at a similarity
 MAX_BYTES = 50_000  # of an original: 200 copies of a long text would take long
 TARGETS = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6)  # similarities aimed at
@@ -170,7 +171,10 @@ def _bucket_heads(documents: DocumentSketches, copies: DocumentSketches) -> tupl
     pairs = np.zeros((0, 2), np.intp)
     for band in range(BANDS):
         keys, copy_keys = documents.band(band), copies.band(band)
-        members = np.flatnonzero(np.isin(keys, np.unique(copy_keys)))
+        is_near = np.zeros(1 << 16, bool)
+        is_near[copy_keys >> HALF_KEY] = True  # rejects most keys much faster than `isin` looks them up
+        near = np.flatnonzero(is_near[keys >> HALF_KEY])
+        members = near[np.isin(keys[near], copy_keys)]
         key, first = np.unique(keys[members], return_index=True)
         copy = np.flatnonzero(np.isin(copy_keys, key))
         head = members[first[np.searchsorted(key, copy_keys[copy])]]

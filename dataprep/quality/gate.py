@@ -16,6 +16,7 @@ import polars as pl
 import pyarrow as pa
 
 from dataprep.common.errors import GateError, RecipeError
+from dataprep.common.text import plural
 from dataprep.quality.facts import SCHEMA, FactExtractor
 from dataprep.quality.suite import CRITICAL, SEVERITIES, Suite, read_suite
 from dataprep.quality.tokens import token_lengths
@@ -74,7 +75,7 @@ def _failing_rows(check: dict[str, Any]) -> str:
         return f"observed {check['observed']}" if check["observed"] is not None else "it does not hold"
     named = check["ids"][:_IDS_IN_SENTENCE]
     more = check["failing"] - len(named)
-    return f"{check['failing']} of {check['rows']} rows, ids {', '.join(named)}" + (
+    return f"{check['failing']:,} of {plural(check['rows'], 'row')}, ids {', '.join(named)}" + (
         f" and {more} more" if more > 0 else ""
     )
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 from dataprep.common.errors import InputError
-from dataprep.common.text import MAX_NAME, excerpt
+from dataprep.common.text import MAX_NAME, agree, excerpt, plural
 from dataprep.sources.files import SourceFile
 from dataprep.sources.rows import FieldCounts
 
@@ -20,7 +20,7 @@ _ASSISTANTS = frozenset({"model", "ai", "bing", "bard", "claude", "gemini", "lla
 def uncoercible_notes(file: SourceFile, counts: FieldCounts) -> list[str]:
     """Name the keys of a file whose values have the wrong type."""
     return [
-        f"{file.name}: {count} values of '{name}' have the wrong type and are read as null."
+        f"{file.name}: {plural(count, 'value')} of '{name}' of the wrong type, read as null."
         for name, count in sorted(counts.uncoercible.items())
     ]
 
@@ -38,10 +38,10 @@ def unused_notes(unused: Counter[str], records: int, noun: str, turns: int) -> l
         by_count.setdefault((name.startswith(_TURN_KEY), count), []).append(name)
     notes = []
     for (in_turn, count), names in sorted(by_count.items(), key=lambda item: (item[0][0], -item[0][1])):
-        total = f"{turns:,} messages" if in_turn else f"{records:,} {noun}"
+        total = plural(turns, "message") if in_turn else plural(records, noun.removesuffix("s"))
         listed = _listed(sorted(name.removeprefix(_TURN_KEY) for name in names))
-        are = "is" if len(names) == 1 else "are"
-        notes.append(f"{count:,} of {total} have {listed}, which {are} not used.")
+        have, are = agree(count, "has", "have"), agree(len(names), "is", "are")
+        notes.append(f"{count:,} of {total} {have} {listed}, which {are} not used.")
     return notes
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import polars as pl
 
 from dataprep.common.errors import InputError
+from dataprep.common.text import plural
 from dataprep.sources.coercion import UNSUPPORTED_FIELD
 from dataprep.sources.fields import UNKNOWN_FIELD
 from dataprep.sources.splits import OTHER_SPLIT
@@ -37,13 +38,13 @@ def rejection_notes(fates: pl.DataFrame, records: int, max_bad: float) -> list[s
     for rule, reason in _DELIBERATE.items():
         dropped = fates.filter(pl.col("rule") == rule).select("source", "line").n_unique()
         if dropped:
-            notes.append(f"{dropped} of {records} records are dropped, because {reason} ({rule}).")
+            notes.append(f"{dropped:,} of {plural(records, 'record')} dropped, because {reason} ({rule}).")
     fates = fates.filter(~pl.col("rule").is_in(list(_DELIBERATE)))
     if fates.is_empty():
         return notes
     rejected = fates.select("source", "line").n_unique()
     source, line, rule, detail = fates.select("source", "line", "rule", "detail").row(0)
-    count = f"{rejected} of {records} records cannot be read"
+    count = f"{rejected:,} of {plural(records, 'record')} cannot be read"
     first = f"the first is in line {line} of {source} ({rule}: {detail})"
     if rejected > max_bad * records:
         raise InputError(f"{count}, above --max-bad {max_bad:g}; {first}.")

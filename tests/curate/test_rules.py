@@ -172,7 +172,7 @@ def test_a_missing_label_passes_every_threshold_and_a_note_counts_it() -> None:
     kept, _, notes, _ = apply_rules(frame, recipe, TOKENS)
     assert kept.height == 2
     assert notes == [
-        "1 of 2 rows have no label for --min-quality and passed it unchecked.",
+        "1 of 2 rows has no label for --min-quality and passed it unchecked.",
         "2 of 2 rows have no label for --max-toxicity and passed it unchecked.",
     ]
     assert unlabelled(kept, recipe) == {"--min-quality": 1, "--max-toxicity": 2}

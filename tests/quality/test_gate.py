@@ -72,7 +72,7 @@ def test_of_many_failing_ids_the_first_are_named_and_all_are_counted() -> None:
     rows = [{**SOUND, "id": f"id{n}", "framed": False} for n in range(1_200)]
     error = gate_over(rows, Recipe()).judge().error(Path("failed"))
     assert (len(error.ids["framed"]), error.counts["framed"]) == (1_000, 1_200)
-    assert "framed: 1200 of 1200 rows, ids id0, id1," in str(error) and "id19 and 1180 more" in str(error)
+    assert "framed: 1,200 of 1,200 rows, ids id0, id1," in str(error) and "id19 and 1180 more" in str(error)
 
 
 @pytest.fixture(scope="module")

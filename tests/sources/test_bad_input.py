@@ -271,7 +271,7 @@ def test_descriptive_values_of_the_wrong_type_are_counted_and_later_ones_are_rea
     rows = [{"lang": odd, "text": "### Human: a"}] * 150
     reading = read_path(write(tmp_path, container, rows))
     assert reading.conversations["lang"].null_count() == 150
-    assert reading.notes == [f"data.{container}: 150 values of 'lang' have the wrong type and are read as null."]
+    assert reading.notes == [f"data.{container}: 150 values of 'lang' of the wrong type, read as null."]
     if container == "jsonl":
         reading = read_path(write(tmp_path, container, [*rows, {"lang": "en", "text": "### Human: a"}]))
         assert reading.conversations["lang"].to_list() == [None] * 150 + ["en"] and "150 values" in reading.notes[0]

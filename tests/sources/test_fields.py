@@ -42,13 +42,13 @@ def test_a_key_that_is_not_used_is_counted_in_a_note(tmp_path: Path, parser: str
 def test_a_key_of_a_turn_that_is_not_used_is_counted_in_a_note(tmp_path: Path, parser: str) -> None:
     rows = [{"messages": [QUESTION, {**ANSWER, "emoji": "x"}]}, CHAT]
     reading = read_bytes(tmp_path, "d.jsonl", json_lines(rows))
-    assert reading.notes == ["1 of 4 messages have 'emoji', which is not used."]
+    assert reading.notes == ["1 of 4 messages has 'emoji', which is not used."]
     assert reading.unused_fields == {"messages.emoji": 1}
 
 
 def test_keys_that_occur_equally_often_share_a_note(tmp_path: Path, parser: str) -> None:
     reading = read_bytes(tmp_path, "d.jsonl", json_lines([{**CHAT, "b": 1, "a": "x", "c": {"d": True}}]))
-    assert reading.notes == ["1 of 1 records have 'a', 'b' and 'c', which are not used."]
+    assert reading.notes == ["1 of 1 record has 'a', 'b' and 'c', which are not used."]
 
 
 @pytest.mark.parametrize(
@@ -248,8 +248,8 @@ def test_a_build_counts_unused_fields_in_its_manifest_and_its_notes(tmp_path: Pa
     assert outcome.summary["unused_fields"] == {"messages.emoji": 1, "score": 1}
     assert outcome.summary["rows"] == 3 and outcome.summary["fates"]["rules"] == {"unsupported_field": 1}
     assert outcome.summary["notes"] == [
-        "1 of 4 records have 'score', which is not used.",
-        "1 of 8 messages have 'emoji', which is not used.",
-        "1 of 4 records are dropped, because they have a field that changes what is learnt and cannot be used "
+        "1 of 4 records has 'score', which is not used.",
+        "1 of 8 messages has 'emoji', which is not used.",
+        "1 of 4 records dropped, because they have a field that changes what is learnt and cannot be used "
         "(unsupported_field).",
     ]

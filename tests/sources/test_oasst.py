@@ -169,7 +169,7 @@ def test_review_fields_that_cannot_be_converted_are_counted_and_later_ones_are_r
     reading = read_path(write(tmp_path, "jsonl", rows if shape == "flat" else nested(rows)))
     assert reading.messages.select("deleted", "rank").rows() == [(None, None)] * 150 + [(True, 2)]
     assert reading.notes == [
-        f"data.jsonl: 150 values of '{name}' have the wrong type and are read as null." for name in ("deleted", "rank")
+        f"data.jsonl: 150 values of '{name}' of the wrong type, read as null." for name in ("deleted", "rank")
     ]
 
 

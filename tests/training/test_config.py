@@ -81,10 +81,11 @@ def test_seeds_that_numpy_refuses_are_refused(seed: int) -> None:
         check(replace(BASE, seed=seed))
 
 
-def test_tensorboard_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("tracker", ["tensorboard", "wandb", "mlflow", "trackio"])
+def test_a_tracker_needs_its_package(monkeypatch: pytest.MonkeyPatch, tracker: Any) -> None:
     monkeypatch.setattr(module, "find_spec", lambda name: None)
-    with pytest.raises(OptionError, match="pip install tensorboard"):
-        check(replace(BASE, report_to="tensorboard"))
+    with pytest.raises(OptionError, match=rf"pip install {tracker}, or pip install 'dataprep-training\[trackers\]'"):
+        check(replace(BASE, report_to=tracker))
 
 
 def test_a_record_of_options_gives_the_options_back() -> None:

@@ -102,7 +102,7 @@ TESTS = {
     "tokens_per_step": "memory.test_plan.test_tokens_per_step_sets_the_number_of_accumulated_windows",
     "keep": "test_run.test_keep_limits_the_checkpoints_and_stop_prompts_the_answers",
     "stop_prompts": "test_run.test_keep_limits_the_checkpoints_and_stop_prompts_the_answers",
-    "report_to": "test_run.test_tensorboard_has_the_losses_of_metrics_jsonl",
+    "report_to": "loop.test_trackers.test_trackio_records_the_build_in_its_local_database_and_prints_nothing_to_stdout",
     "device": "test_options.test_device_cuda_needs_a_gpu",
     "attention": "test_options.test_attention_varlen_needs_a_gpu",
     "keep_best": "loop.test_best.test_the_adapter_of_the_lowest_held_out_loss_is_the_result",

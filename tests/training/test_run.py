@@ -140,7 +140,7 @@ def test_truncated_and_dropped_rows_are_logged_and_recorded(tmp_path: Path) -> N
     done = training("run", "--data", build, "--model", "tiny", "--max-steps", "1", "--max-tokens", "64",
                     "--out", tmp_path / "r", "--stop-prompts", "0")  # fmt: skip
     ledger = RunFolder(tmp_path / "r").read()["ledger"]["train"]
-    assert ledger["rows_cut"] and f"{ledger['rows_cut']} conversations were longer" in done.stderr
+    assert ledger["rows_cut"] and f"{ledger['rows_cut']} conversations longer" in done.stderr
     assert ledger["rows_read"] == ledger["rows"] + ledger["rows_dropped"] + ledger["rows_untrained"]
     for name in ledger["dropped"]:
         assert name in done.stderr

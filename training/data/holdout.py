@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dataprep.common.text import plural
 from dataprep.contract import Build
 
 TREE_SHARE = 0.05  # share of the trees that is held out if the build has no test split
@@ -36,10 +37,11 @@ def divide(build: Build, *, held_out: int, seed: int) -> Division:
         return Division(train, test.take(np.sort(rows)), other_rows - len(rows))
     chosen, trees = _choose_trees(train["tree_id"], held_out, seed)
     if not chosen:
-        note = f"The build has no test split, and none of its {trees} trees could be held out, so there is no held-out loss."
+        none = f"none of its {plural(trees, 'tree')} could be held out"
+        note = f"The build has no test split, and {none}, so there is no held-out loss."
         return Division(train, None, other_rows, [note])
     mask = pc.is_in(train["tree_id"], value_set=pa.array(chosen))
-    note = f"The build has no test split: {len(chosen)} of its {trees} trees (seed {seed}) are held out from training."
+    note = f"The build has no test split: {len(chosen):,} of its {plural(trees, 'tree')} (seed {seed}) held out from training."
     return Division(train.filter(pc.invert(mask)), train.filter(mask), other_rows, [note])
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from dataprep.common.text import visible
+from dataprep.common.text import plural, visible
 from dataprep.contract import Build
 from training.config import TINY, RunConfig, check
 from training.data.encode import IGNORED, EncodedRows, encode
@@ -92,7 +92,7 @@ def print_row(options: RunConfig, row: int) -> None:
     console = Console()
     console.print(_coloured(encoded, labels, tokenizer))
     counts = (
-        f"{name}: {len(encoded.ids)} tokens, {sum(label >= 0 for label in labels)} trained, "
+        f"{name}: {plural(len(encoded.ids), 'token')}, {sum(label >= 0 for label in labels)} trained, "
         f"{len(encoded.ids) - len(labels)} cut at a window of {config.max_tokens}."
     )
     for sentence in (counts, _packing_of(config, build, tokenizer, name)):
@@ -114,7 +114,9 @@ def _packing_of(config: RunConfig, build: Build, tokenizer: ChatTokenizer, name:
     packing = pack(rows.lengths, config.max_tokens, seed=config.seed)
     number, window = next((number, window) for number, window in enumerate(packing.windows) if index in window)
     tokens = int(rows.lengths[window].sum())
-    return f"Window {number} of {len(packing.windows)}: {len(window)} conversations, {tokens} tokens."
+    return (
+        f"Window {number} of {len(packing.windows)}: {plural(len(window), 'conversation')}, {plural(tokens, 'token')}."
+    )
 
 
 def _coloured(encoded: EncodedRows, labels: list[int], tokenizer: ChatTokenizer) -> Text:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from dataprep.common.text import plural
 from training.data.encode import IGNORED, EncodedRows
 from training.errors import DataError
 
@@ -54,16 +55,16 @@ class Ledger:
         if self.rows_cut:
             share = self.tokens_cut / self.tokens_read
             sentences.append(
-                f"{self.rows_cut} conversations were longer than the window and were truncated: "
-                f"{self.answers_cut} answers, {self.tokens_cut} tokens ({share:.1%}) were cut."
+                f"{plural(self.rows_cut, 'conversation')} longer than the window, truncated: "
+                f"{plural(self.answers_cut, 'answer')}, {plural(self.tokens_cut, 'token')} ({share:.1%}) cut."
             )
         for rows, names, reason in (
-            (self.rows_dropped, self.dropped, "did not fit into the window and were dropped"),
-            (self.rows_untrained, self.untrained, "have no trained token and were dropped"),
+            (self.rows_dropped, self.dropped, "without an answer that fits into the window, dropped"),
+            (self.rows_untrained, self.untrained, "without a trained token, dropped"),
         ):
             if rows:
                 more = " …" if rows > MAX_NAMED else ""
-                sentences.append(f"{rows} conversations {reason}: {', '.join(names[:MAX_NAMED])}{more}")
+                sentences.append(f"{plural(rows, 'conversation')} {reason}: {', '.join(names[:MAX_NAMED])}{more}")
         return sentences
 
 
@@ -121,12 +122,12 @@ def truncate_and_label(
 def _check(ledger: Ledger, window: int) -> None:
     if ledger.rows_untrained > MAX_UNTRAINED_SHARE * ledger.rows_read:
         raise DataError(
-            f"{ledger.rows_untrained} of {ledger.rows_read} conversations have no trained token "
+            f"{ledger.rows_untrained:,} of {plural(ledger.rows_read, 'conversation')} without a trained token "
             f"({', '.join(ledger.untrained[:5])}): their spans are empty, or --train-on selects none of their tokens."
         )
     if ledger.rows == 0 and ledger.rows_read:
         raise DataError(
-            f"None of the {ledger.rows_read} conversations fits into a window of {window} tokens: raise --max-tokens."
+            f"None of {plural(ledger.rows_read, 'conversation')} fits into a window of {window} tokens: raise --max-tokens."
         )
     if ledger.rows == 0:
         raise DataError("The build has no conversations to train on: its train split is empty.")

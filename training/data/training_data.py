@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from dataprep.common.lookup import locate
-from dataprep.common.text import nearest
+from dataprep.common.text import nearest, plural
 from dataprep.contract import Build, open_build
 from training.config import RunConfig
 from training.data.encode import encode
@@ -75,7 +75,9 @@ def load_training_data(config: RunConfig, build: Build, tokenizer: ChatTokenizer
         not_used += test.table.num_rows
         test = None
     if not_used:
-        notes.append(f"{not_used} rows of the build are neither trained nor held out (--held-out {config.held_out}).")
+        notes.append(
+            f"{plural(not_used, 'row')} of the build neither trained nor held out (--held-out {config.held_out})."
+        )
     return TrainingData(build, train, test, notes, not_used)
 
 

@@ -51,7 +51,7 @@ def trainer_arguments(
         save_total_limit=None,  # old checkpoints are removed by loop.checkpoints
         logging_steps=config.log_every,
         logging_nan_inf_filter=False,
-        report_to="none",  # loop.callbacks.tensorboard writes outside of output_dir, which is removed
+        report_to="none",  # loop.trackers adds the callbacks of --report-to
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_num_workers=0,

@@ -1,4 +1,4 @@
-"""Callbacks of the trainer: metrics.jsonl, TensorBoard, the progress display, signals, and the check of the loss."""
+"""Callbacks of the trainer: metrics.jsonl, the progress display, signals, and the check of the loss."""
 
 from __future__ import annotations
 
@@ -56,15 +56,6 @@ class MetricsCallback(TrainerCallback):
         with write_errors(str(self.path), self.path.parent), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         check_loss(logs.get("loss"), state.global_step)
-
-
-def tensorboard(folder: Path, step: int) -> TrainerCallback:
-    """Write the metrics as TensorBoard events to `folder`; a resumed run replaces the events after `step`."""
-    from torch.utils.tensorboard import SummaryWriter
-    from transformers.integrations.integration_utils import TensorBoardCallback
-
-    writer = SummaryWriter(str(folder), purge_step=step + 1)
-    return TensorBoardCallback(tb_writer=writer)  # type: ignore[no-untyped-call]
 
 
 def check_loss(loss: float | None, step: int) -> None:

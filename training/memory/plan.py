@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from dataprep.common.text import duration, plural
 from training.config import RunConfig, check
 from training.data.training_data import TrainingData, load_training_data, open_training_build
 from training.errors import NotEnoughMemory, OptionError
@@ -179,13 +180,14 @@ def _lines(record: dict[str, Any]) -> list[str]:
     limit = f" of {record['room_gib']}" if record["room_gib"] is not None else ""
     lines = [
         f"Model       {record['weights'] / 1e9:.2f} billion weights, {record['adapters'] / 1e6:.1f} million in the adapters",
-        f"Data        {ledger['rows']} conversations, {ledger['tokens_trained']} tokens trained, "
-        f"{ledger['tokens_masked']} masked",
+        f"Data        {plural(ledger['rows'], 'conversation')}, {plural(ledger['tokens_trained'], 'token')} trained, "
+        f"{ledger['tokens_masked']:,} masked",
         *(f"            {sentence}" for sentence in [*record["lost"], *record["notes"]]),
         f"{'Windows     ' if record['packed'] else 'Rows        '}{record['windows']}, {record['fill']:.1%} full; "
-        f"{record['steps']} steps, {record['tokens']} tokens",
+        f"{plural(record['steps'], 'step')}, {plural(record['tokens'], 'token')}",
         *([f"            {record['step_note']}"] if record["step_note"] else []),
-        f"Batch       {batch['micro_batch']} windows in a pass, {batch['checkpoint_layers']} layers checkpointed, "
+        f"Batch       {plural(batch['micro_batch'], 'window')} in a pass, "
+        f"{plural(batch['checkpoint_layers'], 'layer')} checkpointed, "
         f"{batch['optimizer']}",
         f"Memory      {memory['total']:.2f} GiB{limit} on {record['gpu']}, estimated:",
         *(f"            {part:12} {size:8.2f} GiB" for part, size in memory.items() if part != "total"),
@@ -195,10 +197,10 @@ def _lines(record: dict[str, Any]) -> list[str]:
         measured = record["measured"]
         lines.append(
             f"Measured    {measured['allocated_gib']:.2f} GiB allocated, {measured['seconds']:.2f} s for "
-            f"{measured['tokens']} tokens"
+            f"{plural(measured['tokens'], 'token')}"
         )
     if record["seconds"] is not None:
-        lines.append(f"Time        about {record['seconds'] / 60:.1f} minutes of training")
+        lines.append(f"Time        about {duration(record['seconds'])} of training")
     return lines
 
 
@@ -209,7 +211,7 @@ def _fit_lines(fits: dict[str, dict[str, Any] | None]) -> list[str]:
         text = "does not fit; lower --max-tokens or --lora-r"
         if batch is not None:
             text = (
-                f"{batch['micro_batch']} rows in a pass, {batch['checkpoint_layers']} layers checkpointed, "
+                f"{plural(batch['micro_batch'], 'row')} in a pass, {plural(batch['checkpoint_layers'], 'layer')} checkpointed, "
                 f"{batch['optimizer']}"
             )
         lines.setdefault(text, []).append(size)

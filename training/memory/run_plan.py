@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from dataprep.common.text import plural
 from training.data.windows import Packing
 from training.memory.batches import BatchConfig
 from training.memory.estimate import GIB, MemoryEstimate
@@ -69,15 +70,18 @@ class RunPlan:
     def sentence(self) -> str:
         """The plan in one line of the log."""
         batch, schedule = self.batch, self.schedule
-        step = f"{schedule.accumulate} x {batch.micro_batch} windows"
+        step = f"{schedule.accumulate} x {plural(batch.micro_batch, 'window')}"
         if self.processes > 1:
             step += f" on each of {self.processes} processes"
         if schedule.windows_per_step != schedule.requested_windows:
             step += f" ({schedule.windows_per_step} in a step; --tokens-per-step gives {schedule.requested_windows})"
-        rows = "windows" if self.layout.packed else "conversations in rows of their own"
+        count = len(self.packing.windows)
+        rows = (
+            plural(count, "window") if self.layout.packed else f"{plural(count, 'conversation')} in rows of their own"
+        )
         line = (
-            f"{len(self.packing.windows)} {rows}, {self.packing.fill:.1%} full; {schedule.steps} steps of {step}, "
-            f"{batch.checkpoint_layers} layers checkpointed, {batch.optimizer}; "
+            f"{rows}, {self.packing.fill:.1%} full; {plural(schedule.steps, 'step')} of {step}, "
+            f"{plural(batch.checkpoint_layers, 'layer')} checkpointed, {batch.optimizer}; "
             f"estimated {self.estimate.total / GIB:.1f} GiB"
         )
         if self.measured and self.measured.allocated:
