@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from cyclopts import Parameter
+
 from dataprep.cli.common import BuildName, Json, Store, Switch, app, locate_build, open_named, print_json
-from dataprep.common.errors import PublishError
+from dataprep.common.errors import PublishError, StoreError
 from dataprep.common.lookup import DEFAULT_STORE
 from dataprep.common.text import plural, size_text
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from dataprep.common.hub_repository import Published
 
 Layout = Literal["text", "messages", "sharegpt", "full"]  # as in publish.layouts, which is slow to import
+Trainer = Literal["axolotl", "llamafactory", "trl", "unsloth"]  # as in publish.trainers
 
 
 @app.command
@@ -21,8 +24,10 @@ def export(
     reference: BuildName,
     *,
     to: Path,
-    format: Literal["parquet", "jsonl"] = "parquet",
-    layout: Layout = "text",
+    trainer: Annotated[Trainer | None, Parameter(name="--for")] = None,
+    format: Literal["parquet", "jsonl"] | None = None,
+    layout: Literal[Layout, "prompt-completion", "tokens"] | None = None,
+    tokenizer: str | None = None,
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
@@ -32,17 +37,29 @@ def export(
     ----------
     to
         A new or empty folder.
+    trainer
+        A trainer: its configuration is written beside the data, in the layout and format that it reads.
     format
-        File format.
+        File format; default: parquet.
     layout
-        text: the rendered conversation; messages: role and content; sharegpt: from and value; full: all columns.
+        text (default): the rendered conversation; messages: role and content; sharegpt: from and value; full: all columns;
+        prompt-completion: a row for each trained answer, with all text before it; tokens: input_ids and labels.
+    tokenizer
+        Folder or Hub name of the model whose tokenizer makes the ids of tokens.
     """
     from dataprep.common.terminal import stdout_console
     from dataprep.publish.export import export as write_export
 
-    files = write_export(open_named(store, reference), to, layout, format)
+    if trainer is not None and (layout is not None or format is not None):
+        raise StoreError(f"--for {trainer} chooses the layout and the format: omit --layout and --format.")
+    if tokenizer is not None and layout != "tokens" and trainer not in ("trl", "unsloth"):
+        raise StoreError("--tokenizer is for --layout tokens, --for trl and --for unsloth: omit it here.")
+    files = write_export(
+        open_named(store, reference), to, layout or "text", format or "parquet", tokenizer=tokenizer, trainer=trainer
+    )
     if as_json:
-        print_json({"path": str(to), "layout": layout, "format": format, "files": files})
+        chosen = {"for": trainer} if trainer else {"layout": layout or "text", "format": format or "parquet"}
+        print_json({"path": str(to), **chosen, "files": files})
         return
     for name, count in files.items():
         stdout_console().print(f"{to / name}  {size_text(count)}", soft_wrap=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from dataprep.common.errors import StoreError
 from dataprep.contract import Build
 from dataprep.publish.layouts import (
     Layout,
@@ -27,9 +28,17 @@ from dataprep.publish.layouts import (
     schema_of,
     sorted_rows,
 )
+from dataprep.publish.training_rows import (
+    PROMPT_COMPLETION,
+    TOKENS,
+    load_tokenizer,
+    prompt_completion_rows,
+    token_rows,
+)
 from dataprep.store.shards import file_schema, plain_array
 
 Format = Literal["parquet", "jsonl"]
+ExportLayout = Layout | Literal["prompt-completion", "tokens"]
 
 DATA = "data"  # the folder of the files
 FILE_BYTES = 500_000_000  # of Arrow data in one file, as in `datasets`
@@ -40,23 +49,43 @@ PARQUET_OPTIONS: dict[str, Any] = {"compression": "zstd", "use_content_defined_c
 
 
 def data_files(
-    build: Build, layout: Layout, form: Format = "parquet", file_bytes: int = FILE_BYTES
+    build: Build,
+    layout: ExportLayout,
+    form: Format = "parquet",
+    file_bytes: int = FILE_BYTES,
+    tokenizer: str | None = None,
 ) -> Iterator[tuple[str, memoryview]]:
     """Yield path and content of each data file: `data/<split>-00000-of-00001.<form>` and so on.
 
+    `tokenizer` is the folder or Hub name of a model, for the layout `tokens`.
+
     A file is made in memory as a whole: pyarrow aborts the process if the disk fills up while it cuts chunks by content.
     """
-    schema = layout_schema(schema_of(build), layout)
+    schema, decoded, rows_of = _layout(build, layout, tokenizer)
     for split, table in filled_splits(build).items():
-        rows = sorted_rows(table, layout)
+        rows = rows_of(table)
         lengths = row_bytes(rows.to_struct())
         parts = parts_of(lengths, file_bytes)
         for number, part in enumerate(parts):
             name = f"{DATA}/{split}-{number:05d}-of-{len(parts):05d}.{form}"
             if form == "jsonl":
-                yield name, _json_lines(rows[part], schema, json_columns(layout))
+                yield name, _json_lines(rows[part], schema, decoded)
             else:
-                yield name, _parquet(rows[part], lengths[part], schema, json_columns(layout))
+                yield name, _parquet(rows[part], lengths[part], schema, decoded)
+
+
+def _layout(
+    build: Build, layout: ExportLayout, tokenizer: str | None
+) -> tuple[pa.Schema, tuple[str, ...], Callable[[pa.Table], pl.DataFrame]]:
+    """Return a layout's columns, those that are JSON, and the function that makes its rows of a split."""
+    if layout == "prompt-completion":
+        return PROMPT_COMPLETION, (), prompt_completion_rows
+    if layout == "tokens":
+        if tokenizer is None:
+            raise StoreError("--layout tokens needs --tokenizer: the folder or Hub name of the model to fine-tune.")
+        loaded = load_tokenizer(tokenizer)
+        return TOKENS, (), lambda table: token_rows(table, loaded)
+    return layout_schema(schema_of(build), layout), json_columns(layout), lambda table: sorted_rows(table, layout)
 
 
 def _json_lines(rows: pl.DataFrame, schema: pa.Schema, decoded: Sequence[str]) -> memoryview:

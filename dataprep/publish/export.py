@@ -12,21 +12,44 @@ from filelock import FileLock, Timeout
 from dataprep.common.errors import StoreError
 from dataprep.common.files import disk_errors
 from dataprep.contract import Build
-from dataprep.publish.data_files import DATA, Format, data_files
-from dataprep.publish.layouts import Layout
+from dataprep.publish.data_files import DATA, ExportLayout, Format, data_files
+from dataprep.publish.trainers import Trainer, configuration, layout_for
 
 
-def export(build: Build, target: Path, layout: Layout = "text", form: Format = "parquet") -> dict[str, int]:
+def export(
+    build: Build,
+    target: Path,
+    layout: ExportLayout = "text",
+    form: Format = "parquet",
+    *,
+    tokenizer: str | None = None,
+    trainer: Trainer | None = None,
+) -> dict[str, int]:
     """Write the rows of `build` into the new folder `target`: `data/<split>-00000-of-00001.<form>` and so on.
+
+    Args:
+        build: the build.
+        target: a new or empty folder.
+        layout: the layout of the rows.
+        form: the format of the files.
+        tokenizer: folder or Hub name of a model, for the layout `tokens`.
+        trainer: the trainer whose configuration is written beside the data; it chooses layout and format.
 
     Returns: bytes of each file, by its path in the folder.
 
     Raises:
-        StoreError: the folder is not empty, or cannot be written; nothing is left then.
+        StoreError: the folder is not empty, or cannot be written; or the build cannot be expressed. Nothing is left then.
     """
+    if trainer is not None:
+        layout, form = layout_for(trainer, build, tokenizer)
     with new_folder(target) as folder:
         (folder / DATA).mkdir()
-        return {name: (folder / name).write_bytes(content) for name, content in data_files(build, layout, form)}
+        contents = data_files(build, layout, form, tokenizer=tokenizer)
+        sizes = {name: (folder / name).write_bytes(content) for name, content in contents}
+        if trainer is not None:
+            for name, text in configuration(trainer, build, layout, list(sizes)).items():
+                sizes[name] = (folder / name).write_bytes(text.encode())
+        return sizes
 
 
 @contextmanager

@@ -90,11 +90,11 @@ def truncate_and_label(
     kept_tokens, answers_cut = _truncate(encoded, window, cut)
     kept = np.flatnonzero(kept_tokens > 0)
     fitting = encoded.take(kept, kept_tokens[kept])
-    trained = _trained_tokens(fitting, train_on)
+    trained = trained_tokens(fitting, train_on)
     counts = np.add.reduceat(trained, fitting.bounds[:-1]) if len(kept) else np.empty(0, np.int64)
     labelled, untrained = np.flatnonzero(counts > 0), np.flatnonzero(counts == 0)
     rows = fitting.take(labelled)
-    mask = _trained_tokens(rows, train_on)
+    mask = trained_tokens(rows, train_on)
     dropped = np.flatnonzero(kept_tokens == 0)
     truncated = np.flatnonzero((kept_tokens > 0) & (kept_tokens < encoded.lengths))
     ledger = Ledger(
@@ -156,7 +156,7 @@ def _truncate(encoded: EncodedRows, window: int, cut: Cut) -> tuple[NDArray[np.i
     return kept_tokens, int((answers_before_end - last_answer - 1)[fits].sum())
 
 
-def _trained_tokens(encoded: EncodedRows, train_on: TrainOn) -> NDArray[np.bool_]:
+def trained_tokens(encoded: EncodedRows, train_on: TrainOn) -> NDArray[np.bool_]:
     """Mask of the trained tokens; never a row's first token, because no token before it predicts it."""
     if train_on == "everything":
         mask = np.ones(len(encoded.ids), np.bool_)
