@@ -96,7 +96,7 @@ def test_hub_ids_and_bundled_names_stay_and_paths_become_names() -> None:
             f"org/name@{COMMIT}:test",
             "/data/my rows.jsonl",
             "C:\\rows\\a.csv",
-            "data/folder/:train",
+            "data/folder:train",
             "~/x/*.json",
         ],
         "template": "llama2",
