@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from dataprep.common.conversation_funnel import conversation_funnel
+from dataprep.common.text import plural
 from dataprep.options import flag
 from dataprep.report import duplicates
 from dataprep.report.card import from_sample, origin, rebuild_command
@@ -99,10 +100,11 @@ def _key_figures(
 def _sections(view: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Id, title and count of each section, for the table of contents."""
     left_out = sum(reason["count"] for reason in view["removed"])
-    failed = len(view["checks"]["failed"])
+    failed = view["checks"]["failed"]
+    severe = any(check["severity"] == "critical" for check in failed)
     return [
         ("browse", "Conversations", f"{len(view['sample']):,}"),
-        ("gate", "Quality", f"{failed} failed" if failed else ""),
+        ("gate", "Quality", plural(len(failed), "failure" if severe else "warning") if failed else ""),
         ("duplicates", "Duplicates", f"{view['duplicates']['removed']:,}"),
         ("lengths", "Lengths", ""),
         ("funnel", "Left out", f"{left_out:,}"),

@@ -55,22 +55,26 @@ async function look(name, file) {
   await plain.emulateMedia({ media: "print" });
   observed.overflow.print = await overflow(plain);
   await plain.context().close();
+  const page = await open(file, observed, { bypassCSP: true });
+  await page.evaluate(axe);
+  const setDetails = (open) => page.evaluate(
+    (open) => document.querySelectorAll("details").forEach((details, at) => { details.open = open === "all" || at % 5 === 0; }), open);
   for (const colorScheme of ["light", "dark"]) {
     for (const [size, width] of [["wide", 1280], ["phone", 390]]) {
       const view = `${colorScheme}-${size}`;
-      const page = await open(file, observed, { colorScheme, viewport: { width, height: 900 }, bypassCSP: true });
+      await page.emulateMedia({ colorScheme });
+      await page.setViewportSize({ width, height: 900 });
+      await setDetails("all");
+      observed.overflow[`${view}, all open`] = await overflow(page);
+      await setDetails("some");
       observed.overflow[view] = await overflow(page);
       await page.screenshot({ path: `${folder}/${name}-${view}.png` });
-      await page.evaluate(() => document.querySelectorAll("details").forEach((details) => { details.open = true; }));
-      observed.overflow[`${view}, all open`] = await overflow(page);
-      await page.evaluate(() => document.querySelectorAll("details").forEach((details, at) => { details.open = at % 5 === 0; }));
-      await page.evaluate(axe);
       const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
       observed.axe[view] = violations.map(
         ({ id, nodes }) => `${id}: ${nodes.slice(0, 3).map((node) => node.html.slice(0, 160)).join(" | ")}`);
-      await page.context().close();
     }
   }
+  await page.context().close();
   return observed;
 }
 

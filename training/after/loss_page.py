@@ -182,19 +182,20 @@ def _answers(samples: Sequence[SampleAnswer]) -> str:
 
 
 def _compared(place: int, sample: SampleAnswer) -> str:
-    columns = (
-        ("before: the base model", sample["before"], sample["before_stopped"]),
-        ("after: the trained model", sample["after"], sample["after_stopped"]),
-    )
-    shown = "".join(
-        f'<div><h4>{title} <span class="pill {"good" if stopped else "warn"}">{"ended" if stopped else "did not end"}</span></h4>'
-        f'<div class="text" dir="auto">{_text(text) or "(empty)"}</div></div>'
-        for title, text, stopped in columns
+    shown = _answer("before: the base model", sample["before"], sample["before_stopped"]) + _answer(
+        "after: the trained model", sample["after"], sample["after_stopped"]
     )
     return (
         f'<details{" open" if place == 0 else ""}><summary><span dir="auto">{_text(sample["question"][:400])}</span></summary>'
         f'<div class="pair">{shown}</div><details class="plain"><summary class="small">The answer in the data</summary>'
         f'<div class="text" dir="auto">{_text(sample["reference"])}</div></details></details>'
+    )
+
+
+def _answer(title: str, text: str, stopped: bool) -> str:
+    pill = '<span class="pill good">ended</span>' if stopped else '<span class="pill warn">did not end</span>'
+    return (
+        f'<div><h3 class="turn">{title} {pill}</h3><div class="text" dir="auto">{_text(text) or "(empty)"}</div></div>'
     )
 
 
