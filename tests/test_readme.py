@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.documented import run_commands, shell_commands
 from tests.support.options_table import OPTIONS, with_table
 from tests.support.paths import ROOT
 
@@ -31,12 +32,7 @@ def blocks(language: str) -> list[str]:
 
 
 def shell_lines() -> list[str]:
-    return [
-        line.split("  #")[0].strip()
-        for block in blocks("sh")
-        for line in block.splitlines()
-        if line and not line.startswith("#")
-    ]
+    return shell_commands(README)
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +56,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def as_printed(text: str) -> list[str]:
+    """The lines of a command's output, without what differs from run to run: times and versions."""
+    text = re.sub(r"in [\d.]+ s", "in N s", re.sub(r"(?<=sample[@/])[0-9a-f]+", "VERSION", text))
+    return [line.rstrip() for line in text.splitlines() if line.strip()]
+
+
+def console_examples() -> list[tuple[str, list[str]]]:
+    """Each command of the README's ```console blocks, with the lines that are shown of its output."""
+    examples = "".join(blocks("console")).split("$ ")[1:]
+    commands = [example.partition("\n")[::2] for example in examples]
+    return [(command, as_printed(output.replace("…\n", ""))) for command, output in commands]
+
+
+@pytest.mark.parametrize(("command", "shown"), console_examples())
+def test_the_outputs_that_the_readme_shows_are_real(command: str, shown: list[str], folder: Path) -> None:
+    done = run(folder, command + " --force" * command.startswith("dataprep build"))
+    assert done.returncode == 0, done.stderr
+    printed = iter(as_printed(done.stderr + done.stdout))
+    assert shown
+    assert not [line for line in shown if line not in printed]  # all lines, in the order of the README
+
+
 def run(folder: Path, line: str) -> subprocess.CompletedProcess[str]:
     line = re.sub(r"^dataprep", f"{sys.executable} -m dataprep", line)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -67,30 +85,33 @@ def run(folder: Path, line: str) -> subprocess.CompletedProcess[str]:
 
 
 def uses_the_hub(line: str) -> bool:
-    """Whether a command uses the Hub: it names org/name after --source or --to, or a guanaco recipe."""
-    return re.search(r"--(source|to) [A-Za-z0-9][\w.-]*/[\w.-]+(\s|$)|guanaco", line) is not None
+    """Whether a command uses the Hub: it names org/name after build, --source or --to, or a guanaco recipe."""
+    return re.search(r"(--source|--to|build) [A-Za-z0-9][\w.-]*/[\w-]+(\s|$)|guanaco", line) is not None
 
 
 def test_the_readmes_commands_run(folder: Path) -> None:
     import polars as pl
 
     first_id = pl.read_parquet(folder / "data/builds/sample/latest/fates/*.parquet")["id"][0]
-    count = 0
-    for line in shell_lines():
-        if not line.startswith("dataprep") or uses_the_hub(line):
-            continue  # `make` runs this test, and the Hub has its own
-        process = run(folder, line.replace(" ID", f" {first_id}"))
-        assert process.returncode == 0, f"{line}\n{process.stderr}"
-        count += 1
-    assert count >= 7
+    # `make` runs this test, and the Hub has its own
+    lines = [line for line in shell_lines() if line.startswith("dataprep ") and not uses_the_hub(line)]
+    lines = [line.replace(" ID", f" {first_id}") for line in lines]
+    assert len(lines) >= 7
+    failed = [(done.command, done.err) for done in run_commands(lines, folder, {}) if done.code]
+    assert not failed
 
 
 def test_the_readmes_python_runs(folder: Path) -> None:
-    snippets = "\n".join(blocks("python"))
+    snippets = "\n".join(blocks("python")).replace(
+        'model="tiny"', 'model="tiny", max_steps=2, stop_prompts=0, held_out=4'
+    )
     code = f"{snippets}\nprint(train.num_rows, train.column_names)"
-    process = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300)
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
     assert process.returncode == 0, process.stderr
-    assert process.stdout.startswith("1000 ['id', 'tree_id'")
+    assert process.stdout.splitlines()[-1].startswith("1000 ['id', 'tree_id'")
 
 
 @pytest.mark.parametrize("program", ["dataprep", "training"])
@@ -100,7 +121,7 @@ def test_every_command_of_the_readme_is_accepted_by_its_program(
     """This includes commands that need a Hub, a GPU or a trained run, whose effects have their own tests."""
     app = importlib.import_module({"dataprep": "dataprep.cli.main", "training": "training.cli"}[program]).app
     monkeypatch.chdir(folder)
-    lines = [line.replace("torchrun --nproc-per-node 2 -m training.cli", "training") for line in shell_lines()]
+    lines = [line.replace("torchrun --nproc-per-node 2 -m training", "training") for line in shell_lines()]
     parsed = [
         app.parse_args(shlex.split(line)[1:], print_error=False, exit_on_error=False)
         for line in lines
