@@ -269,7 +269,7 @@ def publish(
     """Put a run's adapter with its card on the Hugging Face Hub, in one commit with a tag."""
     from training.after.publish import publish as publish_adapter
 
-    published = publish_adapter(run, to, base_model=base_model, private=private, dry_run=dry_run)
+    published = publish_adapter(locate_run(run), to, base_model=base_model, private=private, dry_run=dry_run)
     if as_json:
         _print(json_text({**vars(published), "dry_run": dry_run}))
         return
