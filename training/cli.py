@@ -18,12 +18,12 @@ from cyclopts.config import Dict
 from dataprep.common.command_line import HELP_FLAGS, completion_note, run_program
 from dataprep.common.help_text import GroupedHelp
 from dataprep.common.interrupt import raise_on_interrupt
-from dataprep.common.text import json_text, next_steps, plural, visible
+from dataprep.common.text import json_text, next_steps, plural, size_text, visible
 from training.config import TINY, RunConfig, default_sources
 from training.errors import OptionError
 from training.option_groups import COMMAND_GROUPS, INSPECT_USUAL, PLAN_USUAL, RUN_GROUPS, RUN_USUAL
 from training.quiet import quiet_libraries
-from training.run_folder import locate_run, run_names, short_name
+from training.run_folder import RunFolder, locate_run, run_names, short_name
 
 if TYPE_CHECKING:
     from cyclopts import ArgumentCollection
@@ -172,13 +172,15 @@ def evaluate(
     """Evaluate a run: held-out loss and perplexity before and after training, and the share of answers that end."""
     from training.after.evaluate import evaluate as compute
 
-    result = compute(locate_run(run), prompts, max_new_tokens)
+    folder = locate_run(run)
+    result = compute(folder, prompts, max_new_tokens)
     if as_json:
         _print(json_text(result))
         return
     _print(f"before loss {result['before']['loss']:.4f}  perplexity {result['before']['perplexity']:.2f}")
     _print(f"after  loss {result['after']['loss']:.4f}  perplexity {result['after']['perplexity']:.2f}")
-    _print(_stopped(result["stopped_by_itself"], result["prompts"]))
+    is_tiny = RunFolder(folder).read()["options"]["model"] == TINY
+    _print(TINY_NOTICE if is_tiny else _stopped(result["stopped_by_itself"], result["prompts"]))
 
 
 @app.command
@@ -223,7 +225,7 @@ def merge(
             "compared with the adapter."
         )
     folder, template = (shlex.quote(str(path)) for path in (to, to / "chat_template.jinja"))
-    steps = [("serve it", f"vllm serve {folder} --chat-template {template}"), ("or so", f"transformers serve {folder}")]
+    steps = [("serve it", f"vllm serve {folder} --chat-template {template}"), ("or", f"transformers serve {folder}")]
     print(next_steps(steps), file=sys.stderr)
 
 
@@ -264,7 +266,7 @@ def publish(
     ] = None,
     private: Annotated[bool, Parameter(negative="", help="Create a private repository.")] = False,
     dry_run: Annotated[bool, Parameter(negative="", help="List what would be sent; write and send nothing.")] = False,
-    as_json: Annotated[bool, Parameter(name="--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Put a run's adapter with its card on the Hugging Face Hub, in one commit with a tag."""
     from training.after.publish import publish as publish_adapter
@@ -277,12 +279,12 @@ def publish(
         _print(f"{published.tag} is in {to} already: nothing was done.")
         return
     for name, size in published.files.items():
-        _print(f"{name}  {size:,} bytes")
+        _print(f"{name}  {size_text(size)}")
     for name in published.removed:
         _print(f"{name}  {'would be removed' if dry_run else 'removed'}")
     if dry_run:
         unasked = f" What {to} has is not known: {published.unasked}." if published.unasked else ""
-        _print(f"Dry run: {len(published.files)} files would go to {to}; nothing was sent.{unasked}")
+        _print(f"Dry run: {plural(len(published.files), 'file')} would go to {to}; nothing was sent.{unasked}")
     else:
         _print(f"Published {published.tag} to {to}.")
 

@@ -24,6 +24,11 @@ def log(text: str) -> None:
         print(visible(text), file=sys.stderr, flush=True)
 
 
+def log_phase(text: str) -> None:
+    """Print what begins now, for a phase that takes a while and has no steps to count."""
+    log(f"Now: {text}.")
+
+
 def log_start(config: RunConfig, data: TrainingData, runtime: Runtime) -> None:
     """Print notes on the data, the number of trained tokens, and the runtime."""
     ledger = data.train.labelled.ledger

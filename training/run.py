@@ -15,7 +15,7 @@ from training.config import OPERATIONAL, TINY, RunConfig, as_record, check
 from training.data.provenance import provenance
 from training.data.training_data import TrainingData, load_training_data, open_training_build
 from training.errors import DataError, NotEnoughMemory, Stopped
-from training.log import log, log_serving_difference, log_start, log_template_difference
+from training.log import log, log_phase, log_serving_difference, log_start, log_template_difference
 from training.memory.choose import choose_run_plan
 from training.memory.layout import choose_layout, layout_notes
 from training.memory.run_plan import RunPlan
@@ -119,6 +119,7 @@ def _run_locked(config: RunConfig, build: Build, out: Path, processes: PartialSt
     if damaged:
         log(f"Resuming from {checkpoint}." if checkpoint else "Starting again: no checkpoint is undamaged.")
 
+    log_phase(f"loading {config.model}")
     adapted = load_with_new_adapters(name, config, runtime)
     plan = choose_run_plan(
         config, runtime, architecture, layout, data, adapted, folder, recorded, processes.num_processes

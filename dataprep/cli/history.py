@@ -108,7 +108,7 @@ def _print_difference(difference: Difference) -> None:
         out.print(f"{key}: {_value(old)} -> {_value(new)}", soft_wrap=True)
     out.print(f"rows: {difference.rows[0]:,} -> {difference.rows[1]:,}", style="bold")
     for sign, (kind, frame) in zip("+-~", difference.frames().items(), strict=True):
-        rules = ", ".join(f"{rule} {count:,}" for rule, count in rows_by_rule(frame).items())
+        rules = "; ".join(f"{count:,} by {rule}" for rule, count in rows_by_rule(frame).items())
         out.print(f"{sign} {frame.height:,} {kind}" + (f": {rules}" if rules else ""), soft_wrap=True)
         for row in frame.head(_ROWS_SHOWN).to_dicts():
             line = "  ".join(str(row[key]) for key in ("id", "lang", "rule", "detail") if row[key])
@@ -126,7 +126,8 @@ def _print_difference(difference: Difference) -> None:
 
 
 def _value(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else "none" if value is None else str(value)
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return "none" if value in (None, []) else text
 
 
 @app.command

@@ -9,7 +9,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from cyclopts import App, CycloptsError
 from cyclopts.exceptions import (
@@ -28,7 +28,7 @@ from dataprep.common.text import excerpt, json_text, nearest, suggestion, visibl
 
 DEBUG = "DATAPREP_DEBUG"  # environment variable: show the traceback of any error
 COMPLETION = "--completion"
-SHELLS = ("bash", "fish", "zsh")
+SHELLS: tuple[Literal["bash"], Literal["fish"], Literal["zsh"]] = ("bash", "fish", "zsh")
 HELP_FLAGS = ("--help", "-h", HELP_ALL)
 
 _TYPES = {int: "a whole number", float: "a number", bool: "true or false"}
@@ -66,10 +66,10 @@ def run_program(app: App, program: str, arguments: Sequence[str]) -> None:
 
 
 def _print_completion(app: App, program: str, shells: Sequence[str]) -> None:
-    shell = " ".join(shells)
-    if shell not in SHELLS:
+    shell = next((shell for shell in SHELLS if [shell] == list(shells)), None)
+    if shell is None:
         raise CycloptsError(
-            msg=f"{COMPLETION} needs a shell, such as {program} {COMPLETION} bash. {nearest(shell, SHELLS)}"
+            msg=f"{COMPLETION} needs a shell, such as {program} {COMPLETION} bash. {nearest(' '.join(shells), SHELLS)}"
         )
     print(app.generate_completion(prog_name=program, shell=shell))
 

@@ -7,12 +7,17 @@ import json
 import random
 import re
 import resource
+import shlex
 import signal
 from pathlib import Path
 
+import pytest
+
+from dataprep.common.lookup import locate
 from dataprep.contract import open_build
 from tests.support.builds import GUANACO_TEXTS, guanaco_file, guanaco_text
 from tests.support.commands import dataprep, dataprep_error
+from training.cli import app as training_app
 
 
 def test_without_a_source_the_bundled_sample_is_built_and_called_synthetic(tmp_path: Path) -> None:
@@ -24,6 +29,27 @@ def test_without_a_source_the_bundled_sample_is_built_and_called_synthetic(tmp_p
     assert path.parent == tmp_path / "sample"
     assert open_build(path).splits["train"].num_rows == 1000
     assert "→ 1,000 kept: 1,000 in train\n" in done.stderr
+
+
+def test_the_next_steps_are_commands_that_work(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webbrowser.open", lambda address: True)
+    store = tmp_path / "a store"
+    done = dataprep("build", source, "--store", store)
+    steps = done.stderr.partition("Next:\n")[2].splitlines()
+    commands = [shlex.split(re.split(r"  +", step.strip(), maxsplit=1)[1]) for step in steps]
+    assert [command[:2] for command in commands] == [
+        ["dataprep", "show"], ["dataprep", "report"], ["dataprep", "why"], ["training", "run"],
+    ]  # fmt: skip
+    for program, *arguments in commands:
+        if program == "dataprep":
+            assert dataprep(*arguments).returncode == 0
+    _, bound, _ = training_app.parse_args(commands[-1][1:])
+    assert locate(bound.arguments["options"].store, str(bound.arguments["options"].data)) == Path(done.stdout.strip())
+
+
+def test_next_steps_are_not_printed_with_json_or_after_a_dry_run(tmp_path: Path, source: str) -> None:
+    assert "Next:" not in dataprep("build", source, "--store", tmp_path / "s", "--json").stderr
+    assert "Next:" not in dataprep("build", source, "--dry-run").stderr
 
 
 def test_json_is_one_object_and_the_rest_goes_to_stderr(tmp_path: Path, source: str) -> None:
@@ -90,6 +116,15 @@ def test_mistakes_are_one_sentence(tmp_path: Path, source: str) -> None:
 def _file(folder: Path, name: str, data: bytes) -> Path:
     (folder / name).write_bytes(data)
     return folder / name
+
+
+def test_sources_are_given_by_position_or_by_option(tmp_path: Path) -> None:
+    first, second = (guanaco_file(tmp_path, [guanaco_text(f"q{n}", f"a{n}")], f"{n}.jsonl") for n in range(2))
+    recipe = _file(tmp_path, "recipe.toml", f"source = [{second!r}]\nsystem = 'Be brief.'".encode())
+    for arguments, rows in (
+        ([first, second], 2), ([first, "--source", second], 2), ([first, "--recipe", recipe], 1), (["--recipe", recipe], 1),
+    ):  # fmt: skip
+        assert json.loads(dataprep("build", *arguments, "--dry-run", "--json").stdout)["rows"] == rows
 
 
 def test_a_source_may_be_several_files_as_a_shell_expands_them(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dataprep.cli.main import app as dataprep_app
+from dataprep.cli import main as _  # noqa: F401 - adds the commands to the app
+from dataprep.cli.common import app as dataprep_app
 from dataprep.cli.option_groups import BUILD_GROUPS, BUILD_USUAL
 from dataprep.common.command_line import SHELLS
 from dataprep.options import flag

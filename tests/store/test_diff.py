@@ -149,7 +149,7 @@ def test_the_diff_command_prints_causes_and_counts(tmp_path: Path, two_versions:
     old, new = two_versions
     store = ("--store", tmp_path / "store")
     output = dataprep("diff", f"n@{old.name}", "n", *store).stdout
-    for line in ("sample: none -> 10", "- 20 removed: not_sampled 20", "15 more"):
+    for line in ("sample: none -> 10", "- 20 removed: 20 by not_sampled", "15 more"):
         assert line in output
     difference = json.loads(dataprep("diff", old, new, "--json").stdout)
     assert len(difference["removed"]) == 20

@@ -40,7 +40,7 @@ def _run_here(main: Callable[[], None], command: list[str]) -> subprocess.Comple
             main()
         except SystemExit as exit:
             code = exit.code if isinstance(exit.code, int) else int(exit.code is not None)
-    written = [stream.buffer.getvalue().decode() for stream in (out, err)]  # type: ignore[attr-defined]
+    written = [stream.buffer.getvalue().decode() for stream in (out, err)]
     return subprocess.CompletedProcess(command, code, *written)
 
 

@@ -6,12 +6,14 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
+from dataprep.common.text import plural
 from training.after.finished_run import autocast, load_run_model, open_finished_run, open_run_build
 from training.config import at_least
 from training.data.collate import collate
 from training.data.training_data import load_training_data
 from training.data.windows import window_dataset
 from training.errors import DataError
+from training.log import log_phase
 from training.model.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -54,10 +56,12 @@ def evaluate(path: Path, prompts: int, max_new_tokens: int) -> Evaluation:
         data.test.labelled, run.config.max_tokens, seed=run.config.seed, packed=run.runtime.packed
     )
     adapted = load_run_model(run)
+    log_phase(f"computing the held-out loss of {plural(len(windows), 'window')}")
     with adapted.disable_adapter():
         before = mean_loss(adapted, windows, run.runtime)
     after = mean_loss(adapted, windows, run.runtime)
     rows = data.test.table.slice(0, prompts)["messages"].to_pylist()
+    log_phase(f"answering {plural(len(rows), 'prompt')}")
     share, answers = stop_share(adapted, run.tokenizer, build, rows, max_new_tokens=max_new_tokens)
     return {
         "before": {"loss": before, "perplexity": math.exp(before)},

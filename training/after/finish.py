@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dataprep.common.text import plural
 from training.after.adapter import write_adapter
 from training.after.loss_page import loss_page
 from training.after.sample_answers import read_sample_answers
+from training.log import log_phase
 from training.metrics import read_metrics, summarise
 from training.run_folder import RunFolder, write_atomically, write_errors
 from training.run_record import Metrics, RunRecord
@@ -50,6 +52,7 @@ def _check_stopping(context: RunContext, model: Any, metrics: Metrics) -> None:
     if context.data.test is None or context.config.stop_prompts == 0:
         return
     rows = context.data.test.table.slice(0, context.config.stop_prompts)["messages"].to_pylist()
+    log_phase(f"answering {plural(len(rows), 'prompt')}")
     share, answers = stop_share(model, context.tokenizer, context.build, rows)
     metrics["stopped_by_itself"] = share
     metrics["stop_prompts"] = len(answers)

@@ -11,6 +11,7 @@ from training.checksums import find_damage
 from training.config import TINY, RunConfig, from_record
 from training.data.training_data import open_training_build
 from training.errors import DataError, ModelError, RunError
+from training.log import log_phase
 from training.model.base import load_adapted
 from training.model.identity import model_revision
 from training.model.runtime import Runtime, runtime_of_run
@@ -90,6 +91,7 @@ def load_run_model(run: FinishedRun) -> PeftModel:
     """Load the base model with the run's adapter."""
     from training.loop.trainer import fuse_output_layer
 
+    log_phase(f"loading {run.config.model} with the adapter")
     adapted = load_adapted(run.base_model, run.config.revision, run.folder.adapter, run.config, run.runtime)
     fuse_output_layer(adapted)
     return adapted

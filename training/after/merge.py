@@ -18,6 +18,7 @@ from training.after.merge_check import compare, rows_to_check
 from training.after.merge_weights import AdapterProducts, BaseWeights, quantized_names
 from training.after.stopping import check_stopping, special_token_ids, write_generation_config
 from training.errors import ModelError, RunError
+from training.log import log_phase
 from training.model.architecture import read_architecture
 from training.model.checkpoint import INDEX
 from training.model.identity import read_model_config
@@ -59,6 +60,7 @@ def merge(path: Path, to: Path, *, check: bool) -> MergeResult:
     try:
         with write_errors(str(to), partial, WRITE_ADVICE):
             partial.mkdir(parents=True)
+            log_phase("merging the adapter into the weights")
             result = _write_weights(run, partial)
             _write_other_files(run, partial, untied=result["untied"])
         if check:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from dataprep.common.interrupt import Interrupted
+from dataprep.common.text import duration
 from training.errors import Diverged
 from training.run_folder import write_errors
 
@@ -140,9 +141,10 @@ class ProgressCallback(TrainerCallback):
         self._start_time, self._start_step = time.perf_counter(), state.global_step
         if state.is_world_process_zero and sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+            # a short bar leaves the text a line of 80 columns; the text has the remaining time
+            columns = (BarColumn(bar_width=12), MofNCompleteColumn(), TextColumn("{task.description}"))
             self._bar = Progress(*columns, console=Console(stderr=True))
             self._task = self._bar.add_task("", total=state.max_steps, completed=state.global_step)
             self._bar.start()
@@ -178,7 +180,7 @@ class ProgressCallback(TrainerCallback):
         memory = f" · {torch.cuda.max_memory_reserved() / 2**30:.1f} GiB" if torch.cuda.is_available() else ""
         remaining = (state.max_steps - state.global_step) * seconds / max(steps, 1)
         loss = f"loss {self._loss:.4f} · " if math.isfinite(self._loss) else ""  # not finite before the first log
-        return f"{loss}{rate:,.0f} tokens/s{memory} · {remaining:.0f} s left"
+        return f"{loss}{rate:,.0f} tokens/s{memory} · {duration(remaining)} left"
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Remove the bar."""
