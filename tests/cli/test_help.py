@@ -1,4 +1,7 @@
-"""Help in groups, at 80 columns, and completion for shells, of both programs."""
+"""Help in groups, at 80 columns, and completion for shells, of both programs.
+
+After a change of an option: `COLUMNS=80 dataprep build --help > tests/golden/help/dataprep-build.txt`.
+"""
 
 from __future__ import annotations
 
