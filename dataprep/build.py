@@ -115,7 +115,7 @@ def _select(
 ) -> Selection:
     """Read the sources and select the conversations of each split."""
     check_system_text(recipe, renderer.template)
-    ledger, progress, max_memory = Ledger(), execution.progress, execution.max_memory
+    ledger, progress = Ledger(), execution.progress
     with progress.stage("read", _bytes_of(files)) as advance:
         reading = read(files, ReadOptions.of(recipe), advance, execution.executor, execution.partitioning)
         require_unchanged(files)
@@ -130,21 +130,22 @@ def _select(
     with progress.stage("threads"):
         threads = to_conversations(reading.messages, reading.conversations, recipe.paths)
         conversations, read_count = ledger.enter("threads", threads), threads.kept.height
-        partitions = reading.partitions
+        partitions, max_memory = reading.partitions, execution.memory_beside(read_count)
         del reading, threads
     with progress.stage("rules"):
         tokens = renderer.template.forbidden_in_content
         conversations = ledger.enter("rules", apply_rules(conversations, recipe, tokens))
-    with progress.stage("dedup"):
+    with progress.stage("dedup", 2 * conversations.height) as advance:  # fingerprints take about half of the time
         table = fingerprint_table(
-            conversations, partitions, recipe, tokens, execution.executor, execution.cache, execution.scratch
+            conversations, partitions, recipe, tokens, execution.executor, execution.cache, execution.scratch, advance
         )
-        exact = drop_exact_duplicates(conversations, table)
-        clean = drop_contaminated(exact.kept, benchmarks)
-        near = remove_near_duplicates(clean.kept, recipe, max_memory, table)
-        conversations = ledger.enter("dedup", exact, clean, near)
-        pairs, near_dup = duplicate_pairs(clean.kept, near.fates), near.report
-        del exact, clean, near
+        # each step replaces the frame before it, so that at most two are held
+        conversations = ledger.enter("dedup", drop_exact_duplicates(conversations, table))
+        conversations = ledger.enter("dedup", drop_contaminated(conversations, benchmarks))
+        near = remove_near_duplicates(conversations, recipe, max_memory, table)
+        pairs, near_dup = duplicate_pairs(conversations, near.fates), near.report
+        conversations = ledger.enter("dedup", near)
+        del near
     with progress.stage("render"):
         conversations = ledger.enter("render", drop_refused(conversations, renderer))
     with progress.stage("select"):

@@ -24,6 +24,7 @@ import polars as pl
 from dataprep.common.errors import EmptyFile, InputError
 from dataprep.common.executor import Executor
 from dataprep.common.frames import Stored, map_frame, write_frame
+from dataprep.common.progress import Advance, ignore_progress
 from dataprep.dedup.fingerprints import Fingerprints, FingerprintTable, fingerprint, sketched_text
 from dataprep.dedup.normal_form import ComparedText
 from dataprep.engine.cache import Cache, key_of
@@ -204,6 +205,7 @@ def fingerprint_table(
     executor: Executor,
     cache: Cache | None,
     scratch: Path | None,
+    advance: Advance = ignore_progress,
 ) -> FingerprintTable:
     """Fingerprint conversations, one task for each partition.
 
@@ -214,6 +216,7 @@ def fingerprint_table(
         executor: runs the tasks.
         cache: keeps the results.
         scratch: folder for files of the build; None: all stays in memory.
+        advance: called with the number of conversations so far.
     """
     compared = sketched_text(recipe)
     rows = conversations["row"].to_numpy()
@@ -227,8 +230,16 @@ def fingerprint_table(
         target = scratch / f"fingerprints-{number:06d}" if scratch else None
         entry = _fingerprint_key(key, compared, recipe, tokens) if key else None
         tasks.append(FingerprintTask(columns[start:stop], lines, compared, entry, cache, target))
-    parts = executor.map(fingerprint_rows, tasks)
+    parts = _counted(executor.map(fingerprint_rows, tasks), advance)
     return FingerprintTable(rows, _concatenated(parts, len(rows), scratch), compared)
+
+
+def _counted(parts: Iterable[Fingerprints], advance: Advance) -> Iterator[Fingerprints]:
+    done = 0
+    for part in parts:
+        done += len(part.size)
+        advance(done)
+        yield part
 
 
 def _place(file: int, line: int) -> int:

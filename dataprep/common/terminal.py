@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from dataprep.common.progress import RemainingTime
 from dataprep.common.text import visible
 
 _PIPE_WIDTH = 200  # columns of tables where stdout is no terminal
@@ -53,6 +54,7 @@ class ProgressDisplay:
         self._bar: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._last_line = time.monotonic()
+        self._remaining = RemainingTime()
 
     def __enter__(self) -> ProgressDisplay:
         if self._console.is_terminal:
@@ -61,6 +63,7 @@ class ProgressDisplay:
                 BarColumn(),
                 TextColumn("{task.percentage:>3.0f} %"),
                 TimeElapsedColumn(),
+                TextColumn("{task.fields[left]}"),
             )
             self._bar = Progress(*columns, console=self._console, transient=True)
             self._bar.start()
@@ -72,10 +75,13 @@ class ProgressDisplay:
 
     def show(self, stage: str, done: int, total: int) -> None:
         """Show how far a stage has come; a `dataprep.common.progress.Show`."""
+        left = self._remaining.text(stage, done, total)
         if self._bar:
             if stage not in self._tasks:
-                self._tasks[stage] = self._bar.add_task(stage)
+                self._tasks[stage] = self._bar.add_task(stage, left="")
+            for name, task in self._tasks.items():  # one estimate, beside the stage that runs
+                self._bar.update(task, left=left if name == stage and done < total else "")
             self._bar.update(self._tasks[stage], completed=done, total=total)
         elif 0 < done < total and time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
-            self._console.print(f"{stage}: {100 * done // total} %")
+            self._console.print(f"{stage}: {100 * done // total} %" + (f", {left}" if left else ""))

@@ -13,6 +13,11 @@ from dataprep.common.executor import Executor, Result, Task
 from dataprep.resources import Resources
 
 
+def available_cpus() -> int:
+    """Return the number of CPUs that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 class LocalExecutor:
     """Runs tasks on threads of this process.
 
@@ -26,7 +31,7 @@ class LocalExecutor:
         """Args:
         workers: tasks at a time; None: one for each CPU that this process may use.
         """
-        self.workers = workers or len(os.sched_getaffinity(0))
+        self.workers = workers or available_cpus()
 
     def require_shared(self, folder: Path) -> None:
         """Tasks can read what this process can."""

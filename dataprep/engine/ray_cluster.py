@@ -19,6 +19,7 @@ import polars as pl
 
 from dataprep.common.errors import DataprepError, RecipeError, StoreError
 from dataprep.common.executor import Result, Task
+from dataprep.engine.executors import available_cpus
 
 MAX_RETRIES = 10  # of a task whose worker died
 _PROBES = 2  # tasks for each worker that look for a file of this machine
@@ -41,9 +42,7 @@ class RayExecutor:
         except ImportError:
             raise RecipeError("--engine ray needs Ray: pip install 'dataprep[ray]', or leave --engine out.") from None
         self._ray: Any = ray
-        here: dict[str, Any] = (
-            {} if address else {"num_cpus": workers or len(os.sched_getaffinity(0)), "include_dashboard": False}
-        )
+        here: dict[str, Any] = {} if address else {"num_cpus": workers or available_cpus(), "include_dashboard": False}
         try:
             self._ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **here)
         except (ConnectionError, RuntimeError, ValueError) as fault:

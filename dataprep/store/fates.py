@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dataprep.common.errors import DamagedBuild
@@ -18,12 +18,18 @@ DUPLICATES_FILE = "duplicates.parquet"
 # Columns whose values repeat; for ids Parquet would begin a dictionary and give it up half-way.
 _DICTIONARY_COLUMNS = ["kind", "source", "fate", "stage", "rule", "detail"]
 
+_GROUP_ROWS = 1 << 20  # pyarrow's default
+
 
 def write_fates(folder: Path, fates: pl.DataFrame) -> None:
     """Write the fates of a build, in order of `row`."""
     path = folder / FATES_FILE
     path.parent.mkdir()
-    _write_parquet(fates.sort("row"), path, use_dictionary=_DICTIONARY_COLUMNS)
+    order = fates["row"].arg_sort()
+    schema = _to_arrow(fates.clear()).schema
+    with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=_DICTIONARY_COLUMNS) as writer:
+        for start in range(0, len(order), _GROUP_ROWS):  # one row group at a time is sorted and converted
+            writer.write_table(_to_arrow(fates[order[start : start + _GROUP_ROWS]]))
 
 
 def write_duplicates(folder: Path, pairs: pl.DataFrame) -> None:
@@ -32,8 +38,12 @@ def write_duplicates(folder: Path, pairs: pl.DataFrame) -> None:
         _write_parquet(pairs, folder / DUPLICATES_FILE)
 
 
-def _write_parquet(frame: pl.DataFrame, path: Path, **options: Any) -> None:
-    pq.write_table(frame.to_arrow(compat_level=pl.CompatLevel.oldest()), path, compression="zstd", **options)
+def _write_parquet(frame: pl.DataFrame, path: Path) -> None:
+    pq.write_table(_to_arrow(frame), path, compression="zstd")
+
+
+def _to_arrow(frame: pl.DataFrame) -> pa.Table:
+    return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
 def read_fates(folder: Path, columns: list[str] | None = None) -> pl.DataFrame:

@@ -182,6 +182,20 @@ def test_the_build_after_a_killed_one_is_whole_and_removes_its_scratch_files(tmp
     assert digest(tmp_path / "s") == digest(tmp_path / "t")
 
 
+@pytest.mark.parametrize(
+    ("max_memory", "message"),
+    [
+        ("100MB", r"with partitions of 5kB takes at least 512 MiB, but --max-memory allows 95 MiB: allow more"),
+        ("512.1MiB", r"The tables of 220 conversations take about 0 MiB beside 512 MiB .* allows 512 MiB"),
+    ],
+)
+def test_a_build_that_does_not_fit_into_memory_says_how_much_it_takes(
+    sources: tuple[str, ...], tmp_path: Path, max_memory: str, message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        make_build(tmp_path, source=sources[:1], partition_bytes="5kB", max_memory=max_memory, **OPTIONS)
+
+
 def test_options_of_the_machine_are_checked() -> None:
     for wrong in ({"workers": 0}, {"ray_address": "auto"}, {"partition_bytes": "x"}, {"cache_size": ""}):
         with pytest.raises(RecipeError):
