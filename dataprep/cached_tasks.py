@@ -12,10 +12,11 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -284,14 +285,19 @@ def _concatenated(parts: Iterable[Fingerprints], rows: int, scratch: Path | None
     """Return the fingerprints of all parts: in a mapped file if there is a folder for it."""
     if scratch is None or not rows:
         return Fingerprints.concatenated([fingerprint(_NO_ROWS, None), *parts])
-    table: dict[str, npt.NDArray[Any]] = {}
-    start = 0
-    for part in parts:
-        columns: dict[str, npt.NDArray[Any]] = part._asdict()
-        for name, column in columns.items():
-            if name not in table:
-                shape = (rows, *column.shape[1:])
-                table[name] = np.lib.format.open_memmap(scratch / f"table-{name}.npy", "w+", column.dtype, shape)
-            table[name][start : start + len(column)] = column
-        start += len(part.size)
-    return Fingerprints(**table)
+    files: dict[str, IO[bytes]] = {}
+    with ExitStack() as stack:
+        for part in parts:
+            columns: dict[str, npt.NDArray[Any]] = part._asdict()
+            for name, column in columns.items():
+                if name not in files:
+                    # written and then mapped: a write to a mapped file on a full disk would end the process
+                    files[name] = stack.enter_context((scratch / f"table-{name}.npy").open("wb"))
+                    _write_header(files[name], (rows, *column.shape[1:]), column.dtype)
+                files[name].write(np.ascontiguousarray(column).data)
+    return Fingerprints(**{name: np.load(scratch / f"table-{name}.npy", mmap_mode="r") for name in files})
+
+
+def _write_header(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    description = np.lib.format.dtype_to_descr(dtype)
+    np.lib.format.write_array_header_1_0(file, {"shape": shape, "fortran_order": False, "descr": description})

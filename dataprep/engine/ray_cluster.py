@@ -72,7 +72,7 @@ class RayExecutor:
             while pending:
                 yield self._ray.get(pending.popleft())
         except RayTaskError as fault:
-            if isinstance(fault.cause, DataprepError):
+            if isinstance(fault.cause, DataprepError | OSError):  # a full disk is an OSError
                 raise fault.cause from None
             raise
         except RayError as fault:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import pytest
 
 from dataprep import cached_tasks
 from dataprep.common.errors import InputError, RecipeError, StoreError
+from dataprep.engine import cache
 from dataprep.engine.cache import CACHE_FOLDER
 from dataprep.resources import Resources
 from dataprep.sources import partitions
@@ -27,20 +29,18 @@ OPTIONS: dict[str, Any] = {"max_bad": 1.0, "split": "test=30", "max_turns": 3, "
 
 def tree_lines() -> bytes:
     """Flat OASST messages of trees whose replies lie far from their prompts, with an orphan and a repeated message."""
-    prompts = [{"message_id": f"p{n}", "parent_id": None, "text": f"prompt {n}", "role": "prompter"} for n in range(40)]
+    prompts = [
+        {"message_id": f"p{n}", "message_tree_id": f"p{n}", "text": f"prompt {n}", "role": "prompter"}
+        for n in range(40)
+    ]
     replies = [
         {
-            "message_id": f"r{n}",
-            "parent_id": f"p{n % 41}",
-            "text": f"reply {n} " * 9,
-            "role": "assistant",
-            "rank": n // 41,
+            **{"message_id": f"r{n}", "parent_id": f"p{n % 41}", "message_tree_id": f"p{n % 41}", "rank": n // 41},
+            **{"text": f"reply {n} " * 9, "role": "assistant", "lang": "en"},
         }
         for n in range(82)
     ]
-    messages = [{"message_tree_id": f"p{m['message_id'][1:]}", "lang": "en", **m} for m in prompts] + [
-        {"message_tree_id": m["parent_id"], "lang": "en", **m} for m in replies
-    ]
+    messages: list[dict[str, Any]] = [*prompts, *replies]
     return b"".join(json.dumps(message).encode() + b"\n" for message in [*messages, messages[3]])
 
 
@@ -157,6 +157,34 @@ def test_a_source_that_changes_while_it_is_read_is_named(tmp_path: Path, monkeyp
     assert not list((tmp_path / "s").glob("n/.tmp-*"))
 
 
+@pytest.mark.parametrize("writer", ["write_frame", "_write_header"])
+def test_a_full_disk_among_the_scratch_files_is_one_sentence_and_leaves_nothing(
+    sources: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if writer == "write_frame":
+        monkeypatch.setattr(partitions, "write_frame", full)
+    else:
+        monkeypatch.setattr(cached_tasks, "_write_header", full)
+    with pytest.raises(StoreError, match=r"could not be written \(the disk is full\): free some space"):
+        make_build(tmp_path, source=sources, partition_bytes="5kB", no_cache=True, **OPTIONS)
+    assert [path.name for path in (tmp_path / "n").iterdir()] == [".lock"]
+
+
+def test_a_full_disk_in_the_cache_does_not_stop_a_build(
+    sources: tuple[str, ...], expected: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cache, "_checksum", full)
+    make_build(tmp_path, source=sources, partition_bytes="9kB", **OPTIONS)
+    assert digest(tmp_path) == expected
+    assert list((tmp_path / CACHE_FOLDER).iterdir()) == []
+
+
 _KILLED_BUILD = """
 import os, sys
 from pathlib import Path
@@ -199,5 +227,5 @@ def test_a_build_that_does_not_fit_into_memory_says_how_much_it_takes(
 def test_options_of_the_machine_are_checked() -> None:
     for wrong in ({"workers": 0}, {"ray_address": "auto"}, {"partition_bytes": "x"}, {"cache_size": ""}):
         with pytest.raises(RecipeError):
-            Resources(**wrong)  # type: ignore[arg-type]
+            Resources(**wrong)
     assert Resources(max_memory="2GB").memory == 2 * 10**9
