@@ -34,7 +34,7 @@ DARK = {
 }  # fmt: skip
 SCHEMES = {"light": LIGHT, "dark": DARK}
 
-_WINDOW, _SCALE = "1180,1060", "1.5"  # pixels of the browser's window, and of the picture for each of them
+_WINDOW, _SCALE = "1180,1040", "1.4"  # pixels of the browser's window, and of the picture for each of them
 # Pixels: the chart, above the bars, names, what is written after the longest bar, a bar, between bars.
 _WIDTH, _TOP, _NAME, _VALUE, _BAR, _GAP = 840, 48, 105, 115, 20, 9
 
