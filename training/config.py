@@ -38,6 +38,8 @@ class RunConfig:
     """Folder or Hub name of the base model, or `tiny` for a small random model that needs no download."""
     revision: str | None = None
     """Commit, branch or tag of a model on the Hub."""
+    add_tokens: str | None = None
+    """Special tokens to add to the tokenizer and the model: a file with one a line, or a list separated by commas."""
     out: Path | None = None
     """Folder of the run; default: runs/NAME-VERSION-MODEL."""
     preset: Preset | None = None
@@ -86,8 +88,16 @@ class RunConfig:
     """Dropout of the adapters' inputs, 0 to 1; a value above 0 costs memory and time."""
     init_adapter: Path | None = None
     """Folder of a run or an adapter to continue from, on this build; its rank, alpha and layers must be those given here."""
+    rslora: bool = False
+    """Rank-stabilised LoRA: scale the adapters' output by alpha divided by the square root of the rank."""
+    dora: bool = False
+    """Weight-decomposed LoRA (DoRA): also train the length of each row of a weight; takes more memory and time."""
+    lora_plus: float | None = None
+    """LoRA+: learning rate of B as a multiple of that of A; its authors recommend 16. Default: the same for both."""
     targets: str = "all-linear"
-    """Layers with an adapter: all-linear, or names separated by commas (q_proj,v_proj)."""
+    """Layers with an adapter: all-linear, names separated by commas (q_proj,v_proj), or a regular expression over paths."""
+    modules_to_save: str | None = None
+    """Layers to train whole and save with the adapter: the embeddings, the output layer, or both (embed_tokens,lm_head)."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device to train on."""
@@ -291,7 +301,7 @@ def check(config: RunConfig) -> RunConfig:
         "max_tokens": 16, "epochs": 1e-6, "tokens_per_step": 1, "lora_r": 1, "lora_alpha": 1, "keep": 2, "log_every": 1,
         "held_out": 0, "max_steps": 1, "micro_batch": 1, "checkpoint_layers": 0, "eval_every": 1, "save_every": 1,
         "lr": 0, "warmup": 0, "weight_decay": 0, "max_grad_norm": 1e-9, "lora_dropout": 0, "stop_prompts": 0,
-        "memory_gb": 0.1, "patience": 1,
+        "memory_gb": 0.1, "patience": 1, "lora_plus": 1e-3,
     }  # fmt: skip
     values = asdict(config)
     for name, low in minimum.items():

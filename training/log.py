@@ -14,6 +14,7 @@ from training.data.serving import serving_difference
 from training.data.training_data import TrainingData
 from training.errors import DataError
 from training.model import attention
+from training.model.added_tokens import added_tokens
 from training.model.runtime import Runtime
 from training.model.tokenizer import ChatTokenizer
 
@@ -61,6 +62,7 @@ def log_serving_difference(
     except Exception as fault:  # some need code of their own, which is not run
         difference = f"its tokenizer cannot be loaded by transformers ({excerpt(str(fault))})"
     else:
+        stock.add_tokens(added_tokens(config), special_tokens=True)
         rows = data.train.labelled.rows
         first_difference = serving_difference(data.train.table, rows, tokenizer, stock, seed=config.seed)
         if first_difference is None:

@@ -23,7 +23,17 @@ RUN_GROUPS = {
         "--weight-decay",
         "--max-grad-norm",
     ),
-    "Adapter": ("--lora-r", "--lora-alpha", "--lora-dropout", "--targets", "--init-adapter"),
+    "Adapter": (
+        "--lora-r",
+        "--lora-alpha",
+        "--lora-dropout",
+        "--rslora",
+        "--dora",
+        "--lora-plus",
+        "--targets",
+        "--modules-to-save",
+        "--init-adapter",
+    ),
     "Machine": (
         "--device",
         "--memory-gb",

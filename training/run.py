@@ -21,13 +21,15 @@ from training.memory.layout import choose_layout, layout_notes
 from training.memory.run_plan import RunPlan
 from training.memory.schedule import step_sentence
 from training.metrics import truncate_metrics
+from training.model.adapters import adapter_note, add_adapters, check_targets
+from training.model.added_tokens import added_ids, load_run_tokenizer, read_added_tokens, with_added_rows
 from training.model.architecture import read_architecture
-from training.model.base import adapters_to_fp32, add_adapters, load_base
+from training.model.base import adapters_to_fp32, load_base
 from training.model.fit import check_machine, check_rows, merge_notes
 from training.model.identity import model_revision, read_model_config
 from training.model.initial_adapter import initial_adapter_digest, load_initial_adapter
 from training.model.runtime import Runtime, choose_runtime
-from training.model.tokenizer import ChatTokenizer, load_tokenizer
+from training.model.tokenizer import ChatTokenizer
 from training.run_folder import RunFolder, prepare_folder, refuse_changes
 from training.run_lock import lock_run
 from training.run_record import RunRecord, has_checksums
@@ -84,9 +86,10 @@ def _run_locked(config: RunConfig, build: Build, out: Path, processes: PartialSt
         folder = prepare_folder(out, config.resume) if first else RunFolder(out)
         name = base_model_name(config, build, folder, create=first)
     runtime = choose_runtime(config)
-    tokenizer = load_tokenizer(name, config.revision)
+    tokenizer = load_run_tokenizer(name, config)
     model_config = read_model_config(name, config.revision)
-    architecture = read_architecture(model_config, config.model)
+    architecture = with_added_rows(read_architecture(model_config, config.model), tokenizer, config)
+    check_targets(config, architecture)
     check_machine(architecture.sizes, runtime, config.model)
     # Even a run without a checkpoint has its base model.
     recorded = folder.read() if folder.record_path.exists() else None
@@ -177,7 +180,8 @@ def with_full_paths(config: RunConfig) -> RunConfig:
     model = str(model_folder.resolve()) if config.model != TINY and model_folder.is_dir() else config.model
     initial = config.init_adapter.expanduser().resolve() if config.init_adapter is not None else None
     store = config.store.expanduser().resolve()
-    return replace(config, data=path, store=store, model=model, init_adapter=initial)
+    tokens = read_added_tokens(config.add_tokens)
+    return replace(config, data=path, store=store, model=model, init_adapter=initial, add_tokens=tokens)
 
 
 def base_model_name(config: RunConfig, build: Build, folder: RunFolder, *, create: bool = True) -> str:
@@ -200,13 +204,16 @@ def load_with_new_adapters(name: str, config: RunConfig, runtime: Runtime) -> Pe
     from training.model.fused_lora import fuse_adapters
 
     set_seed(config.seed)
-    adapted = add_adapters(load_base(name, config.revision, config, runtime), config)
+    base = load_base(name, config.revision, config, runtime)
+    adapted = add_adapters(base, config, added_ids(name, config))
     if config.init_adapter is not None:
         load_initial_adapter(adapted, config)
     adapted = adapters_to_fp32(adapted)
     fuse_output_layer(adapted)
-    if runtime.liger:  # fused adapters belong to the fused kernels
-        fuse_adapters(adapted)
+    fused = fuse_adapters(adapted) if runtime.liger else 0  # fused adapters belong to the fused kernels
+    note = adapter_note(config, fused, adapted)
+    if note is not None:
+        log(note)
     return adapted
 
 

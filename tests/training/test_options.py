@@ -18,8 +18,9 @@ from training.memory.batches import BatchConfig
 from training.memory.choose import available_memory, possible_batches
 from training.memory.estimate import GIB
 from training.memory.schedule import step_schedule
+from training.model.adapters import add_adapters, check_targets
 from training.model.architecture import read_architecture
-from training.model.base import add_adapters, load_base
+from training.model.base import load_base
 from training.model.runtime import Runtime, choose_runtime
 from training.run_folder import RunFolder
 
@@ -49,8 +50,9 @@ def lora_config(config: RunConfig) -> dict[str, Any]:
     model: Any = torch.nn.ModuleDict({name: torch.nn.Linear(2, 2) for name in ("q_proj", "v_proj", "lm_head")})
     model.get_decoder = lambda: model
     model.get_output_embeddings = lambda: model["lm_head"]
+    model.config = None
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(peft, "get_peft_model", lambda _, lora: captured.update(lora.to_dict()))
+        patched.setattr(peft, "get_peft_model", lambda base, lora: captured.update(lora.to_dict()) or base)
         add_adapters(model, config)
     return captured
 
@@ -74,6 +76,9 @@ CASES: dict[str, tuple[Any, Callable[[RunConfig], bool]]] = {
     "lora_r": (3, lambda config: lora_config(config)["r"] == 3),
     "lora_alpha": (5, lambda config: lora_config(config)["lora_alpha"] == 5),
     "lora_dropout": (0.25, lambda config: lora_config(config)["lora_dropout"] == 0.25),
+    "rslora": (True, lambda config: lora_config(config)["use_rslora"]),
+    "dora": (True, lambda config: lora_config(config)["use_dora"]),
+    "modules_to_save": ("lm_head", lambda config: lora_config(config)["modules_to_save"] == ["lm_head"]),
     "targets": ("q_proj, v_proj", lambda config: set(lora_config(config)["target_modules"]) == {"q_proj", "v_proj"}),
     "micro_batch": (2, lambda config: first_batch(config).micro_batch == 2),
     "checkpoint_layers": (3, lambda config: first_batch(config).checkpoint_layers == 3),
@@ -107,6 +112,8 @@ TESTS = {
     "attention": "test_options.test_attention_varlen_needs_a_gpu",
     "keep_best": "loop.test_best.test_the_adapter_of_the_lowest_held_out_loss_is_the_result",
     "patience": "loop.test_best.test_a_run_ends_when_its_patience_is_exhausted",
+    "lora_plus": "model.test_adapters.test_lora_plus_gives_b_a_learning_rate_of_its_own",
+    "add_tokens": "model.test_added_tokens.test_added_tokens_are_trained_saved_and_merged",
     "init_adapter": "loop.test_best.test_a_run_continues_from_another_runs_adapter",
     "kernels": "test_options.test_liger_kernels_need_a_gpu",
     "memory_gb": "test_options.test_memory_gb_limits_the_gpu_memory",
@@ -189,8 +196,33 @@ def test_quantization_and_revision_reach_transformers(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    "targets, sentence", [("q_proj,foo", "'foo'"), ("q_proj,", "''"), ("q_prj", "Did you mean 'q_proj'")]
+    "options, sentence",
+    [
+        ({"targets": "q_proj,foo"}, "the layer 'foo'"),
+        ({"targets": "q_proj,"}, "the layer ''"),
+        ({"targets": "q_prj"}, "Did you mean 'q_proj'"),
+        ({"targets": r".*\.(q|v)_prj"}, "the pattern"),
+        ({"targets": "lm_head"}, "--modules-to-save"),
+        ({"targets": "embed_tokens", "dora": True}, "--dora does not adapt embeddings"),
+        ({"targets": "embed_tokens", "add_tokens": "<a>"}, "--add-tokens trains rows"),
+        ({"modules_to_save": "lm_heed"}, "Did you mean 'lm_head'"),
+    ],
 )
-def test_targets_that_the_model_lacks_are_refused(targets: str, sentence: str) -> None:
+def test_layers_that_the_model_lacks_or_cannot_train_are_refused_before_it_is_loaded(
+    options: dict[str, Any], sentence: str
+) -> None:
     with pytest.raises(OptionError, match=sentence):
-        lora_config(replace(BASE, targets=targets))
+        check_targets(replace(BASE, **options), read_architecture(LLAMA_2_7B, "m"))
+
+
+@pytest.mark.parametrize(
+    "targets", ["all-linear", "q_proj,self_attn.v_proj", "embed_tokens", r"model\.layers\.[0-9]\..*_proj"]
+)
+def test_layers_of_the_model_are_accepted(targets: str) -> None:
+    check_targets(replace(BASE, targets=targets, modules_to_save="lm_head"), read_architecture(LLAMA_2_7B, "m"))
+
+
+def test_a_pattern_counts_the_adapters_that_peft_would_add() -> None:
+    sizes = read_architecture(LLAMA_2_7B, "m").sizes
+    assert len(sizes.adapted(r"model\.layers\.[0-9]\..*_proj")) == 10 * 7
+    assert len(sizes.adapted("q_proj")) == 32

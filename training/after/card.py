@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dataprep.common.markup import markdown, yaml_value
 from training.run_record import Metrics, RunRecord
@@ -43,6 +45,7 @@ def model_card(record: RunRecord, base_model: str | None = None, *, merged: bool
         f"  {ledger['tokens_cut']} cut, {ledger['tokens_dropped']} dropped",
         f"* rank {options['lora_r']}, alpha {options['lora_alpha']}, targets {markdown(str(options['targets']))},",
         f"  learning rate {options['lr']}, seed {options['seed']}",
+        *_variant(options),
         f"* {record['resolved']['steps']} steps on {record['metrics']['trained_tokens']} trained tokens, "
         f"window {options['max_tokens']} tokens",
         *_results(record["metrics"]),
@@ -60,6 +63,22 @@ def model_card(record: RunRecord, base_model: str | None = None, *, merged: bool
 def _on_hub(record: RunRecord) -> bool:
     """Whether the base model came from the Hub: its revision is a commit, and not a digest of a folder's files."""
     return re.fullmatch("[0-9a-f]{40}", record["model"]["revision"]) is not None
+
+
+def _variant(options: Mapping[str, Any]) -> list[str]:
+    """Lines about a variant of LoRA, layers that were trained whole, and added tokens."""
+    names = {"rslora": "rank-stabilised", "dora": "DoRA", "lora_plus": "LoRA+"}
+    variants = [name for option, name in names.items() if options.get(option)]
+    lines = [f"* {', '.join(variants)}"] if variants else []
+    if options.get("modules_to_save"):
+        lines.append(f"* trained whole: {markdown(options['modules_to_save'])}")
+    if options.get("add_tokens"):
+        tokens = ", ".join(markdown(token) for token in options["add_tokens"].split())
+        lines.append(
+            f"* added tokens: {tokens}. Before stock peft loads this adapter, give the base model a row for each id: "
+            "`model.resize_token_embeddings(len(tokenizer))` with the tokenizer of this folder, if it has fewer."
+        )
+    return lines
 
 
 def _results(metrics: Metrics) -> list[str]:

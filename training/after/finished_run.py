@@ -12,10 +12,11 @@ from training.config import TINY, RunConfig, from_record
 from training.data.training_data import open_training_build
 from training.errors import DataError, ModelError, RunError
 from training.log import log_phase
+from training.model.added_tokens import load_run_tokenizer
 from training.model.base import load_adapted
 from training.model.identity import model_revision
 from training.model.runtime import Runtime, runtime_of_run
-from training.model.tokenizer import ChatTokenizer, load_tokenizer
+from training.model.tokenizer import ChatTokenizer
 from training.run_folder import RunFolder
 from training.run_record import RunRecord, has_checksums
 
@@ -52,7 +53,7 @@ def open_finished_run(path: Path) -> FinishedRun:
     elif model_revision(name, None, revision) != revision:
         raise ModelError(f"{name} is not the model that the run in {path} was trained on: restore that model's files.")
     runtime = runtime_of_run(config, record["place"])
-    return FinishedRun(folder, record, config, name, runtime, load_tokenizer(name, config.revision))
+    return FinishedRun(folder, record, config, name, runtime, load_run_tokenizer(name, config))
 
 
 def read_finished_run(path: Path) -> tuple[RunFolder, RunRecord]:

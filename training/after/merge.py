@@ -19,6 +19,7 @@ from training.after.merge_weights import AdapterProducts, BaseWeights, quantized
 from training.after.stopping import check_stopping, special_token_ids, write_generation_config
 from training.errors import ModelError, RunError
 from training.log import log_phase
+from training.model.added_tokens import with_added_rows
 from training.model.architecture import read_architecture
 from training.model.checkpoint import INDEX
 from training.model.identity import read_model_config
@@ -123,6 +124,10 @@ def _write_other_files(run: FinishedRun, to: Path, *, untied: bool) -> None:
     model_config.pop("quantization_config", None)
     model_config.pop("torch_dtype", None)
     model_config.pop("pad_token_id", None)
+    architecture = read_architecture(model_config, run.base_model)
+    rows = with_added_rows(architecture, run.tokenizer, run.config).sizes.vocabulary
+    if rows != architecture.sizes.vocabulary:
+        (model_config.get("text_config") or model_config)["vocab_size"] = rows
     model_config |= {"dtype": str(run.runtime.dtype).removeprefix("torch.")} | ids
     if untied:
         model_config["tie_word_embeddings"] = False

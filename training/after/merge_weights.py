@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.after.finished_run import FinishedRun
 from training.errors import ModelError
+from training.model.adapters import saved_modules
+from training.model.added_tokens import added_ids, mean_row
 from training.model.architecture import read_architecture
 from training.model.checkpoint import decoder_prefix, is_quantised, tensor_shapes, weight_files
 from training.model.files import read_json_object
@@ -84,8 +87,8 @@ class BaseWeights:
 
         A checkpoint may lack the first parts of the path in the model (`model.`), or have more or others of them.
         """
-        if self._prefix is not None:
-            decoder = f"{self.architecture.decoder}." if self.architecture.decoder else ""
+        decoder = f"{self.architecture.decoder}." if self.architecture.decoder else ""
+        if self._prefix is not None and path.startswith(decoder):
             name = f"{self._prefix}{path.removeprefix(decoder)}.weight"
             return name if name in self.names else None
         parts = path.split(".")
@@ -127,7 +130,8 @@ class AdapterProducts:
 
     def __init__(self, run: FinishedRun, base: BaseWeights) -> None:
         settings = read_json_object(run.folder.adapter / "adapter_config.json")
-        self.scale = settings["lora_alpha"] / settings["r"]
+        rank = settings["r"]
+        self.scale = settings["lora_alpha"] / (math.sqrt(rank) if settings.get("use_rslora") else rank)
         self.weights = read_weights(run.folder.adapter / "adapter_model.safetensors")
         self.dtype, self.device = run.runtime.dtype, run.runtime.device
         self.keys: dict[str, tuple[str, str]] = {}  # the weight's name -> the names of A and B in the adapter
@@ -135,6 +139,8 @@ class AdapterProducts:
         self.merged = 0
         tied = base.architecture.tied
         self.transposed = transposed_names(base)
+        self.whole, self.rows = self._trained_layers(run, base)
+        self.added = added_ids(run.base_model, run.config)
         for key in self.weights:
             for a, b in ((".lora_A.weight", ".lora_B.weight"), (".lora_embedding_A", ".lora_embedding_B")):
                 if not key.endswith(a):
@@ -149,20 +155,73 @@ class AdapterProducts:
                 if tied and "embedding" in a:
                     self.untied.add(name)
 
+    def _trained_layers(self, run: FinishedRun, base: BaseWeights) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Whole layers (--modules-to-save) and rows of added tokens, by the checkpoint's name of the weight.
+
+        Tied weights are one weight in the checkpoint and may be two in the adapter, with equal values.
+        """
+        whole: dict[str, Tensor] = {}
+        rows: dict[str, Tensor] = {}
+        saved = saved_modules(run.config)
+        for key, weight in self.weights.items():
+            path, _, part = key.removeprefix("base_model.model.").partition(".token_adapter.")
+            layer = path.removesuffix(".weight")
+            if part:
+                found = rows
+            elif layer.rpartition(".")[2] in saved:
+                found = whole
+            else:
+                continue
+            name = base.name_of(layer)
+            if name is not None:
+                found[name] = weight
+            elif not base.architecture.tied:
+                raise ModelError(f"The adapter has the layer {layer}, which {run.base_model} lacks: train again.")
+        return whole, rows
+
+    def _with_rows(self, name: str, weight: Tensor) -> Tensor:
+        """A weight of the embeddings or the output layer with the trained rows of added tokens."""
+        import torch
+
+        missing = max(self.added) + 1 - len(weight)
+        if missing > 0:
+            weight = torch.cat([weight, mean_row(weight).expand(missing, -1)])
+        index = torch.tensor(self.added, device=weight.device)
+        return weight.index_copy(0, index, self.rows[name].to(weight))
+
+    def _product(self, name: str) -> Tensor:
+        """B A, outputs x inputs, in float32."""
+        a, b = (self.weights[key].to(self.device).float() for key in self.keys[name])
+        return b @ a
+
+    def _dora(self, name: str, weight: Tensor) -> Tensor:
+        """Scale each output's row of `weight` (outputs x inputs, float32) to its trained length, if DoRA trained one."""
+        key = self.keys[name][0].removesuffix(".lora_A.weight") + ".lora_magnitude_vector"
+        if key not in self.weights:
+            return weight
+        lengths = self.weights[key].to(self.device).float()
+        scaled: Tensor = weight * (lengths / weight.norm(dim=1))[:, None]
+        return scaled
+
     def add_to(self, name: str, weight: Tensor, *, quantized: bool) -> Tensor:
-        """Return `weight` as the run saw it, with the layer's product, if any, added in float32."""
+        """Return `weight` as the run saw it, with what the adapter changes: in float32."""
         if not weight.is_floating_point():
             return weight
         weight = weight.to(self.device, self.dtype)
         if quantized:  # in blocks of outputs x inputs
             weight = nf4_round_trip(weight.T.contiguous()).T if name in self.transposed else nf4_round_trip(weight)
+        if name in self.whole:
+            self.merged += 1
+            weight = self.whole[name].to(self.device, self.dtype)
+        elif name in self.rows:
+            self.merged += 1
+            weight = self._with_rows(name, weight)
         if name in self.keys:
-            a, b = (self.weights[key].to(self.device).float() for key in self.keys[name])
-            product = b @ a
             # An embedding is tokens x width, and peft has width x rank and rank x tokens.
-            if self.keys[name][0].endswith("embedding_A") or name in self.transposed:
-                product = product.T
-            weight = (weight.float() + self.scale * product).to(self.dtype)
+            turned = self.keys[name][0].endswith("embedding_A") or name in self.transposed
+            original = weight.float().T if turned else weight.float()
+            changed = self._dora(name, original + self.scale * self._product(name))
+            weight = (changed.T if turned else changed).to(self.dtype)
             self.merged += 1
         return weight.cpu().contiguous()
 

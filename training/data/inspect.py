@@ -17,7 +17,8 @@ from training.data.labels import truncate_and_label
 from training.data.training_data import load_training_data, open_training_build
 from training.data.windows import pack
 from training.errors import DataError, OptionError
-from training.model.tokenizer import ChatTokenizer, load_tokenizer
+from training.model.added_tokens import load_run_tokenizer
+from training.model.tokenizer import ChatTokenizer
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -31,7 +32,7 @@ WHITE_SPACE = {"▁": " ", "Ġ": " ", "Ċ": "\n", "<0x0A>": "\n"}
 def tokenizer_for(config: RunConfig, table: pa.Table, template: dict[str, Any]) -> ChatTokenizer:
     """Load the model's tokenizer; for the model `tiny`, train it on `table`."""
     if config.model != TINY:
-        return load_tokenizer(config.model, config.revision)
+        return load_run_tokenizer(config.model, config)
     from training.model import tiny
 
     return tiny.tokenizer_for(table, template)

@@ -84,6 +84,23 @@ class QloraTrainer(SFTTrainer):
         fuse_output_layer(model)
         checkpoint_layers(model, batch.checkpoint_layers)
 
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """transformers' optimizer or, with --lora-plus, peft's with another learning rate for B."""
+        if self.optimizer is None and self.config.lora_plus is not None:
+            from peft.optimizers import create_loraplus_optimizer
+
+            optimizer_class, settings = Trainer.get_optimizer_cls_and_kwargs(self.args)
+            self.optimizer = create_loraplus_optimizer(
+                model=self.model,
+                optimizer_cls=optimizer_class,
+                loraplus_lr_ratio=self.config.lora_plus,
+                loraplus_lr_embedding=self.config.lr,
+                loraplus_weight_decay=self.config.weight_decay,
+                **settings,
+            )
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        return optimizer
+
     def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], Any]:
         """The micro-batches of a step, and the number of their labels over all processes."""
         batches, labels = super().get_batch_samples(*arguments)

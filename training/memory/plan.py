@@ -17,6 +17,8 @@ from training.memory.estimate import CUDA_CONTEXT, GIB, estimate_memory
 from training.memory.layout import Layout, choose_layout, layout_notes, windows_for
 from training.memory.schedule import requested_windows, step_schedule, step_sentence
 from training.model import attention
+from training.model.adapters import check_targets
+from training.model.added_tokens import load_run_tokenizer, with_added_rows
 from training.model.architecture import read_architecture
 from training.model.fit import check_rows
 from training.model.identity import read_model_config
@@ -46,7 +48,6 @@ def plan(options: RunConfig, gpu: str | None) -> tuple[dict[str, Any], list[str]
         OptionError: `--gpu this` without a GPU.
         NotEnoughMemory: nothing fits; the message names settings that would.
     """
-    from training.model.tokenizer import load_tokenizer
     from training.run import base_model_name
 
     config = check(options)
@@ -54,8 +55,11 @@ def plan(options: RunConfig, gpu: str | None) -> tuple[dict[str, Any], list[str]
     with TemporaryDirectory(prefix="training-") as scratch:
         folder = RunFolder(Path(scratch))
         name = base_model_name(config, build, folder)
-        tokenizer = load_tokenizer(name, config.revision)
-        architecture = read_architecture(read_model_config(name, config.revision), config.model)
+        tokenizer = load_run_tokenizer(name, config)
+        architecture = with_added_rows(
+            read_architecture(read_model_config(name, config.revision), config.model), tokenizer, config
+        )
+        check_targets(config, architecture)
         prepared = load_training_data(config, build, tokenizer)
         notes = check_rows(architecture, prepared, tokenizer, config.model)
         layout = choose_layout(config, architecture, prepared)

@@ -38,6 +38,8 @@ class Architecture:
     positions: int | None  # most tokens in a row that the model was made for; None: unlimited
     has_position_table: bool  # longer rows are an error rather than untrained positions
     tied: bool  # the output layer is the input embeddings
+    embeddings: str  # path of the input embeddings within the model
+    output: str | None  # path of the output layer within the model
     rope_limit: int | None  # tokens; a longer row changes the rotary embedding of shorter rows in the same pass
 
 
@@ -72,18 +74,21 @@ def read_architecture(model_config: dict[str, Any], name: str) -> Architecture:
         config = config.get_text_config()
     skeleton = _skeleton(model_class, config, name)
     decoder = skeleton.get_decoder()
+    decoder_path = _path(skeleton, decoder)
     text_config = config.get_text_config()
     positions = _value(text_config, "max_position_embeddings")
     return Architecture(
         model_type=str(config.model_type),
         auto_class=auto_class,
-        decoder=next(path for path, module in skeleton.named_modules() if module is decoder),
-        sizes=_sizes(skeleton, decoder, text_config),
+        decoder=decoder_path,
+        sizes=_sizes(skeleton, decoder, decoder_path, text_config),
         stock_attention=_stock_attention(model_class),
         packing_obstacle=_packing_obstacle(model_class, text_config),
         positions=int(positions) if positions else None,
         has_position_table=_has_position_table(decoder),
         tied=_is_tied(skeleton),
+        embeddings=_path(skeleton, skeleton.get_input_embeddings()),
+        output=_path(skeleton, output) if (output := skeleton.get_output_embeddings()) is not None else None,
         rope_limit=_rope_limit(text_config),
     )
 
@@ -136,7 +141,12 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _sizes(skeleton: Any, decoder: torch.nn.Module, text_config: Any) -> ModelSizes:
+def _path(model: torch.nn.Module, wanted: torch.nn.Module) -> str:
+    """The path of a module within the model."""
+    return next(path for path, module in model.named_modules() if module is wanted)
+
+
+def _sizes(skeleton: Any, decoder: torch.nn.Module, decoder_path: str, text_config: Any) -> ModelSizes:
     import torch
     from transformers.modeling_layers import GradientCheckpointingLayer
     from transformers.pytorch_utils import Conv1D
@@ -173,6 +183,7 @@ def _sizes(skeleton: Any, decoder: torch.nn.Module, text_config: Any) -> ModelSi
         weights=total,
         keeps_scores=_keeps_scores(decoder, text_config),
         without_adapter=names_without_adapter(decoder),
+        decoder=decoder_path,
     )
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataprep.common.text import nearest
 from training.config import RunConfig
-from training.errors import ModelError, NotEnoughMemory, OptionError
+from training.errors import ModelError, NotEnoughMemory
 from training.model import attention
+from training.model.adapters import prepare_trained_layers
+from training.model.added_tokens import resize_for_added_tokens
 from training.model.architecture import Architecture, read_architecture
 from training.model.identity import read_model_config
 from training.model.runtime import Runtime
-from training.model.sizes import names_without_adapter, target_names
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +21,10 @@ if TYPE_CHECKING:
 
 # What transformers and bitsandbytes raise about files that they cannot use.
 UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, NotImplementedError)
+
+
+# Parts of the names of trained parameters: adapters, rows of added tokens, and layers of --modules-to-save.
+TRAINED_PARTS = ("lora_", "trainable_tokens_delta", "modules_to_save.")
 
 
 def load_base(
@@ -68,6 +70,7 @@ def load_base(
     except (SafetensorError, *UNREADABLE) as error:
         raise ModelError(f"The model {model} cannot be loaded ({_first_line(error)}).") from None
     _check_complete(model, loading)
+    resize_for_added_tokens(base, model, config)
     base.requires_grad_(False)
     base.config.get_text_config().use_cache = False
     base.config.get_text_config().output_router_logits = False
@@ -126,79 +129,12 @@ def _disable_cpu_repacking(model: torch.nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def add_adapters(base: PreTrainedModel, config: RunConfig) -> PeftModel:
-    """Put fresh LoRA adapters on `base`. B is zero, so that the outputs do not change yet; the caller sets the seed.
-
-    In a multimodal model only the text decoder gets adapters.
-
-    Raises:
-        OptionError: `--targets` names a layer that the model lacks, or the output layer.
-    """
-    from peft import LoraConfig, get_peft_model
-
-    names = target_names(config.targets)
-    if names is not None and "lm_head" in names:
-        raise OptionError(
-            "--targets lm_head: the output layer cannot have an adapter, because the loss is fused with it; remove it."
-        )
-    decoder = base.get_decoder()  # type: ignore[no-untyped-call]
-    without_adapter = names_without_adapter(decoder)
-    if names is not None:
-        _check_targets(names, decoder, without_adapter)
-    elif without_adapter:
-        names = sorted(_linear_names(decoder) - without_adapter)
-    lora = LoraConfig(
-        r=config.lora_r,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
-        target_modules=names if names is not None else "all-linear",
-        exclude_modules=_outside(base, decoder),
-        task_type="CAUSAL_LM",
-    )
-    try:
-        return get_peft_model(base, lora)
-    except ValueError as error:
-        raise OptionError(f"--targets {config.targets} does not fit this model ({_first_line(error)}).") from None
-
-
-def _outside(base: torch.nn.Module, decoder: torch.nn.Module) -> str | None:
-    """A pattern for the linear layers outside the text decoder, such as those of a vision tower; None if there are none."""
-    import torch
-
-    path = next(path for path, module in base.named_modules() if module is decoder)
-    inside = {id(module) for module in decoder.modules()}
-    output = base.get_output_embeddings()  # type: ignore[operator]
-    others = [
-        module
-        for module in base.modules()
-        if isinstance(module, torch.nn.Linear) and id(module) not in inside and module is not output
-    ]
-    return rf"(?!{re.escape(path)}\.).*" if others else None
-
-
-def _linear_names(decoder: torch.nn.Module) -> set[str]:
-    import torch
-
-    return {path.rpartition(".")[2] for path, module in decoder.named_modules() if isinstance(module, torch.nn.Linear)}
-
-
-def _check_targets(targets: Sequence[str], decoder: torch.nn.Module, without_adapter: frozenset[str]) -> None:
-    """Check that the model has every target: peft ignores missing ones silently as long as it finds one of them."""
-    paths = [f".{path}" for path, _ in decoder.named_modules() if path]
-    available = _linear_names(decoder) - without_adapter
-    for target in targets:
-        if not any(path.endswith(f".{target}") for path in paths):
-            raise OptionError(f"--targets names '{target}', which the model lacks. {nearest(target, available)}")
-        if target.rpartition(".")[2] in without_adapter:
-            raise OptionError(f"--targets names '{target}', which cannot have adapters. {nearest(target, available)}")
-
-
 def load_adapted(model: str, revision: str | None, adapter: Path, config: RunConfig, runtime: Runtime) -> PeftModel:
     """Load the base model with a trained adapter on it, in float32 as it was trained."""
     from peft import PeftModel
 
     adapted = PeftModel.from_pretrained(load_base(model, revision, config, runtime), str(adapter))
-    return adapters_to_fp32(adapted).eval()
+    return adapters_to_fp32(prepare_trained_layers(adapted)).eval()
 
 
 def adapters_to_fp32(model: PeftModel) -> PeftModel:
@@ -210,7 +146,7 @@ def adapters_to_fp32(model: PeftModel) -> PeftModel:
     import torch
 
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad or "lora_" in name:
+        if parameter.requires_grad or any(part in name for part in TRAINED_PARTS):
             parameter.data = parameter.data.to(torch.float32)
     return model
 

@@ -58,7 +58,13 @@ def load_initial_adapter(adapted: PeftModel, config: RunConfig) -> None:
             f"--init-adapter {config.init_adapter} has rank {settings.get('r')} and alpha {settings.get('lora_alpha')}: "
             f"give it as --lora-r and --lora-alpha (now {config.lora_r} and {config.lora_alpha})."
         )
-    unsupported = [name for name in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern") if settings.get(name)]
+    for name, flag, now in (("use_rslora", "--rslora", config.rslora), ("use_dora", "--dora", config.dora)):
+        if bool(settings.get(name)) != now:
+            raise OptionError(
+                f"--init-adapter {config.init_adapter} was trained {'without' if now else 'with'} {flag}: "
+                f"{'omit' if now else 'give'} it here too."
+            )
+    unsupported = [name for name in ("rank_pattern", "alpha_pattern") if settings.get(name)]
     if unsupported:
         raise OptionError(
             f"--init-adapter {config.init_adapter} uses {', '.join(unsupported)}, which is not supported."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -47,6 +48,7 @@ class ModelSizes:
     weights: int
     keeps_scores: bool = False  # attention with a soft cap or sinks, which keeps every score for the backward pass
     without_adapter: frozenset[str] = frozenset()  # names of layers that cannot have adapters
+    decoder: str = ""  # path of the text decoder within the model
 
     def adapter_weights(self, rank: int, targets: str) -> int:
         """The adapters' weights: rank x (inputs + outputs) for each adapted layer."""
@@ -61,7 +63,11 @@ class ModelSizes:
         names = target_names(targets)
         if names is None:
             return [linear for linear in self.linears if linear.name not in self.without_adapter]
-        return [linear for linear in self.linears if any(f".{linear.path}".endswith(f".{name}") for name in names)]
+        return [
+            linear
+            for linear in self.linears
+            if any(targets_path(name, f"{self.decoder}.{linear.path}".lstrip(".")) for name in names)
+        ]
 
     @property
     def active_weights(self) -> int:
@@ -75,8 +81,20 @@ class ModelSizes:
 
 
 def target_names(targets: str) -> list[str] | None:
-    """`--targets` as a list of names; None for all-linear."""
-    return None if targets == "all-linear" else [name.strip() for name in targets.split(",")]
+    """`--targets` as a list of names, or one pattern; None for all-linear."""
+    if targets == "all-linear":
+        return None
+    return [targets] if is_pattern(targets) else [name.strip() for name in targets.split(",")]
+
+
+def is_pattern(targets: str) -> bool:
+    """Whether `--targets` is a regular expression over whole paths, as peft reads a string, rather than names."""
+    return any(character in targets for character in r"*+?()[]{}|\^$")
+
+
+def targets_path(target: str, path: str) -> bool:
+    """Whether a name or pattern of `--targets` stands for the layer with this path in the model, by peft's rules."""
+    return re.fullmatch(target, path) is not None if is_pattern(target) else f".{path}".endswith(f".{target}")
 
 
 def names_without_adapter(decoder: Module) -> frozenset[str]:

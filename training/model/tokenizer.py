@@ -64,7 +64,8 @@ class ChatTokenizer:
             available = ", ".join(sorted(self._special)[:12])
             raise ModelError(
                 f"The build's template writes the special token {token!r}, which the model's tokenizer lacks "
-                f"(it has {available}): rebuild with a template of this model, or use a model made for that template."
+                f"(it has {available}): rebuild with a template of this model, use a model made for that template, or add the "
+                "token with --add-tokens."
             )
         return number
 

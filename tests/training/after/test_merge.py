@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dataprep.common.errors import BuildError
+from dataprep.common.errors import UserError
 from tests.support.commands import training
 from tests.support.disk import limited_file_size
 from tests.support.training_runs import copy_run
@@ -42,7 +42,7 @@ def test_a_merged_model_has_the_adapters_logits_and_opens_with_stock_transformer
 
 def test_nothing_is_written_if_the_build_for_the_check_is_missing(finished_run: Path, tmp_path: Path) -> None:
     path = copy_run(finished_run, tmp_path / "copy", operational__data=str(tmp_path / "missing"))
-    with pytest.raises(BuildError):
+    with pytest.raises(UserError):
         merge(path, tmp_path / "merged", check=True)
     assert not list(tmp_path.glob("merged*"))
 
@@ -88,7 +88,7 @@ def train(folder: Path, base: Path, build: Path, **options: Any) -> Path:
     """Train two steps on a base model; returns the run."""
     out = folder / "run"
     settings: dict[str, Any] = {**TINY_DEFAULTS, "epochs": 1.0, "max_tokens": 256, "lr": 0.05} | options
-    run(RunConfig(data=build, model=str(base), device="cpu", out=out, max_steps=2, stop_prompts=0, **settings))
+    run(RunConfig(data=build, model=str(base), device="cpu", out=out, max_steps=2, **settings))
     return out
 
 

@@ -12,7 +12,10 @@ from safetensors.torch import load_file, save_file
 from tests.support.tiny_models import tiny_tokenizer, write_tiny_model
 from training.config import RunConfig
 from training.errors import ModelError, OptionError
-from training.model.base import add_adapters, load_base
+from training.model.adapters import add_adapters, check_targets
+from training.model.architecture import read_architecture
+from training.model.base import load_base
+from training.model.identity import read_model_config
 from training.model.runtime import Runtime
 
 RUNTIME = Runtime("cpu", "fp32", "dataprep_segments", liger=False)
@@ -49,9 +52,9 @@ def test_adapters_of_a_mixture_of_experts_are_on_attention_only(tmp_path: Path) 
     trained = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
     assert trained
     assert all(".self_attn." in name for name in trained)
+    architecture = read_architecture(read_model_config(str(tmp_path), None), "m")
     with pytest.raises(OptionError, match="gate_proj"):
-        base = load_base(str(tmp_path), None, config, RUNTIME)
-        add_adapters(base, replace(config, targets="gate_proj"))
+        check_targets(replace(config, targets="gate_proj"), architecture)
 
 
 def test_adapters_of_a_multimodal_model_are_in_its_text_decoder_only(tmp_path: Path) -> None:

@@ -1,0 +1,125 @@
+"""Variants of LoRA: what is trained equals peft's own, and the merged model equals the adapter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+
+from tests.support.adapted import Adapted, fused, gradients, randomise_adapters
+from tests.support.tiny_models import tiny_tokenizer, write_tiny_model
+from training.config import RunConfig
+from training.data.collate import collate
+from training.loop.trainer import QloraTrainer, fuse_output_layer
+from training.memory.probe import restored_afterwards
+from training.model.adapters import adapter_note, add_adapters
+from training.model.attention import boundaries
+from training.model.base import adapters_to_fp32, load_base
+from training.model.runtime import choose_runtime
+
+IDS = torch.tensor([[5, 9, 40, 7, 8, 60, 3]])
+PATTERN = r"model\.layers\.1\.self_attn\.(q|v)_proj"
+VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "rslora": ({"rslora": True}, {"use_rslora": True}),
+    "dora": ({"dora": True}, {"use_dora": True}),
+    "pattern": ({"targets": PATTERN}, {"target_modules": PATTERN}),
+    "modules_to_save": (
+        {"modules_to_save": "embed_tokens,lm_head"}, {"modules_to_save": ["embed_tokens", "lm_head"]},
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("llama")
+    write_tiny_model("llama", folder, tiny_tokenizer())
+    return folder
+
+
+def ours(folder: Path, **options: Any) -> Any:
+    """A run's adapters on an unquantised base, with random B."""
+    config = RunConfig(
+        data=Path("."), model=str(folder), quantization="none", device="cpu", lora_r=4, attention="sdpa", **options
+    )
+    torch.manual_seed(0)
+    model = add_adapters(load_base(str(folder), None, config, choose_runtime(config)), config)
+    randomise_adapters(adapters_to_fp32(model))
+    return model.eval()
+
+
+def trained(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The loss and the gradients of all trained parameters."""
+    loss.backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    return {"loss": loss, **gradients}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_has_the_logits_and_gradients_of_peft(llama: Path, name: str) -> None:
+    options, settings = VARIANTS[name]
+    model = ours(llama, **options)
+    torch.manual_seed(0)
+    plain: dict[str, Any] = {"r": 4, "lora_alpha": 16, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+    lora = LoraConfig(**plain | settings)
+    peft_model = get_peft_model(AutoModelForCausalLM.from_pretrained(str(llama)), lora)
+    peft_model.load_state_dict(model.state_dict())
+    fuse_output_layer(model)
+    outputs = model(
+        input_ids=IDS, labels=IDS, use_cache=False, fused_lm_head=True, **boundaries([IDS.shape[1]], IDS.device)
+    )
+    ours_by_name = trained(model, -outputs.log_probs.sum() / outputs.label_mask.sum())
+    by_name = trained(peft_model, peft_model.eval()(input_ids=IDS, labels=IDS).loss)
+    assert ours_by_name.keys() == by_name.keys()
+    for key, value in by_name.items():
+        assert torch.allclose(ours_by_name[key], value, rtol=1e-4, atol=1e-6), key
+
+
+def test_lora_plus_gives_b_a_learning_rate_of_its_own(llama: Path, tmp_path: Path) -> None:
+    model = ours(llama)
+    trainer = SimpleNamespace(
+        optimizer=None, config=SimpleNamespace(lora_plus=16.0, lr=1e-3, weight_decay=0.0), model=model,
+        args=TrainingArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True, learning_rate=1e-3),
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Trainer, "create_optimizer", lambda self, model=None: self.optimizer)
+        bound: Any = object.__new__(QloraTrainer)
+        bound.__dict__.update(trainer.__dict__)
+        optimizer = QloraTrainer.create_optimizer(bound)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert {rates[id(p)] for name, p in trained.items() if "lora_A" in name} == {1e-3}
+    assert {rates[id(p)] for name, p in trained.items() if "lora_B" in name} == {16 * 1e-3}
+    assert len(rates) == len(trained)
+
+
+def test_the_fused_step_scales_rank_stabilised_adapters_as_peft_does(adapted: Adapted) -> None:
+    model, windows, _ = adapted
+    inputs = collate([windows[0]], torch.device("cpu"))
+    layers: list[Any] = [module for module in model.modules() if "lora_A" in module._modules]
+    before = [layer.scaling["default"] for layer in layers]
+    with restored_afterwards(model):
+        randomise_adapters(model)
+        for layer in layers:
+            layer.scaling["default"] = 16 / 64**0.5
+        expected = gradients(model, inputs, 1)
+        model.zero_grad(set_to_none=True)
+        with fused(model):
+            actual = gradients(model, inputs, 1)
+        for layer, scaling in zip(layers, before, strict=True):
+            layer.scaling["default"] = scaling
+    assert torch.allclose(actual, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_the_log_names_the_variant_and_who_computes_it(adapted: Adapted) -> None:
+    config = RunConfig(data=Path("."), model="m")
+    assert adapter_note(config, 0, adapted.model) is None
+    assert adapter_note(config, 14, adapted.model) is None
+    assert "10 of 14" in str(adapter_note(config, 10, adapted.model))
+    assert "DoRA; peft's own layers" in str(adapter_note(replace(config, dora=True), 0, adapted.model))
+    assert "alpha / sqrt(r) = 2)" in str(adapter_note(replace(config, rslora=True), 14, adapted.model))

@@ -1,0 +1,159 @@
+"""--add-tokens: a ChatML build on a model whose tokenizer lacks ChatML's tokens, from the first step to the merged model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.support.tiny_models import tiny_tokenizer, write_tiny_model
+from tests.support.training_builds import row, write_build
+from training.after.evaluate import evaluate
+from training.after.generate import generate
+from training.after.merge import merge
+from training.config import RunConfig
+from training.errors import ModelError, OptionError
+from training.model.added_tokens import added_tokens, load_run_tokenizer, read_added_tokens
+from training.run import run
+from training.run_folder import RunFolder
+
+CHATML = "<|im_start|>,<|im_end|>"
+
+
+@pytest.fixture(scope="module")
+def chatml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rows = [row(f"c{n}", [(f"Say apple {n}.", "apple apple.")], style="chatml") for n in range(24)]
+    return write_build(tmp_path_factory.mktemp("chatml") / "build", rows[:16], rows[16:], style="chatml")
+
+
+@pytest.fixture(scope="module")
+def untied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with one embedding for each id of its tokenizer, and an output layer of its own."""
+    folder = tmp_path_factory.mktemp("untied") / "model"
+    write_tiny_model("llama", folder, tiny_tokenizer())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tied(untied: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model with its embeddings as the output layer."""
+    folder = tmp_path_factory.mktemp("tied") / "model"
+    shutil.copytree(untied, folder)
+    config = json.loads((folder / "config.json").read_text()) | {"tie_word_embeddings": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = load_file(folder / "model.safetensors")
+    del weights["lm_head.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+@pytest.fixture(params=["untied", "tied"])
+def base(request: pytest.FixtureRequest) -> Path:
+    folder: Path = request.getfixturevalue(request.param)
+    return folder
+
+
+def config_for(build: Path, base: Path, out: Path, **options: Any) -> RunConfig:
+    return RunConfig(
+        data=build, model=str(base), device="cpu", out=out, max_steps=2, save_every=1, stop_prompts=0, max_tokens=128,
+        tokens_per_step=256, lora_r=4, lr=0.02, **options,
+    )  # fmt: skip
+
+
+def test_a_template_whose_tokens_the_tokenizer_lacks_names_the_option(
+    chatml: Path, untied: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match="--add-tokens"):
+        run(config_for(chatml, untied, tmp_path / "run"))
+
+
+def test_added_tokens_are_trained_saved_and_merged(chatml: Path, base: Path, tmp_path: Path) -> None:
+    size = load_run_tokenizer(str(base), RunConfig(data=chatml, model="m")).size
+    config = config_for(chatml, base, tmp_path / "run", add_tokens=CHATML, rslora=True)
+    record = run(config)
+    folder = RunFolder(tmp_path / "run")
+    weights = load_file(folder.adapter / "adapter_model.safetensors")
+    rows = {key: value for key, value in weights.items() if "lora_" not in key}
+    assert {tuple(value.shape) for value in rows.values()} == {(2, 64)}  # no whole matrix is saved
+    interrupt_after_first_step(folder)
+    assert run(replace(config, resume="auto"))["metrics"] == record["metrics"]
+    result = evaluate(tmp_path / "run", 1, 4)
+    assert result["after"]["loss"] == pytest.approx(record["metrics"]["held_out_after"], rel=1e-4)
+    assert generate(tmp_path / "run", "Say apple.", None, max_new_tokens=4, temperature=0, seed=0)
+    merged = merge(tmp_path / "run", tmp_path / "merged", check=True)
+    assert merged["kl"] < 1e-5
+    _check_stock(tmp_path / "merged", size)
+    _check_stock_peft(base, folder.adapter, tmp_path / "merged")
+
+
+def _check_stock(folder: Path, size: int) -> None:
+    """Stock transformers has a row for each added token and encodes it as one id."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    model: Any = AutoModelForCausalLM.from_pretrained(str(folder))
+    assert tokenizer("<|im_start|>", add_special_tokens=False)["input_ids"] == [size]
+    assert model.config.vocab_size == size + 2 == len(model.get_input_embeddings().weight)
+    assert len(model.get_output_embeddings().weight) == size + 2
+
+
+def _check_stock_peft(base: Path, adapter: Path, merged: Path) -> None:
+    """Stock peft on the resized base has the logits of the merged model, apart from NF4's rounding of the base."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model: Any = AutoModelForCausalLM.from_pretrained(str(base))
+    model.resize_token_embeddings(len(AutoTokenizer.from_pretrained(str(adapter))), mean_resizing=False)
+    adapted: Any = PeftModel.from_pretrained(model, str(adapter))
+    own: Any = AutoModelForCausalLM.from_pretrained(str(merged))
+    rows = own.get_input_embeddings().weight[-2:]
+    assert torch.allclose(adapted.get_input_embeddings().weight[-2:], rows)
+
+
+def test_dora_and_lora_plus_are_trained_and_merged(chatml: Path, untied: Path, tmp_path: Path) -> None:
+    run(config_for(chatml, untied, tmp_path / "run", add_tokens=CHATML, dora=True, lora_plus=16.0))
+    assert merge(tmp_path / "run", tmp_path / "merged", check=True)["kl"] < 1e-5
+
+
+@pytest.mark.parametrize("which, modules", [("untied", "embed_tokens,lm_head"), ("tied", "embed_tokens")])
+def test_whole_layers_in_half_precision_are_trained_resumed_and_merged(
+    chatml: Path, tmp_path: Path, request: pytest.FixtureRequest, which: str, modules: str
+) -> None:
+    config = config_for(
+        chatml, request.getfixturevalue(which), tmp_path / "run", add_tokens=CHATML, modules_to_save=modules,
+        targets=r".*self_attn\.(q|v)_proj", precision="bf16",
+    )  # fmt: skip
+    record = run(config)
+    interrupt_after_first_step(RunFolder(tmp_path / "run"))
+    assert run(replace(config, resume="auto"))["metrics"] == record["metrics"]
+    merged = merge(tmp_path / "run", tmp_path / "merged", check=True)
+    assert merged["kl"] < 2e-3
+    assert merged["merged"] == 4 + len(modules.split(","))
+
+
+def interrupt_after_first_step(folder: RunFolder) -> None:
+    """Leave the folder as a process leaves it that is killed in the second step."""
+    shutil.rmtree(folder.checkpoints / "step-000002")
+    shutil.rmtree(folder.adapter)
+    folder.update(status="running")
+
+
+def test_a_file_of_tokens_is_recorded_by_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.txt"
+    path.write_text("<a>\n\n<b,c>\n<a>\n")
+    recorded = read_added_tokens(str(path))
+    assert recorded == "<a>\n<b,c>\n" == read_added_tokens(recorded)
+    assert added_tokens(RunConfig(data=tmp_path, model="m", add_tokens="<x>, <y>")) == ["<x>", "<y>"]
+    with pytest.raises(OptionError, match="names no token"):
+        read_added_tokens(" ,")
+
+
+def test_a_token_that_the_tokenizer_has_is_refused(untied: Path) -> None:
+    with pytest.raises(OptionError, match="has the special token '<s>' already"):
+        load_run_tokenizer(str(untied), RunConfig(data=untied, model="m", add_tokens="<s>"))

@@ -1,0 +1,106 @@
+"""Special tokens that a run adds to a model (--add-tokens): their ids, and the model's rows for them.
+
+A new row is the mean of the model's own rows, computed in float32, so that the same base model is made again to resume,
+evaluate and merge. The run trains the new rows only (peft's trainable tokens) and saves them with the adapter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training.config import RunConfig
+from training.errors import OptionError
+from training.model.tokenizer import ChatTokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from training.model.architecture import Architecture
+
+
+def read_added_tokens(option: str | None) -> str | None:
+    """--add-tokens with the content of a file in place of its name: one token a line, as run.json records it.
+
+    Raises:
+        OptionError: the file cannot be read, or there is no token.
+    """
+    if option is None or "\n" in option:
+        return option
+    path = Path(option).expanduser()
+    if path.is_file():
+        try:
+            tokens = path.read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as fault:
+            raise OptionError(f"--add-tokens: {path} cannot be read ({fault}).") from None
+    else:
+        tokens = option.split(",")
+    tokens = list(dict.fromkeys(filter(None, map(str.strip, tokens))))
+    if not tokens:
+        raise OptionError(
+            f"--add-tokens {option} names no token: give a file with one a line, or a list such as '<a>,<b>'."
+        )
+    return "\n".join([*tokens, ""])
+
+
+def added_tokens(config: RunConfig) -> list[str]:
+    """The tokens of --add-tokens."""
+    return (read_added_tokens(config.add_tokens) or "").splitlines()
+
+
+def load_run_tokenizer(model: str, config: RunConfig) -> ChatTokenizer:
+    """The tokenizer of a run: the base model's, with the tokens of --add-tokens as special tokens.
+
+    Raises:
+        ModelError: the model has no tokenizer.
+        OptionError: it has one of the tokens already.
+    """
+    from tokenizers import AddedToken
+
+    tokenizer = load_tokenizer(model, config.revision)
+    tokens = added_tokens(config)
+    known = [token for token in tokens if token in tokenizer.special_contents]
+    if known:
+        raise OptionError(
+            f"--add-tokens: the tokenizer of {model} has the special token {known[0]!r} already: remove it."
+        )
+    tokenizer.backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in tokens])
+    return ChatTokenizer(tokenizer.backend, tokenizer.config, tokenizer.chat_template)
+
+
+def added_ids(model: str, config: RunConfig) -> tuple[int, ...]:
+    """The ids of the added tokens."""
+    tokens = added_tokens(config)
+    if not tokens:
+        return ()
+    tokenizer = load_run_tokenizer(model, config)
+    return tuple(tokenizer.id_of(token) for token in tokens)
+
+
+def with_added_rows(architecture: Architecture, tokenizer: ChatTokenizer, config: RunConfig) -> Architecture:
+    """The architecture with a row for every id of the tokenizer, if tokens are added."""
+    rows = architecture.sizes.vocabulary
+    if not added_tokens(config) or tokenizer.size <= rows:
+        return architecture
+    more = (tokenizer.size - rows) * architecture.sizes.hidden * (1 if architecture.tied else 2)
+    sizes = replace(architecture.sizes, vocabulary=tokenizer.size, weights=architecture.sizes.weights + more)
+    return replace(architecture, sizes=sizes)
+
+
+def resize_for_added_tokens(base: Any, model: str, config: RunConfig) -> None:
+    """Give the embeddings and the output layer of a loaded model a row for every added token, in place."""
+    ids = added_ids(model, config)
+    rows = int(base.get_input_embeddings().weight.shape[0])
+    if not ids or max(ids) < rows:
+        return
+    base.resize_token_embeddings(max(ids) + 1, mean_resizing=False)
+    output = base.get_output_embeddings()
+    layers = {id(layer.weight): layer for layer in (base.get_input_embeddings(), output) if layer is not None}
+    for layer in layers.values():  # one if they are tied
+        layer.weight.data[rows:] = mean_row(layer.weight.data[:rows])
+
+
+def mean_row(weight: Tensor) -> Tensor:
+    """The mean of all rows, computed in float32, in the type of `weight`."""
+    return weight.float().mean(0).to(weight.dtype)
