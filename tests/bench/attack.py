@@ -24,7 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.hostile import builds, configurations, files, repositories, templates  # noqa: E402
+from tests.hostile import builds, configurations, files, full_disks, kills, repositories, templates  # noqa: E402
 from tests.hostile.cases import Case, Outcome, Sandbox  # noqa: E402
 from tests.hostile.process import Attacker  # noqa: E402
 
@@ -86,6 +86,8 @@ KINDS: dict[str, tuple[Callable[[Sandbox, random.Random, int], Outcomes], int]] 
     "configurations": (partial(executed, configurations.cases), 150),
     "templates": (partial(executed, templates.cases), 300),
     "Hub repositories": (repositories.outcomes, 100),
+    "kills": (kills.outcomes, 200),
+    "full disks": (full_disks.outcomes, 100),
     "runs": (partial(executed, configurations.runs), 60),
 }
 

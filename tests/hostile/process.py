@@ -47,7 +47,7 @@ class Attacker:
     def stop(self) -> None:
         """End the worker and the processes that it started."""
         if self._worker:
-            for pid in _tree(self._worker.pid):
+            for pid in descendants(self._worker.pid):
                 _kill(pid)
             self._worker.communicate()
             self._worker = None
@@ -76,12 +76,14 @@ class Attacker:
             worker.stdout.readline()
         Path(f"/proc/{worker.pid}/clear_refs").write_text("5")  # the peak of memory starts anew
         before, seconds_before = _memory(worker.pid, "VmRSS"), _cpu_seconds(worker.pid)
-        children_before = sum(_memory(pid, "VmRSS") for pid in _tree(worker.pid)[1:])
+        children_before = sum(_memory(pid, "VmRSS") for pid in descendants(worker.pid)[1:])
         self._ask(worker, case)
         deadline, children, died, seconds = time.monotonic() + _WALL_SECONDS, 0, "", 0.0
         while not select.select([worker.stdout], [], [], _SAMPLING)[0]:
             seconds = _cpu_seconds(worker.pid) - seconds_before
-            children = max(children, sum(_memory(pid, "VmHWM") for pid in _tree(worker.pid)[1:]) - children_before)
+            children = max(
+                children, sum(_memory(pid, "VmHWM") for pid in descendants(worker.pid)[1:]) - children_before
+            )
             if seconds > _STOP_AFTER or time.monotonic() > deadline:
                 died = f"stopped after {seconds:.0f} s of CPU time"
                 break
@@ -113,8 +115,8 @@ def failed(outcome: Outcome, problem: str) -> Outcome:
     return replace(outcome, died="; ".join(filter(None, [outcome.died, problem])))
 
 
-def _tree(pid: int) -> list[int]:
-    """Return a process and all that it started, which still run."""
+def descendants(pid: int) -> list[int]:
+    """Return the process ids of a process and of all that it started, which still run."""
     found = [pid]
     for parent in found:
         try:
@@ -128,7 +130,7 @@ def _tree(pid: int) -> list[int]:
 def _cpu_seconds(pid: int) -> float:
     """Return the CPU seconds of a process and of all that it started, whether they still run or not."""
     total = 0
-    for process in _tree(pid):
+    for process in descendants(pid):
         try:
             fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
             total += sum(map(int, fields[11:15]))  # utime, stime, and those of children that ended
