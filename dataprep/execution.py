@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dataprep.cached_tasks import CachedReader
-from dataprep.common.errors import RecipeError
+from dataprep.common.errors import RecipeError, StoreError
 from dataprep.common.executor import Executor
-from dataprep.common.files import temporary_folder
+from dataprep.common.files import disk_errors, temporary_folder
 from dataprep.common.progress import Progress
 from dataprep.engine.cache import CACHE_FOLDER, Cache
 from dataprep.engine.executors import available_cpus, open_executor
@@ -80,6 +81,9 @@ def open_execution(
         cache: Cache | None = None
         if is_large:
             if dry_run:
+                place = Path(tempfile.gettempdir())
+                advice = f"free some space in {place}, or name another folder by TMPDIR"
+                stack.enter_context(disk_errors(StoreError, "The temporary files of the dry run", advice, place))
                 scratch = stack.enter_context(temporary_folder("dataprep-scratch"))
             else:
                 folder = stack.enter_context(new_version(store, name))

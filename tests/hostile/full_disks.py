@@ -50,10 +50,8 @@ def _commands(sandbox: Sandbox, build: Path, rows: str) -> list[tuple[Path, tupl
         (sandbox.out, ("export", build, "--to", sandbox.out / "export")),
         (sandbox.out, ("publish", build, "--to", sandbox.out / "published")),
         (sandbox.out, ("report", build, "--out", sandbox.out / "page.html")),
-        (
-            sandbox.out,
-            ("audit", rows, "--repaired", sandbox.out / "repaired.jsonl", "--report", sandbox.out / "page.html"),
-        ),
+        (sandbox.out, ("audit", rows, "--repaired", sandbox.out / "repaired.jsonl")),
+        (sandbox.out, ("audit", rows, "--report", sandbox.out / "page.html")),
     ]
 
 

@@ -78,12 +78,13 @@ def outcomes(sandbox: Sandbox, rng: random.Random, count: int) -> Iterator[Outco
         '{#- bos_token = "<s>"\neos_token = "</s>"\nspecial_tokens = ["<s>", "</s>"] -#}'
         "{% for m in messages %}{{ m.role }}: {{ m.content }}</s>{% endfor %}"
     )
-    expected, seconds = {}, 1.0
+    seconds = 1.0
     for sample in _SAMPLES:
         began = time.monotonic()
         assert _finish(_start(sandbox, _build(sandbox.root / "reference", rows, sample))) == 0
         seconds = time.monotonic() - began
     expected = _digests(sandbox.root / "reference")
+    assert _finish(_start(sandbox, _build(sandbox.store, rows, _SAMPLES[0]))) == 0
     for number in range(count):
         arguments = _commands(sandbox, rows, rng)
         process = _start(sandbox, arguments)

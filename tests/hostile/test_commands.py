@@ -140,6 +140,13 @@ def test_a_report_on_a_full_disk_leaves_the_old_page(built: Path, tmp_path: Path
     assert not list(tmp_path.glob(".page*"))
 
 
+def test_a_dry_run_whose_temporary_files_find_no_space_is_one_sentence(built: Path, tmp_path: Path) -> None:
+    options = ("--dry-run", "--gate", "off", "--partition-bytes", "1kB", "--store", tmp_path / "new")
+    with limited_file_size(1024):
+        sentence = refuses(1, "build", "--source", tmp_path / "rows.jsonl", *options)
+    assert "The temporary files of the dry run could not be written" in sentence
+
+
 def test_a_name_with_a_newline_adds_no_line_to_the_output(tmp_path: Path) -> None:
     refuses(1, "show", "n\ndataprep: all is well", "--store", tmp_path)
 

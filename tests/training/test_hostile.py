@@ -12,6 +12,8 @@ import pytest
 
 from tests.support.training_builds import chatter, write_build
 from training import cli
+from training.errors import ModelError
+from training.model.files import read_json_object
 from training.model.tiny import train_tokenizer
 
 TOML_FILES = [
@@ -118,6 +120,14 @@ def test_a_damaged_adapter_is_refused_before_it_is_used(
         code, printed = run_command(monkeypatch, capsys, command[0], "--run", run, *command[1:])
         assert code == 1 and printed.startswith("training: ") and "Unexpected" not in printed, printed
     assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.parametrize("content", [b"[" * 200_000, b'{"a": ' * 5000, b"[1, 2]", b"null", b"9" * 5000, b'"\xff"'])
+def test_a_file_of_a_model_that_holds_no_json_object_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ModelError, match="is not a readable JSON object") as error:
+        read_json_object(tmp_path / "config.json")
+    assert len(str(error.value)) < 1000
 
 
 @pytest.mark.parametrize(

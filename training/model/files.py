@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dataprep.common.text import excerpt
 from training.errors import ModelError
 
 CONFIG = "config.json"
@@ -19,8 +20,8 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """
     try:
         return dict(json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError) as error:
-        raise ModelError(f"{path} is not a readable JSON object ({error}).") from None
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise ModelError(f"{path} is not a readable JSON object ({excerpt(str(error), 200)}).") from None
 
 
 def locate(model: str, name: str, revision: str | None = None) -> Path | None:
