@@ -8,7 +8,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from dataprep.cli.common import Json, Store, Switch, app, open_named, print_json
+from cyclopts import Parameter
+
+from dataprep.cli.common import Json, Store, Switch, app, complete_build, open_named, print_json
 from dataprep.common.lookup import DEFAULT_STORE, short_versions
 from dataprep.common.text import plural, size_text, time_ago
 from dataprep.options import parse_size
@@ -16,6 +18,7 @@ from dataprep.options import parse_size
 if TYPE_CHECKING:
     from dataprep.store.diff import Difference
 
+CompletedBuild = Annotated[str, Parameter(completer=complete_build)]
 _ROWS_SHOWN = 5  # of each kind, by `diff`; --json has all
 
 
@@ -76,7 +79,7 @@ def _age(created: str, now: datetime) -> str:
 
 
 @app.command
-def diff(before: str, after: str, *, store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
+def diff(before: CompletedBuild, after: CompletedBuild, *, store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
     """Compare two versions: recipe, rows added, removed and changed, each with the rule that caused it, and languages.
 
     Parameters

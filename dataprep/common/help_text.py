@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 HELP_ALL = "--help-all"
@@ -37,7 +38,13 @@ class GroupedHelp:
     def render_usage(self, console: Any, options: Any, usage: Any) -> None:
         """Print the usage line."""
         line = _plain(usage).removeprefix("Usage: ").replace(" STR", " TEXT").replace(" INT", " N")
-        _print(console, f"Usage: {line}\n")
+        start, options_mark, positions = line.partition(" [OPTIONS]")
+        words = start.split()
+        command = list(
+            takewhile(lambda word: word.islower() and word[0] != "-", words)
+        )  # what stands by position follows the command, as it is typed
+        parts = [*command, *positions.split(), *words[len(command) :], options_mark.strip()]
+        _print(console, f"Usage: {' '.join(parts)}".rstrip() + "\n")
 
     def render_description(self, console: Any, options: Any, description: Any) -> None:
         """Print what the command does."""
@@ -45,6 +52,8 @@ class GroupedHelp:
 
     def __call__(self, console: Any, options: Any, panel: Any) -> None:
         """Print the entries of a panel, group by group."""
+        if not panel.entries:
+            return
         entries = {_names(entry)[0]: entry for entry in panel.entries}
         usual = set(entries if self.usual is None or SHOW_ALL.get() else self.usual)
         grouped = {name for names in self.groups.values() for name in names}
@@ -88,6 +97,8 @@ def _description(entry: Any, kind: str) -> str:
     text = _plain(entry.description).strip()
     if kind == "command":  # what follows the colon is for the command's own page
         return text.partition(":")[0].rstrip(".") + "."
+    if entry.default == "True":
+        text += f" On by default; {_names(entry)[0]} switches it off."
     if entry.choices:
         text += f" One of {', '.join(entry.choices)}."
     if entry.default not in (None, *_NO_DEFAULTS) and "default" not in text.lower():

@@ -56,6 +56,19 @@ def test_help_of_training_fits_80_columns(command: str) -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_the_note_on_commands_is_on_the_page_of_the_program_only() -> None:
+    assert "--completion" in dataprep("--help").stdout
+    assert "--completion" not in dataprep("show", "--help").stdout
+
+
+def test_what_stands_by_position_follows_the_command_in_the_usage() -> None:
+    assert dataprep("export", "--help").stdout.startswith("Usage: dataprep export BUILD --to PATH [OPTIONS]\n")
+
+
+def test_a_flag_that_is_on_is_shown_as_it_is_switched_off() -> None:
+    assert "On by default; --no-check switches it off." in " ".join(training_here("merge", "--help").stdout.split())
+
+
 def options_in(text: str) -> set[str]:
     """The options that a help page lists."""
     return set(re.findall(r"^  (--[\w-]+)", text, re.MULTILINE))
