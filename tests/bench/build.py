@@ -7,10 +7,10 @@ On a seeded corpus of guanaco text (about 300 MB, cached outside the repository)
 * rendering with spans and controls against `tokenizer.apply_chat_template(tokenize=False)` row by row, and the same
   for conversations of 2 to 400 turns;
 * the whole build against the notebook's way over the same file: load_dataset, map(transform), save_to_disk;
-* MB/s of each stage, the peak memory against the file's size, and `--help` against `python -c pass`;
+* the time of each stage, the peak memory against the file's size, and `--help` against `python -c pass`;
 * the bundled sample with the quality gate on against the import of Great Expectations alone.
 
-All of it runs on two cores where the machine has more, and each wanted ratio is printed with whether it was met.
+All of it runs on two cores where the machine has more, and each ratio is printed beside its target.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from tests.bench.corpus import cached_corpus  # noqa: E402
+from tests.bench.measure import Usage, measured, pin_to_two_cores, print_figure  # noqa: E402
 
 # The notebook's way, in our own words: split on "###", pair the pieces, write Llama 2 text, save.
 NOTEBOOK = """
@@ -46,20 +46,6 @@ def transform(row):
 rows = load_dataset("json", data_files=corpus, split="train", cache_dir=out + "/cache")
 rows.map(transform).save_to_disk(out + "/saved")
 """
-
-
-def pin_to_two_cores() -> int:
-    """Keep this process and those it starts on two cores; gives the number of cores it has then."""
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, cores[:2])
-    return len(cores[:2])
-
-
-def judged(told: str, found: float, least: float | None = None, most: float | None = None) -> None:
-    """Print a figure beside what is wanted of it."""
-    met = (least is None or found >= least) and (most is None or found <= most)
-    wanted = f"at least {least:g}" if least is not None else f"at most {most:g}"
-    print(f"{told}: {found:.2f} (wanted {wanted}: {'met' if met else 'MISSED'})")
 
 
 def main() -> None:
@@ -105,7 +91,7 @@ def bench_rendering(corpus: Path, rounds: int) -> None:
 
     speeds = in_turn([ours, theirs], rounds)
     print(f"render: {speeds[0]:,.0f} rows/s with spans and controls, apply_chat_template {speeds[1]:,.0f} rows/s")
-    judged("render ratio (aim 40)", speeds[0] / speeds[1], least=20)
+    print_figure("render ratio (aim 40)", speeds[0] / speeds[1], at_least=35)
     rendered = Renderer(template).batches(frame.head(1000))
     assert sum(batch.num_rows for batch in shard_batches(frame.head(1000), rendered)) == 1000
 
@@ -151,7 +137,7 @@ def bench_long(rounds: int) -> None:
 
     speeds = in_turn([ours, theirs], rounds)
     print(f"long conversations: {speeds[0]:,.0f} rows/s, apply_chat_template {speeds[1]:,.0f} rows/s")
-    judged("long render ratio", speeds[0] / speeds[1], least=1)
+    print_figure("long render ratio", speeds[0] / speeds[1], at_least=1)
 
 
 def in_turn(ways: list[Callable[[], float]], rounds: int) -> list[float]:
@@ -171,64 +157,48 @@ def bench_build(corpus: Path, size: int, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         plain = [sys.executable, "-m", "dataprep", "build", "--source", str(corpus), "--json", "--store"]
-        bare = [*plain, str(out / "bare"), "--near-dup", "off", "--gate", "off"]
-        full = [*plain, str(out / "full")]
-        notebook = [sys.executable, "-c", NOTEBOOK, str(corpus), str(out / "notebook")]
-        times: dict[str, list[float]] = {"bare": [], "full": [], "notebook": []}
-        peaks: dict[str, float] = {}
-        seconds: dict[str, float] = {}
-        for turn in range(rounds + 1):
-            for name, command in (("bare", bare), ("full", full), ("notebook", notebook)):
+        commands = {
+            "bare": [*plain, str(out / "bare"), "--near-dup", "off", "--gate", "off"],
+            "full": [*plain, str(out / "full")],
+            "notebook": [sys.executable, "-c", NOTEBOOK, str(corpus), str(out / "notebook")],
+        }
+        usages: dict[str, list[Usage]] = {name: [] for name in commands}
+        for _ in range(rounds + 1):
+            for name, command in commands.items():
                 shutil.rmtree(out / name, ignore_errors=True)
                 (out / name).mkdir()
-                took, peak, printed = run(command)
-                if turn:
-                    times[name].append(took)
-                    peaks[name] = max(peaks.get(name, 0), peak)
-                    seconds = json.loads(printed)["seconds"] if name == "bare" else seconds
-        median = {name: statistics.median(values) for name, values in times.items()}
-    for stage, took in seconds.items():
-        print(f"  {stage:8} {took:6.2f} s {size / 1e6 / max(took, 1e-4):10,.0f} MB/s")
-    for name, took in median.items():
-        print(f"{name}: {took:.2f} s, {size / 1e6 / took:.0f} MB/s, peak {peaks[name] / size:.2f} x the file")
-    judged("build ratio, times the notebook's speed (aim 3)", median["notebook"] / median["bare"], least=1.5)
-    judged("memory ratio (aim 2.5)", peaks["bare"] / size, most=4)
-
-
-def run(command: list[str]) -> tuple[float, float, str]:
-    """(seconds, peak bytes of the process, what it printed) of a command that must succeed."""
-    os.sync()  # what the command before has left to be written is not this one's to wait for
-    began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
-    assert process.stdout is not None
-    printed = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{' '.join(command[:4])} … ended with {os.waitstatus_to_exitcode(status)}")
-    return time.perf_counter() - began, usage.ru_maxrss * 1024, printed
+                usages[name].append(measured(command, ROOT))
+    for name in ("bare", "full"):
+        stages = json.loads(usages[name][-1].output)["seconds"]
+        print(f"{name}: " + ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in stages.items()))
+    median = {name: statistics.median(usage.seconds for usage in each[1:]) for name, each in usages.items()}
+    for name, each in usages.items():
+        cpu = statistics.median(usage.cpu_seconds for usage in each[1:])
+        peak = max(usage.anonymous for usage in each) / size
+        print(
+            f"{name}: {median[name]:.2f} s, {cpu:.2f} s of CPU time, {size / 1e6 / median[name]:.0f} MB/s, "
+            f"memory {peak:.2f} x the file"
+        )
+    ratio = median["notebook"] / median["bare"]
+    print_figure("--near-dup off --gate off, times the notebook's speed (aim 2.5)", ratio, at_least=2)
 
 
 def bench_help(rounds: int) -> None:
     """`dataprep --help` against an empty Python."""
-    seen: dict[str, list[float]] = {"help": [], "pass": []}
-    for _ in range(2 * rounds + 1):
-        seen["help"].append(run([sys.executable, "-m", "dataprep", "--help"])[0])
-        seen["pass"].append(run([sys.executable, "-c", "pass"])[0])
-    took = {name: statistics.median(values) for name, values in seen.items()}
-    judged(f"help, {took['help'] * 1000:.0f} ms, times `python -c pass`", took["help"] / took["pass"], most=25)
+    commands = [[sys.executable, "-m", "dataprep", "--help"], [sys.executable, "-c", "pass"]]
+    seconds = [statistics.median(measured(each, ROOT).seconds for _ in range(2 * rounds + 1)) for each in commands]
+    print_figure(f"help, {seconds[0] * 1000:.0f} ms, times `python -c pass`", seconds[0] / seconds[1], at_most=25)
 
 
 def bench_gate(rounds: int) -> None:
-    """A build of 1,000 rows, judged, against what loading the judge takes."""
+    """A build of 1,000 rows with the gate, against the import of Great Expectations."""
     with tempfile.TemporaryDirectory() as folder:
         build = [sys.executable, "-m", "dataprep", "build", "--sample", "1000", "--store", folder, "--force"]
-        seen: dict[str, list[float]] = {"build": [], "import": []}
-        for _ in range(rounds + 1):
-            seen["build"].append(run(build)[0])
-            seen["import"].append(run([sys.executable, "-c", "import great_expectations"])[0])
-    took = {name: statistics.median(values[1:]) for name, values in seen.items()}
-    label = f"1,000 rows with the gate, {took['build']:.2f} s, times `import great_expectations`"
-    judged(label, took["build"] / took["import"], most=1.5)
+        commands = [build, [sys.executable, "-c", "import great_expectations"]]
+        rows = [[measured(command, ROOT).seconds for command in commands] for _ in range(rounds + 1)]
+    seconds = [statistics.median(side) for side in zip(*rows[1:], strict=True)]
+    label = f"1,000 rows with the gate, {seconds[0]:.2f} s, times `import great_expectations`"
+    print_figure(label, seconds[0] / seconds[1], at_most=1.5)
 
 
 if __name__ == "__main__":
