@@ -254,6 +254,7 @@ def export(
         _print(str(file))
     for line in [*(result.comparison.sentences() if result.comparison else []), *result.notes]:
         _print(line)
+    print(next_steps(result.next), file=sys.stderr)
 
 
 @app.command

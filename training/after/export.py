@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,11 +28,15 @@ Format = Literal["gguf", "gguf-lora", "ollama"]
 
 @dataclass(frozen=True)
 class ExportResult:
-    """The exported files, the result of the check (None: it was not made), and advice for the user."""
+    """The exported files, the result of the check (None: it was not made), what the user must know, and next commands.
+
+    `next` has pairs of what a command does and the command.
+    """
 
     files: list[Path]
     comparison: Comparison | None
     notes: list[str]
+    next: list[tuple[str, str]]
 
 
 def export(path: Path, to: Path, format: Format, kind: GgufType, check: bool | None) -> ExportResult:
@@ -62,7 +67,7 @@ def export(path: Path, to: Path, format: Format, kind: GgufType, check: bool | N
         if format == "gguf-lora":
             file = folder / f"adapter-{kind}.gguf"
             convert_adapter(_base_folder(run), run.folder.adapter, file, kind, _adapter_metadata(run))
-            return ExportResult([to / file.name], None, [_use_adapter(to / file.name)])
+            return ExportResult([to / file.name], None, [], _serve_adapter(to / file.name))
         file = folder / f"model-{kind}.gguf"
         merged = folder / "merged"
         merge(path, merged, check=False)
@@ -71,14 +76,15 @@ def export(path: Path, to: Path, format: Format, kind: GgufType, check: bool | N
         if comparison is not None:
             _refuse_differences(comparison)
         shutil.rmtree(merged)
-        notes = [_use_model(to / file.name, kind)]
+        notes, steps = [], _serve_model(to / file.name, kind)
         if format == "ollama":
-            notes = _write_modelfile(run, folder, file.name, to)
+            notes = _write_modelfile(run, folder, file.name)
+            steps = [("create the model in Ollama", f"ollama create NAME -f {_quoted(to / 'Modelfile')}")]
     if comparison is not None and comparison.equal_answers < AGREEING * comparison.prompts:
         notes.append(
             "Fewer than 95 % of the answers are equal: the first difference above shows whether it is rounding."
         )
-    return ExportResult([to / child.name for child in sorted(to.iterdir())], comparison, notes)
+    return ExportResult([to / child.name for child in sorted(to.iterdir())], comparison, notes, steps)
 
 
 @contextmanager
@@ -161,29 +167,32 @@ def _base_folder(run: FinishedRun) -> Path:
     return config.parent
 
 
-def _write_modelfile(run: FinishedRun, folder: Path, gguf: str, to: Path) -> list[str]:
-    """Write the Modelfile; returns advice."""
+def _write_modelfile(run: FinishedRun, folder: Path, gguf: str) -> list[str]:
+    """Write the Modelfile; returns what the user must know about it."""
     template = (run.folder.adapter / "chat_template.jinja").read_text("utf-8")
     translated = go_template(template)
     system = open_run_build(run).manifest.recipe.get("system")
     text = modelfile(gguf, translated, [run.record["template"]["end_token"]], system)
     (folder / "Modelfile").write_text(text, encoding="utf-8")
-    notes = [f"Next: ollama create NAME -f {to / 'Modelfile'}"]
-    if translated is None:
-        notes.append(
-            "The Modelfile has no TEMPLATE, because the build's template is not one of the bundled ones and Ollama cannot "
-            "run Jinja. "
-            "Ollama will look for a known template that resembles the one in the GGUF file, and send prompts without any "
-            "chat format if it finds none: write a TEMPLATE yourself, or serve the GGUF file with llama-server --jinja."
-        )
-    return notes
+    if translated is not None:
+        return []
+    return [
+        "The Modelfile has no TEMPLATE, because the build's template is not one of the bundled ones and Ollama cannot "
+        "run Jinja. "
+        "Ollama will look for a known template that resembles the one in the GGUF file, and send prompts without any "
+        "chat format if it finds none: write a TEMPLATE yourself, or serve the GGUF file with llama-server --jinja."
+    ]
 
 
-def _use_model(file: Path, kind: GgufType) -> str:
-    quantised = file.with_name("model-Q4_K_M.gguf")
-    note = f"Next: llama-server --jinja --model {file}"
-    return note if kind == "q8_0" else f"{note}; to quantise it: llama-quantize {file} {quantised} Q4_K_M"
+def _serve_model(file: Path, kind: GgufType) -> list[tuple[str, str]]:
+    smaller = _quoted(file.with_name("model-Q4_K_M.gguf"))
+    steps = [("serve it", f"llama-server --jinja --model {_quoted(file)}")]
+    return steps if kind == "q8_0" else [*steps, ("quantise it", f"llama-quantize {_quoted(file)} {smaller} Q4_K_M")]
 
 
-def _use_adapter(file: Path) -> str:
-    return f"Next: llama-server --jinja --model BASE.gguf --lora {file}"
+def _serve_adapter(file: Path) -> list[tuple[str, str]]:
+    return [("serve it on its base", f"llama-server --jinja --model BASE.gguf --lora {_quoted(file)}")]
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))

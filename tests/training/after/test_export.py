@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from dataprep.common.bundled import templates_folder
-from tests.support.commands import training
 from tests.support.disk import limited_file_size
-from tests.support.paths import ROOT
+from tests.support.paths import REAL
 from training.after import export as exporting
 from training.after.export import export
 from training.after.finished_run import open_finished_run
@@ -34,12 +32,25 @@ def header(file: Path) -> dict[str, object]:
     return {key: field.contents() for key, field in GGUFReader(file).fields.items()}
 
 
+@pytest.fixture(scope="module")
+def served(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run as a GGUF file."""
+    folder = tmp_path_factory.mktemp("exported") / "served"
+    result = export(finished_run, folder, "gguf", "f16", check=False)
+    assert [command.split()[0] for _, command in result.next] == ["llama-server", "llama-quantize"]
+    return folder
+
+
+@pytest.fixture
+def without_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write an empty file in place of the GGUF file, for tests of what stands beside it."""
+    monkeypatch.setattr(exporting, "convert_model", lambda folder, file, kind, metadata: file.write_bytes(b""))
+
+
 @converter
-def test_a_gguf_file_names_its_build_and_embeds_the_template(finished_run: Path, tmp_path: Path) -> None:
-    done = training("export", "--run", finished_run, "--to", tmp_path / "served", "--no-check")
-    assert [path.name for path in (tmp_path / "served").iterdir()] == ["model-f16.gguf"]
-    assert "llama-quantize" in done.stdout
-    values = header(tmp_path / "served" / "model-f16.gguf")
+def test_a_gguf_file_names_its_build_and_embeds_the_template(finished_run: Path, served: Path) -> None:
+    assert [path.name for path in served.iterdir()] == ["model-f16.gguf"]
+    values = header(served / "model-f16.gguf")
     record = json.loads((finished_run / "run.json").read_text())
     version = record["provenance"]["version"]
     assert values["general.dataset.0.version"] == version
@@ -50,11 +61,9 @@ def test_a_gguf_file_names_its_build_and_embeds_the_template(finished_run: Path,
 
 
 @converter
-def test_the_same_run_gives_the_same_bytes(finished_run: Path, tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        export(finished_run, tmp_path / name, "gguf", "q8_0", check=False)
-    one, two = ((tmp_path / name / "model-q8_0.gguf").read_bytes() for name in ("one", "two"))
-    assert one == two
+def test_the_same_run_gives_the_same_bytes(finished_run: Path, served: Path, tmp_path: Path) -> None:
+    export(finished_run, tmp_path / "again", "gguf", "f16", check=False)
+    assert (tmp_path / "again" / "model-f16.gguf").read_bytes() == (served / "model-f16.gguf").read_bytes()
 
 
 @converter
@@ -72,6 +81,7 @@ def test_an_adapter_alone_has_the_tensors_of_every_target(finished_run: Path, tm
 
 
 @converter
+@pytest.mark.usefixtures("without_conversion")
 def test_a_modelfile_has_the_go_template_of_a_bundled_template(finished_run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(finished_run, copy, symlinks=True)
@@ -82,14 +92,16 @@ def test_a_modelfile_has_the_go_template_of_a_bundled_template(finished_run: Pat
     text = (tmp_path / "served" / "Modelfile").read_text("utf-8")
     assert text.startswith(f'FROM ./model-f16.gguf\nTEMPLATE """{go_template(bundled)}"""\n')
     assert text.endswith('PARAMETER stop "</s>"\n')
-    assert result.notes == [f"Next: ollama create NAME -f {tmp_path / 'served' / 'Modelfile'}"]
+    assert result.notes == []
+    assert result.next[0][1] == f"ollama create NAME -f {tmp_path / 'served' / 'Modelfile'}"
 
 
 @converter
+@pytest.mark.usefixtures("without_conversion")
 def test_a_modelfile_without_a_go_template_says_what_ollama_does(finished_run: Path, tmp_path: Path) -> None:
     result = export(finished_run, tmp_path / "served", "ollama", "f16", check=False)
     assert (tmp_path / "served" / "Modelfile").read_text("utf-8") == 'FROM ./model-f16.gguf\nPARAMETER stop "</s>"\n'
-    assert "has no TEMPLATE" in result.notes[1]
+    assert "has no TEMPLATE" in result.notes[0]
 
 
 @converter
@@ -196,20 +208,67 @@ def test_llama_cpp_applies_the_adapter_as_peft_does(finished_run: Path, tmp_path
 
 
 @converter
-def test_the_commands_of_the_serving_page_run_up_to_the_servers(finished_run: Path, tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "serving.md").read_text("utf-8")
-    commands = [line.strip() for line in page.splitlines() if re.match(r"    training (export|merge) ", line)]
-    assert len(commands) == 5
-    for number, command in enumerate(dict.fromkeys(commands)):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        arguments = command.replace("runs/NAME", str(finished_run)).split()[1:]
-        training(*arguments, cwd=folder)
-        assert any((folder / name).is_dir() for name in ("served", "merged"))
-
-
-@converter
 def test_a_full_disk_is_one_sentence_and_leaves_nothing_behind(finished_run: Path, tmp_path: Path) -> None:
     with limited_file_size(64 << 10), pytest.raises((ModelError, RunError), match="could not be written|failed"):
         export(finished_run, tmp_path / "served", "gguf", "f16", check=False)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def llama2_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GGUF file of a small random model with Llama 2's lone tokenizer.json."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    if not REAL.is_dir():
+        pytest.skip("the Llama 2 tokenizer cannot be redistributed")
+    folder = tmp_path_factory.mktemp("llama2")
+    config = LlamaConfig(
+        vocab_size=32000, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(str(folder))
+    shutil.copyfile(REAL / "llama2" / "tokenizer.json", folder / "tokenizer.json")
+    tokens = {
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokens))
+    convert_model(folder, folder / "model.gguf", "f16", {"general.finetune": "test"})
+    return folder / "model.gguf"
+
+
+@converter
+def test_known_difference_a_server_that_tokenizes_the_rendered_text_adds_no_second_begin_token(
+    llama2_file: Path,
+) -> None:
+    assert header(llama2_file)["tokenizer.ggml.add_bos_token"] is False
+    assert header(llama2_file)["tokenizer.ggml.bos_token_id"] == 1
+    if find_spec("llama_cpp") is not None:
+        assert llama_ids(llama2_file, "<s>[INST] Hi [/INST]")[:2] == [1, 518]
+
+
+@converter
+def test_known_difference_the_space_before_inst_is_in_the_ids(llama2_file: Path) -> None:
+    values = header(llama2_file)
+    assert values["tokenizer.ggml.model"] == "llama"
+    assert values["tokenizer.ggml.add_space_prefix"] is True
+    assert values["tokenizer.ggml.tokens"][518] == "▁["  # type: ignore[index]
+
+
+@converter
+@pytest.mark.skipif(find_spec("llama_cpp") is None, reason="the extra gguf-check is not installed")
+def test_llama_cpp_gives_metas_ids_for_the_golden_dialogs(llama2_file: Path) -> None:
+    for case in json.loads((REAL / "llama2" / "golden_dialog_token_ids.json").read_text("utf-8")):
+        if not case["unsafe"] and case["equal"]:
+            assert llama_ids(llama2_file, case["hf_template_text"]) == case["meta_ids"]
+
+
+def llama_ids(file: Path, text: str) -> list[int]:
+    """The ids that llama.cpp gives for a rendered text when it adds what the file asks it to add."""
+    from llama_cpp import Llama
+
+    llama = Llama(str(file), vocab_only=True, verbose=False)
+    ids: list[int] = llama.tokenize(text.encode(), add_bos=True, special=True)
+    return ids
