@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 DOCS = Path(__file__).resolve().parent
 IMAGES = DOCS / "images"
@@ -148,8 +149,8 @@ def photograph_report(source: str | None, tokenizer: str | None) -> None:
         raise SystemExit("Chromium is missing: apt-get install chromium, or --only figures.")
     with tempfile.TemporaryDirectory() as folder:
         name = "oasst1-en" if source and "oasst1" in source else None
-        options = {"tokenizer": tokenizer} if tokenizer else {}
-        built = dataprep.build(source or (), name=name, store=folder, split="test=0.1", **options)
+        options: dict[str, Any] = {"tokenizer": tokenizer} if tokenizer else {}
+        built = dataprep.build(source or (), name=name, store=folder, split="test=20", **options)
         for number, scheme in enumerate(("dark", "light")):  # the numbers by which Chromium knows them
             command = [
                 browser, "--headless", "--no-sandbox", "--hide-scrollbars", f"--force-device-scale-factor={_SCALE}",

@@ -47,7 +47,7 @@ def finish_run(context: RunContext, trainer: QloraTrainer, best: tuple[int, floa
 def _check_stopping(context: RunContext, model: Any, metrics: Metrics) -> None:
     """Answer the first --stop-prompts held-out prompts, and record the share of answers that end with the end token."""
     from training.after.generate import stop_share
-    from training.after.sample_answers import write_sample_answers
+    from training.after.sample_answers import SAMPLES, write_sample_answers
 
     if context.data.test is None or context.config.stop_prompts == 0:
         return
@@ -56,6 +56,7 @@ def _check_stopping(context: RunContext, model: Any, metrics: Metrics) -> None:
     share, answers = stop_share(model, context.tokenizer, context.build, rows)
     metrics["stopped_by_itself"] = share
     metrics["stop_prompts"] = len(answers)
+    log_phase(f"answering {plural(len(rows[:SAMPLES]), 'prompt')} without the adapter")
     write_sample_answers(context.folder, model, context.tokenizer, context.build, rows, answers)
 
 
