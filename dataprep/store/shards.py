@@ -12,9 +12,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from dataprep.common.arrow import numbers, to_numpy
 from dataprep.contract import SHARD_SCHEMA, ShardEntry, SplitEntry
 from dataprep.store.manifest import write_json
 
@@ -34,7 +36,20 @@ def plain_array(column: pl.Series, kind: pa.DataType) -> pa.Array:
     if isinstance(column.dtype, pl.Struct):
         fields = [plain_array(column.struct.field(field.name), field.type) for field in kind]
         return pa.StructArray.from_arrays(fields, fields=list(kind))
-    return column.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(kind)
+    return _with_clean_validity(column.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(kind))
+
+
+def _with_clean_validity(array: pa.Array) -> pa.Array:
+    """Return an equal array of texts, numbers or booleans whose validity bitmap has only zeros after its last row.
+
+    Those bits have no meaning and depend on how a column was computed, but they are written to the shards.
+    """
+    if not array.null_count:
+        return array
+    if array.offset:
+        array = array.take(numbers(np.arange(len(array))))
+    is_valid = np.packbits(to_numpy(array.is_valid()), bitorder="little")
+    return pa.Array.from_buffers(array.type, len(array), [pa.py_buffer(is_valid), *array.buffers()[1:]])
 
 
 class _HashedFile(io.RawIOBase):

@@ -29,7 +29,7 @@ from tests.bench.corpus import cached_corpus  # noqa: E402
 
 
 def command(corpus: Path, store: Path, *more: str) -> list[str]:
-    fixed = ["--partition-bytes", "2MB", "--gate", "off", "--split", "test=100", "--force", "--store", str(store)]
+    fixed = ["--partition-bytes", "500kB", "--gate", "off", "--split", "test=100", "--force", "--store", str(store)]
     return [sys.executable, "-m", "dataprep", "build", "--source", str(corpus), "--name", "n", *fixed, *more]
 
 
@@ -59,13 +59,14 @@ def ray_workers(parent: int) -> list[int]:
 
 
 def start(arguments: list[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--kills", type=int, default=60)
     options.add_argument("--conversations", type=int, default=20_000)
+    options.add_argument("--only", choices=["build", "Ray worker", "one of two builds"])
     options.add_argument("--seed", type=int, default=1)
     chosen = options.parse_args()
     corpus, dice = cached_corpus(chosen.conversations), random.Random(chosen.seed)
@@ -78,8 +79,8 @@ def main() -> None:
         store = Path(folder) / "disturbed"
         hits = dict.fromkeys(("build", "Ray worker", "one of two builds"), 0)
         for number in range(chosen.kills):
-            kind = list(hits)[number % 3]
-            if number % 6 >= 3:
+            kind = chosen.only or list(hits)[number % 3]
+            if number % 2:
                 shutil.rmtree(store / ".cache", ignore_errors=True)
             more = ["--engine", "ray", "--workers", "2"] if kind == "Ray worker" else []
             process = start(command(corpus, store, *more))
@@ -89,11 +90,11 @@ def main() -> None:
             if victims and process.poll() is None:
                 os.kill(dice.choice(victims), signal.SIGKILL)
                 hits[kind] += 1
-            code = process.wait()
-            if more and code:
-                raise SystemExit(f"kill {number}: the build with a killed Ray worker ended with {code}")
-            if other and other.wait():
-                raise SystemExit(f"kill {number}: the build beside a killed one ended with {other.returncode}")
+            _, errors = process.communicate()
+            if more and process.returncode:
+                raise SystemExit(f"kill {number}: the build with a killed Ray worker failed: {errors.decode()}")
+            if other and (messages := other.communicate()[1]) and other.returncode:
+                raise SystemExit(f"kill {number}: the build beside a killed one failed: {messages.decode()}")
             subprocess.run(command(corpus, store), cwd=ROOT, check=True, capture_output=True)
             found = {key: value for key, value in content(store).items() if key != "parent"}
             if found != {key: value for key, value in expected.items() if key != "parent"}:

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
+import pytest
 from datasets import load_from_disk
 
 from dataprep.contract import SHARD_SCHEMA, shard_schema
+from dataprep.store.shards import plain_array
 from dataprep.store.splits import shard_batches, write_splits
 from dataprep.tables import CONVERSATIONS, conform, turns_type
 
@@ -75,3 +78,14 @@ def test_datasets_gives_tools_and_tool_calls_as_python_objects(tmp_path: Path) -
     assert calling["messages"][1]["tool_calls"] == CALL
     assert calling["messages"][2]["name"] == "weather" and calling["messages"][3]["trained"] is False
     assert plain["messages"][1]["tool_calls"] is None
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+def test_bits_after_the_last_row_of_a_validity_bitmap_are_zero(offset: int) -> None:
+    bits = pa.py_buffer(bytes([0b11111010 << offset & 0xFF]))
+    values = [pa.py_buffer(np.arange(8, dtype=np.int64)), pa.py_buffer(b"\xff")]
+    for kind, buffer in zip((pa.int64(), pa.bool_()), values, strict=True):
+        dirty = pa.Array.from_buffers(kind, 3, [bits, buffer], offset=offset)
+        clean = plain_array(pl.Series(dirty), kind)
+        assert clean.equals(dirty)
+        assert clean.buffers()[0].to_pybytes()[:1] == bytes([0b010])
