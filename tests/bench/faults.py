@@ -29,7 +29,7 @@ from tests.bench.corpus import cached_corpus  # noqa: E402
 
 
 def command(corpus: Path, store: Path, *more: str) -> list[str]:
-    fixed = ["--partition-bytes", "500kB", "--gate", "off", "--split", "test=100", "--force", "--store", str(store)]
+    fixed = ["--partition-bytes", "2MB", "--gate", "off", "--split", "test=100", "--force", "--store", str(store)]
     return [sys.executable, "-m", "dataprep", "build", "--source", str(corpus), "--name", "n", *fixed, *more]
 
 
@@ -85,14 +85,16 @@ def main() -> None:
             more = ["--engine", "ray", "--workers", "2"] if kind == "Ray worker" else []
             process = start(command(corpus, store, *more))
             other = start(command(corpus, store)) if kind == "one of two builds" else None
-            time.sleep(dice.uniform(0, seconds * (1.5 if more else 1)))
+            while more and process.poll() is None and not ray_workers(process.pid):
+                time.sleep(0.05)  # until the cluster is there
+            time.sleep(dice.uniform(0, seconds))
             victims = ray_workers(process.pid) if more else [process.pid]
             if victims and process.poll() is None:
                 os.kill(dice.choice(victims), signal.SIGKILL)
                 hits[kind] += 1
             _, errors = process.communicate()
             if more and process.returncode:
-                raise SystemExit(f"kill {number}: the build with a killed Ray worker failed: {errors.decode()}")
+                raise SystemExit(f"kill {number}: a build on Ray (hit: {hits[kind]}) failed: {errors.decode()}")
             if other and (messages := other.communicate()[1]) and other.returncode:
                 raise SystemExit(f"kill {number}: the build beside a killed one failed: {messages.decode()}")
             subprocess.run(command(corpus, store), cwd=ROOT, check=True, capture_output=True)
