@@ -117,6 +117,8 @@ class RunConfig:
     """Optimizer; default: adamw, or paged_adamw_8bit if memory is short."""
     memory_gb: float | None = None
     """Limit of GPU memory, in GiB; default: all free memory."""
+    shard: bool = False
+    """Divide the base model among the processes that torchrun starts, for a model that no single GPU holds."""
 
     eval_every: int | None = None
     """Steps between held-out losses; default: a tenth of the run."""
@@ -194,6 +196,7 @@ OPERATIONAL = frozenset(
         "eval_every",
         "stop_prompts",
         "memory_gb",
+        "shard",
     ]
 )
 
@@ -323,6 +326,8 @@ def check(config: RunConfig) -> RunConfig:
         raise OptionError(
             "--patience needs --keep-best: without it the result would be the last adapter, not the best."
         )
+    if config.shard and config.dora:
+        raise OptionError("--dora needs the whole weights of a layer, which --shard divides: use one of them.")
     if config.keep_best and config.held_out == 0:
         raise OptionError("--keep-best needs held-out rows: raise --held-out.")
     if config.attention == "varlen" and config.device == "cpu":

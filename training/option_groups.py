@@ -37,6 +37,7 @@ RUN_GROUPS = {
     "Machine": (
         "--device",
         "--memory-gb",
+        "--shard",
         "--precision",
         "--quantization",
         "--attention",

@@ -14,7 +14,7 @@ from training.checksums import find_damage
 from training.config import OPERATIONAL, TINY, RunConfig, as_record, check
 from training.data.provenance import provenance
 from training.data.training_data import TrainingData, load_training_data, open_training_build
-from training.errors import DataError, NotEnoughMemory, Stopped
+from training.errors import DataError, NotEnoughMemory, OptionError, Stopped
 from training.log import log, log_phase, log_serving_difference, log_start, log_template_difference
 from training.memory.choose import choose_run_plan
 from training.memory.layout import choose_layout, layout_notes
@@ -85,6 +85,11 @@ def _run_locked(config: RunConfig, build: Build, out: Path, processes: PartialSt
     with processes.main_process_first():
         folder = prepare_folder(out, config.resume) if first else RunFolder(out)
         name = base_model_name(config, build, folder, create=first)
+    if config.shard and processes.num_processes == 1:
+        raise OptionError(
+            "--shard divides the model among several processes, and there is one: start it with `torchrun "
+            "--nproc-per-node 2 -m training.cli run …`, with one process for each GPU."
+        )
     runtime = choose_runtime(config)
     tokenizer = load_run_tokenizer(name, config)
     model_config = read_model_config(name, config.revision)
@@ -204,7 +209,7 @@ def load_with_new_adapters(name: str, config: RunConfig, runtime: Runtime) -> Pe
     from training.model.fused_lora import fuse_adapters
 
     set_seed(config.seed)
-    base = load_base(name, config.revision, config, runtime)
+    base = load_base(name, config.revision, config, runtime, shard=config.shard)
     adapted = add_adapters(base, config, added_ids(name, config))
     if config.init_adapter is not None:
         load_initial_adapter(adapted, config)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -28,6 +29,7 @@ from dataprep.common.text import excerpt, json_text, nearest, suggestion, visibl
 
 DEBUG = "DATAPREP_DEBUG"  # environment variable: show the traceback of any error
 COMPLETION = "--completion"
+LAUNCHER_SECONDS = 3.0  # torchrun looks for failed processes ten times a second, and then ends the others
 SHELLS: tuple[Literal["bash"], Literal["fish"], Literal["zsh"]] = ("bash", "fish", "zsh")
 HELP_FLAGS = ("--help", "-h", HELP_ALL)
 
@@ -92,12 +94,24 @@ def _report(fault: Exception, program: str, arguments: Sequence[str]) -> int:
                 f"Run it again with {DEBUG}=1 and report the traceback."
             ),
         )
+    _wait_for_launcher(fault)
     sentence = without_credentials(sentence)
     line = " ".join(visible(sentence).split("\n"))  # a name with a newline must not look like a line of ours
     print(f"{program}: {line}", file=sys.stderr)
     if "--json" in arguments:
         print(json_text({"error": sentence, "exit_code": code, **details}))
     return code
+
+
+def _wait_for_launcher(fault: Exception) -> None:
+    """Under torchrun, let the process that knows the cause of a failure speak alone: the launcher ends the others.
+
+    If all processes have the same error, the first one prints it. If one fails, the others lose their connection to it,
+    which is an unexpected error.
+    """
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if several and not (isinstance(fault, UserError | CycloptsError) and os.environ.get("RANK") == "0"):
+        time.sleep(LAUNCHER_SECONDS)
 
 
 def usage_sentence(fault: CycloptsError, program: str) -> str:

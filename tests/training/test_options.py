@@ -14,8 +14,8 @@ from tests.support.shapes import LLAMA_2_7B, llama_2_7b_sizes
 from training.config import RunConfig, check, names
 from training.errors import OptionError
 from training.loop.arguments import trainer_arguments
-from training.memory.batches import BatchConfig
-from training.memory.choose import available_memory, possible_batches
+from training.memory.batches import BatchConfig, possible_batches
+from training.memory.choose import available_memory
 from training.memory.estimate import GIB
 from training.memory.schedule import step_schedule
 from training.model.adapters import add_adapters, check_targets
@@ -116,6 +116,7 @@ TESTS = {
     "add_tokens": "model.test_added_tokens.test_added_tokens_are_trained_saved_and_merged",
     "init_adapter": "loop.test_best.test_a_run_continues_from_another_runs_adapter",
     "kernels": "test_options.test_liger_kernels_need_a_gpu",
+    "shard": "loop.test_processes.test_each_process_holds_half_of_the_layers",
     "memory_gb": "test_options.test_memory_gb_limits_the_gpu_memory",
     "quantization": "test_options.test_quantization_and_revision_reach_transformers",
     "revision": "test_options.test_quantization_and_revision_reach_transformers",

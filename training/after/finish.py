@@ -11,7 +11,7 @@ from training.after.sample_answers import read_sample_answers
 from training.log import log_phase
 from training.metrics import read_metrics, summarise
 from training.run_folder import RunFolder, write_atomically, write_errors
-from training.run_record import Metrics, RunRecord
+from training.run_record import RunRecord
 
 if TYPE_CHECKING:
     from training.loop.trainer import QloraTrainer
@@ -25,14 +25,17 @@ def finish_run(context: RunContext, trainer: QloraTrainer, best: tuple[int, floa
         best: step and held-out loss of the adapter, if it is not that of the last step.
     """
     folder = context.folder
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    # All processes compute a divided model together.
+    stopped = _stop_share(context, model) if context.first_process or context.config.shard else None
     if context.first_process:
-        model = trainer.accelerator.unwrap_model(trainer.model)
         lines = read_metrics(folder.metrics)
         metrics = summarise(lines)
         metrics["trained_tokens"] = int(trainer.trained_tokens)
         if best is not None:
             metrics["best_step"], metrics["held_out_after"] = best
-        _check_stopping(context, model, metrics)
+        if stopped is not None:
+            metrics["stopped_by_itself"], metrics["stop_prompts"] = stopped
         record = folder.read()
         record["metrics"] = metrics
         with write_errors(str(folder.adapter), folder.path):
@@ -44,20 +47,21 @@ def finish_run(context: RunContext, trainer: QloraTrainer, best: tuple[int, floa
     return folder.read()
 
 
-def _check_stopping(context: RunContext, model: Any, metrics: Metrics) -> None:
-    """Answer the first --stop-prompts held-out prompts, and record the share of answers that end with the end token."""
+def _stop_share(context: RunContext, model: Any) -> tuple[float, int] | None:
+    """Share of answers to the first --stop-prompts held-out prompts that end with the end token, and their number."""
     from training.after.generate import stop_share
     from training.after.sample_answers import SAMPLES, write_sample_answers
 
     if context.data.test is None or context.config.stop_prompts == 0:
-        return
+        return None
     rows = context.data.test.table.slice(0, context.config.stop_prompts)["messages"].to_pylist()
     log_phase(f"answering {plural(len(rows), 'prompt')}")
     share, answers = stop_share(model, context.tokenizer, context.build, rows)
-    metrics["stopped_by_itself"] = share
-    metrics["stop_prompts"] = len(answers)
     log_phase(f"answering {plural(len(rows[:SAMPLES]), 'prompt')} without the adapter")
-    write_sample_answers(context.folder, model, context.tokenizer, context.build, rows, answers)
+    write_sample_answers(
+        context.folder, model, context.tokenizer, context.build, rows, answers, write=context.first_process
+    )
+    return share, len(answers)
 
 
 def write_page(folder: RunFolder, record: RunRecord) -> None:

@@ -38,18 +38,22 @@ def write_sample_answers(
     build: Build,
     rows: Sequence[Messages],
     after: Sequence[Answer],
+    *,
+    write: bool,
 ) -> None:
     """Answer the first questions without the adapter, and write both answers to answers.json.
 
     Args:
         rows: the held-out conversations that were answered with the adapter.
         after: those answers.
+        write: False in processes that only help to compute a model that is divided among them.
     """
     asked = rows[:SAMPLES]
     with model.disable_adapter():
         _, before = stop_share(model, tokenizer, build, asked)
     samples = [_sample(*sample) for sample in zip(asked, before, after, strict=False)]
-    write_atomically(folder.answers, json.dumps(samples, indent=1, ensure_ascii=False))
+    if write:
+        write_atomically(folder.answers, json.dumps(samples, indent=1, ensure_ascii=False))
 
 
 def read_sample_answers(path: Path) -> list[SampleAnswer]:

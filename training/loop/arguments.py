@@ -57,6 +57,7 @@ def trainer_arguments(
         dataloader_num_workers=0,
         dataloader_pin_memory=on_gpu,
         ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,  # every process computes the same ones
         padding_free=True,
         packing=False,
         max_length=None,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from peft import PeftModel
+from torch.nn.parallel import DistributedDataParallel
 from transformers import Trainer, TrainerCallback, TrainerState
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
@@ -28,6 +29,7 @@ from training.loop.best import best_step
 from training.loop.checkpoints import checkpoint_path, remove_old_checkpoints
 from training.memory.batches import BatchConfig
 from training.model.base import adapters_to_fp32, checkpoint_layers
+from training.model.sharding import data_parallel
 from training.run_folder import PARTIAL, RunFolder, commit_folder, write_errors
 
 if TYPE_CHECKING:
@@ -100,6 +102,13 @@ class QloraTrainer(SFTTrainer):
             )
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         return optimizer
+
+    def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
+        """Wrap a divided model for data parallelism; accelerate refuses one, although only its frozen part is divided."""
+        if not self.config.shard or not training or isinstance(model, DistributedDataParallel):
+            return super()._wrap_model(model, training, dataloader)
+        prepared = self.accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)  # for autocast
+        return data_parallel(prepared, self.args.device)
 
     def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], Any]:
         """The micro-batches of a step, and the number of their labels over all processes."""

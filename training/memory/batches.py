@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from training.errors import NotEnoughMemory
-from training.memory.estimate import GIB
+from training.config import RunConfig
+from training.errors import NotEnoughMemory, OptionError
+from training.memory.estimate import GIB, MemoryInputs, estimate_memory
+from training.memory.layout import Layout, longest_row, packed
+from training.model.attention import EAGER
+from training.model.runtime import Runtime
+from training.model.sizes import ModelSizes
+
+if TYPE_CHECKING:
+    from training.data.training_data import TrainingData
 
 RESERVE = 0.06  # share of the memory that is left free for fragmentation of the allocator
 
@@ -78,3 +86,76 @@ def fitting_batches(
             f"{need(smallest) / GIB / (1 - RESERVE):.1f}: {remedy}."
         )
     return fitting
+
+
+def possible_batches(
+    config: RunConfig,
+    runtime: Runtime,
+    sizes: ModelSizes,
+    windows_per_step: int,
+    prepared: TrainingData | None,
+    available: int | None,
+    layout: Layout | None = None,
+    shards: int = 1,
+) -> list[BatchConfig]:
+    """The batch configurations to try, fastest first.
+
+    Args:
+        available: bytes of GPU memory that the estimate must fit into; None on a CPU.
+        layout: how rows are filled; None: packed windows.
+        shards: processes that the model is divided among.
+
+    Raises:
+        OptionError: more layers to checkpoint than the model has, or a micro-batch that the layout does not allow.
+        NotEnoughMemory: nothing fits; the message names settings that would.
+    """
+    layout, layers = layout or packed(config), sizes.layers
+    if (config.checkpoint_layers or 0) > layers:
+        raise OptionError(f"--checkpoint-layers is {config.checkpoint_layers}: the model has {layers} layers.")
+    fixed = {name: getattr(config, name) for name in ("micro_batch", "checkpoint_layers", "optimizer")}
+    fixed = {name: value for name, value in fixed.items() if value is not None}
+    if layout.one_row and fixed.setdefault("micro_batch", 1) > 1:
+        raise OptionError(f"--micro-batch {config.micro_batch} must be 1 for this model, because {layout.obstacle}.")
+    if available is None:  # memory does not limit a CPU run, and one window at a time is as fast as several
+        fixed = {"micro_batch": 1, "checkpoint_layers": 0, "optimizer": "adamw"} | fixed
+        return candidate_batches(layers, windows_per_step, layout.row_tokens, fixed, on_gpu=False)
+
+    def need(batch: BatchConfig) -> int:
+        return estimate_memory(sizes, memory_inputs(config, runtime, sizes, batch, prepared, layout, shards)).total
+
+    alternatives = candidate_batches(layers, windows_per_step, layout.row_tokens, {}, on_gpu=True)
+    batches = candidate_batches(layers, windows_per_step, layout.row_tokens, fixed, on_gpu=True)
+    return fitting_batches(batches, need, available, alternatives)
+
+
+def memory_inputs(
+    config: RunConfig,
+    runtime: Runtime,
+    sizes: ModelSizes,
+    batch: BatchConfig,
+    prepared: TrainingData | None,
+    layout: Layout | None = None,
+    shards: int = 1,
+) -> MemoryInputs:
+    """The estimate's inputs for a batch configuration. Without data, every token counts as trained."""
+    layout = layout or packed(config)
+    tokens = batch.micro_batch * layout.row_tokens
+    longest = longest_row(prepared) if prepared is not None else layout.row_tokens
+    trained_share = 1.0
+    if prepared is not None:
+        ledger = prepared.train.labelled.ledger
+        trained_share = ledger.tokens_trained / max(1, ledger.tokens_trained + ledger.tokens_masked)
+    return MemoryInputs(
+        micro_tokens=tokens,
+        trained_tokens=int(tokens * min(1.0, trained_share * 1.2)),  # the worst window has more than the mean
+        checkpoint_layers=batch.checkpoint_layers,
+        optimizer=batch.optimizer,
+        rank=config.lora_r,
+        targets=config.targets,
+        quantized=config.quantization == "nf4",
+        bytes_per_value=4 if runtime.precision == "fp32" else 2,
+        fused=runtime.liger,
+        dropout=config.lora_dropout > 0,
+        score_tokens=longest if sizes.keeps_scores or runtime.attention == EAGER else 0,
+        shards=shards,
+    )

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 from training.config import RunConfig
 from training.data.training_data import TrainingData
 from training.data.windows import with_empty_windows
-from training.errors import OptionError
-from training.memory.batches import BatchConfig, candidate_batches, fitting_batches
-from training.memory.estimate import GIB, MemoryInputs, estimate_memory
-from training.memory.layout import Layout, longest_row, packed, unpacked, windows_for
+from training.memory.batches import BatchConfig, memory_inputs, possible_batches
+from training.memory.estimate import GIB, estimate_memory
+from training.memory.gpu_sizes import fits_by_size
+from training.memory.layout import Layout, unpacked, windows_for
 from training.memory.run_plan import RunPlan
 from training.memory.schedule import requested_windows, step_schedule
 from training.model.architecture import Architecture
-from training.model.attention import EAGER, PackingUnsupported, without_adapters
+from training.model.attention import PackingUnsupported, without_adapters
 from training.model.checks import check_against_stock, check_leaks
 from training.model.runtime import Runtime
-from training.model.sizes import ModelSizes
+from training.model.sharding import held_bytes
 from training.run_folder import RunFolder, refuse_changes
 from training.run_record import RunRecord
 
@@ -79,12 +79,15 @@ def choose_run_plan(
         return trainer_arguments(config, runtime, batch, folder, accumulate=1, steps=1)
 
     available = available_memory(config, runtime)  # also when resuming: it limits the run to --memory-gb
+    shards = processes if config.shard else 1
     if recorded is not None:
         resolved = recorded["resolved"]
         batches = [BatchConfig(resolved["micro_batch"], resolved["checkpoint_layers"], resolved["optimizer"])]
     else:
         share = max(1, round(requested / processes))
-        batches = possible_batches(config, runtime, architecture.sizes, share, prepared, available, layout)
+        batches = possible_batches(config, runtime, architecture.sizes, share, prepared, available, layout, shards)
+    if config.shard:  # processes that compute a model together cannot recover from running out of memory
+        batches = [_agree(batches[0], processes)]
     batch, measured = first_that_runs(adapted, batches, windows, arguments_for, packed=layout.packed)
     batch = _agree(batch, processes)
     share = batch.micro_batch * processes if processes > 1 else 1  # a single process only has a smaller last batch
@@ -104,8 +107,10 @@ def choose_run_plan(
         windows=windows,
         test=test,
         estimate=estimate_memory(
-            architecture.sizes, memory_inputs(config, runtime, architecture.sizes, batch, prepared, layout)
+            architecture.sizes, memory_inputs(config, runtime, architecture.sizes, batch, prepared, layout, shards)
         ),
+        fits=fits_by_size(config, architecture.sizes, layout, prepared, requested, shards),
+        held=held_bytes(adapted) if config.shard else None,
         measured=measured,
         leak=leak,
         off_stock=off_stock,
@@ -116,44 +121,6 @@ def choose_run_plan(
         now = {part: {name: record[part][name] for name in names} for part, names in bound.items()}
         refuse_changes(recorded, now, folder.path)
     return plan
-
-
-def possible_batches(
-    config: RunConfig,
-    runtime: Runtime,
-    sizes: ModelSizes,
-    windows_per_step: int,
-    prepared: TrainingData | None,
-    available: int | None,
-    layout: Layout | None = None,
-) -> list[BatchConfig]:
-    """The batch configurations to try, fastest first.
-
-    Args:
-        available: bytes of GPU memory that the estimate must fit into; None on a CPU.
-        layout: how rows are filled; None: packed windows.
-
-    Raises:
-        OptionError: more layers to checkpoint than the model has, or a micro-batch that the layout does not allow.
-        NotEnoughMemory: nothing fits; the message names settings that would.
-    """
-    layout, layers = layout or packed(config), sizes.layers
-    if (config.checkpoint_layers or 0) > layers:
-        raise OptionError(f"--checkpoint-layers is {config.checkpoint_layers}: the model has {layers} layers.")
-    fixed = {name: getattr(config, name) for name in ("micro_batch", "checkpoint_layers", "optimizer")}
-    fixed = {name: value for name, value in fixed.items() if value is not None}
-    if layout.one_row and fixed.setdefault("micro_batch", 1) > 1:
-        raise OptionError(f"--micro-batch {config.micro_batch} must be 1 for this model, because {layout.obstacle}.")
-    if available is None:  # memory does not limit a CPU run, and one window at a time is as fast as several
-        fixed = {"micro_batch": 1, "checkpoint_layers": 0, "optimizer": "adamw"} | fixed
-        return candidate_batches(layers, windows_per_step, layout.row_tokens, fixed, on_gpu=False)
-
-    def need(batch: BatchConfig) -> int:
-        return estimate_memory(sizes, memory_inputs(config, runtime, sizes, batch, prepared, layout)).total
-
-    alternatives = candidate_batches(layers, windows_per_step, layout.row_tokens, {}, on_gpu=True)
-    batches = candidate_batches(layers, windows_per_step, layout.row_tokens, fixed, on_gpu=True)
-    return fitting_batches(batches, need, available, alternatives)
 
 
 def available_memory(config: RunConfig, runtime: Runtime) -> int | None:
@@ -173,37 +140,6 @@ def available_memory(config: RunConfig, runtime: Runtime) -> int | None:
     total = torch.cuda.get_device_properties(runtime.device).total_memory
     torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), runtime.device)
     return min(limit, usable)
-
-
-def memory_inputs(
-    config: RunConfig,
-    runtime: Runtime,
-    sizes: ModelSizes,
-    batch: BatchConfig,
-    prepared: TrainingData | None,
-    layout: Layout | None = None,
-) -> MemoryInputs:
-    """The estimate's inputs for a batch configuration. Without data, every token counts as trained."""
-    layout = layout or packed(config)
-    tokens = batch.micro_batch * layout.row_tokens
-    longest = longest_row(prepared) if prepared is not None else layout.row_tokens
-    trained_share = 1.0
-    if prepared is not None:
-        ledger = prepared.train.labelled.ledger
-        trained_share = ledger.tokens_trained / max(1, ledger.tokens_trained + ledger.tokens_masked)
-    return MemoryInputs(
-        micro_tokens=tokens,
-        trained_tokens=int(tokens * min(1.0, trained_share * 1.2)),  # the worst window has more than the mean
-        checkpoint_layers=batch.checkpoint_layers,
-        optimizer=batch.optimizer,
-        rank=config.lora_r,
-        targets=config.targets,
-        quantized=config.quantization == "nf4",
-        bytes_per_value=4 if runtime.precision == "fp32" else 2,
-        fused=runtime.liger,
-        dropout=config.lora_dropout > 0,
-        score_tokens=longest if sizes.keeps_scores or runtime.attention == EAGER else 0,
-    )
 
 
 def _agree(batch: BatchConfig, processes: int) -> BatchConfig:

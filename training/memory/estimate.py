@@ -16,6 +16,7 @@ NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 # Two moments per weight. Paged moments stay on the GPU while it has free memory, so they count like the others.
 OPTIMIZER_BYTES = {"adamw": 8, "paged_adamw_32bit": 8, "paged_adamw_8bit": 2.03}
 CUDA_CONTEXT = int(0.6 * GIB)  # CUDA's context and its libraries' workspaces, outside PyTorch's allocator
+GATHERED_LAYERS = 2  # of a divided model: the one that is computed, and the next one, which is being gathered
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class MemoryInputs:
     fused: bool  # with liger's kernels, norms and MLP keep fewer activations
     dropout: bool
     score_tokens: int = 0  # of the longest conversation, if attention keeps its scores; 0: a fused kernel keeps none
+    shards: int = 1  # processes that the decoder's layers are divided among
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,8 @@ def estimate_memory(size: ModelSizes, inputs: MemoryInputs) -> MemoryEstimate:
     kept_layers = (size.layers - inputs.checkpoint_layers) * layer
     kept_inputs = inputs.checkpoint_layers * size.hidden * value_bytes * inputs.micro_tokens
     recomputed = layer if inputs.checkpoint_layers else 0  # one layer at a time is computed again
-    in_4_bits = size.quantised_weights if inputs.quantized else 0
     return MemoryEstimate(
-        weights=int(in_4_bits * NF4_BYTES + (size.weights - in_4_bits) * value_bytes),
+        weights=_weights(size, inputs),
         adapters=4 * adapters,
         optimizer=int(OPTIMIZER_BYTES[inputs.optimizer] * adapters),
         gradients=4 * adapters,
@@ -76,6 +77,20 @@ def estimate_memory(size: ModelSizes, inputs: MemoryInputs) -> MemoryEstimate:
         logits=_logits(size, inputs),
         workspace=2 * size.largest_linear * value_bytes,  # one layer's dequantised weight and its adapters' products
     )
+
+
+def _weights(size: ModelSizes, inputs: MemoryInputs) -> int:
+    """The base model's weights; of a divided model the process's part, and the layers that are gathered."""
+    in_4_bits = size.quantised_weights if inputs.quantized else 0
+    whole = in_4_bits * NF4_BYTES + (size.weights - in_4_bits) * inputs.bytes_per_value
+    if inputs.shards == 1:
+        return int(whole)
+    linears = sum(linear.inputs * linear.outputs for linear in size.linears)
+    # The scales of NF4 are not divided.
+    layers = (
+        linears * (0.5 if inputs.quantized else inputs.bytes_per_value) + size.expert_weights * inputs.bytes_per_value
+    )
+    return int(whole - layers + layers / inputs.shards + GATHERED_LAYERS * layers / size.layers)
 
 
 def layer_activations(size: ModelSizes, inputs: MemoryInputs) -> int:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from dataprep.common.text import duration, plural
 from training.config import RunConfig, check
 from training.data.training_data import TrainingData, load_training_data, open_training_build
-from training.errors import NotEnoughMemory, OptionError
-from training.memory.batches import BatchConfig
-from training.memory.choose import available_memory, memory_inputs, possible_batches
+from training.errors import OptionError
+from training.memory.batches import BatchConfig, memory_inputs, possible_batches
+from training.memory.choose import available_memory
 from training.memory.estimate import CUDA_CONTEXT, GIB, estimate_memory
+from training.memory.gpu_sizes import fit_lines, fits_by_size
 from training.memory.layout import Layout, choose_layout, layout_notes, windows_for
 from training.memory.schedule import requested_windows, step_schedule, step_sentence
 from training.model import attention
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 GPUS = {"t4": (14.6, 65, "fp16"), "l4": (22.0, 121, "bf16"), "a100": (79.0, 312, "bf16"), "h100": (79.0, 990, "bf16")}
 # Share of the matrix rate that a QLoRA step reaches, measured on an H200 (docs/qlora.md) and assumed for the others.
 MATRIX_RATE_SHARE = 0.4
-# Memory of common GPUs (GB as sold), for which the plan says whether the run fits.
-GPU_SIZES = (8, 12, 16, 24, 40, 48, 80)
 # For each weight, 2 in the forward pass and 2 in the backward pass to the activations: the base has no weight gradients.
 FLOP_PER_TOKEN = 4
 
@@ -109,26 +108,9 @@ def _planned(
         "step_note": step_sentence(config, requested, layout.step_tokens),
         "tokens": round(tokens),
         "seconds": _seconds(sizes, tokens, batch, layout, gpu),
-        "fits": _fits(config, sizes, layout, prepared, requested),
+        "fits": fits_by_size(config, sizes, layout, prepared, requested),
     }
     return record, batch
-
-
-def _fits(
-    config: RunConfig, sizes: ModelSizes, layout: Layout, prepared: TrainingData, requested: int
-) -> dict[str, dict[str, Any] | None]:
-    """For each common size of a GPU, the fastest batch configuration that fits by the estimate; None if none does."""
-    implementation = attention.VARLEN if layout.packed else attention.STOCK
-    runtime = Runtime("cuda:0", "bf16", implementation, liger=True)
-    fits: dict[str, dict[str, Any] | None] = {}
-    for size in GPU_SIZES:
-        available = int(size * GIB) - CUDA_CONTEXT
-        try:
-            batches = possible_batches(config, runtime, sizes, requested, prepared, available, layout)
-            fits[str(size)] = asdict(batches[0])
-        except NotEnoughMemory:
-            fits[str(size)] = None
-    return fits
 
 
 def _runtime(config: RunConfig, gpu: str | None) -> Runtime:
@@ -196,7 +178,7 @@ def _lines(record: dict[str, Any]) -> list[str]:
         f"Memory      {memory['total']:.2f} GiB{limit} on {record['gpu']}, estimated:",
         *(f"            {part:12} {size:8.2f} GiB" for part, size in memory.items() if part != "total"),
     ]
-    lines += _fit_lines(record["fits"])
+    lines += fit_lines(record["fits"])
     if record.get("measured"):
         measured = record["measured"]
         lines.append(
@@ -206,21 +188,3 @@ def _lines(record: dict[str, Any]) -> list[str]:
     if record["seconds"] is not None:
         lines.append(f"Time        about {duration(record['seconds'])} of training")
     return lines
-
-
-def _fit_lines(fits: dict[str, dict[str, Any] | None]) -> list[str]:
-    """One line for each different configuration: the GPU sizes that it is the fastest one for."""
-    lines: dict[str, list[str]] = {}
-    for size, batch in fits.items():
-        text = "does not fit; lower --max-tokens or --lora-r"
-        if batch is not None:
-            text = (
-                f"{plural(batch['micro_batch'], 'row')} in a pass, {plural(batch['checkpoint_layers'], 'layer')} checkpointed, "
-                f"{batch['optimizer']}"
-            )
-        lines.setdefault(text, []).append(size)
-    heading = "On a GPU of"
-    return [
-        f"{heading if index == 0 else '':12}{', '.join(sizes)} GB: {text}"
-        for index, (text, sizes) in enumerate(lines.items())
-    ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dataprep.common.text import plural
 from training.data.windows import Packing
 from training.memory.batches import BatchConfig
 from training.memory.estimate import GIB, MemoryEstimate
+from training.memory.gpu_sizes import Fits, fit_sentence
 from training.memory.layout import Layout
 from training.memory.schedule import StepSchedule
 from training.model.runtime import Runtime
@@ -36,6 +37,8 @@ class RunPlan:
     measured: Measurement | None
     leak: float | None  # None: not packed, so not checked
     off_stock: float | None
+    fits: Fits = field(default_factory=dict)  # by size of a GPU
+    held: tuple[int, int] | None = None  # bytes of a divided model that this process holds, and of the whole model
 
     @property
     def steps(self) -> int:
@@ -50,6 +53,7 @@ class RunPlan:
     def as_record(self) -> dict[str, Any]:
         """The plan as run.json holds it."""
         measured = asdict(self.measured) if self.measured else None
+        held = {"held_bytes": self.held[0], "model_bytes": self.held[1]} if self.held else {}
         return {
             "place": self.runtime.as_record(),
             "resolved": {
@@ -63,7 +67,7 @@ class RunPlan:
                 "fill": round(self.packing.fill, 4),
                 "empty": len(self.windows) - len(self.packing.windows),
             },
-            "memory": {"estimate_gib": self.estimate.in_gib(), "measured": measured},
+            "memory": {"estimate_gib": self.estimate.in_gib(), "measured": measured, "fits": self.fits, **held},
             "self_test": {"leak": self.leak, "off_stock": self.off_stock},
         }
 
@@ -86,4 +90,8 @@ class RunPlan:
         )
         if self.measured and self.measured.allocated:
             line += f", measured {self.measured.allocated / GIB:.1f} GiB"
-        return line + "."
+        if self.held:
+            held, whole = (size / GIB for size in self.held)
+            line += f". Each of the {self.processes} processes holds {held:.2f} of the model's {whole:.2f} GiB"
+        line += "."
+        return line if self.runtime.device == "cpu" else f"{line} {fit_sentence(self.fits)}"

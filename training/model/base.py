@@ -11,8 +11,10 @@ from training.model import attention
 from training.model.adapters import prepare_trained_layers
 from training.model.added_tokens import resize_for_added_tokens
 from training.model.architecture import Architecture, read_architecture
+from training.model.checkpoint import is_quantised
 from training.model.identity import read_model_config
 from training.model.runtime import Runtime
+from training.model.sharding import shard_base
 
 if TYPE_CHECKING:
     import torch
@@ -28,12 +30,19 @@ TRAINED_PARTS = ("lora_", "trainable_tokens_delta", "modules_to_save.")
 
 
 def load_base(
-    model: str, revision: str | None, config: RunConfig, runtime: Runtime, architecture: Architecture | None = None
+    model: str,
+    revision: str | None,
+    config: RunConfig,
+    runtime: Runtime,
+    architecture: Architecture | None = None,
+    *,
+    shard: bool = False,
 ) -> PreTrainedModel:
     """Load the base model without gradients, in NF4 (or unquantised with `--quantization none`).
 
     Args:
         architecture: the model's, if it has been read already.
+        shard: divide the model among the processes of the run.
 
     Raises:
         ModelError: the model cannot be read, or lacks weights.
@@ -42,8 +51,10 @@ def load_base(
     import transformers
     from safetensors import SafetensorError
 
+    model_config = read_model_config(model, revision)
+    in_4_bits = is_quantised(model_config)
     if architecture is None:
-        architecture = read_architecture(read_model_config(model, revision), model)
+        architecture = read_architecture(model_config, model)
     attention.register()
     nf4 = transformers.BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,
@@ -51,6 +62,7 @@ def load_base(
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=runtime.dtype,
     )
+    quantise = config.quantization == "nf4"
     if runtime.liger:
         _apply_liger(architecture.model_type)
     try:
@@ -58,8 +70,8 @@ def load_base(
             model,
             revision=revision,
             dtype=runtime.dtype,
-            quantization_config=nf4 if config.quantization == "nf4" else None,
-            device_map={"": runtime.device},
+            quantization_config=nf4 if quantise and (in_4_bits or not shard) else None,
+            device_map={"": "cpu" if shard else runtime.device},
             attn_implementation=runtime.attention,
             output_loading_info=True,
         )
@@ -72,6 +84,8 @@ def load_base(
     _check_complete(model, loading)
     resize_for_added_tokens(base, model, config)
     base.requires_grad_(False)
+    if shard:
+        shard_base(base, runtime, quantise=quantise and not in_4_bits)
     base.config.get_text_config().use_cache = False
     base.config.get_text_config().output_router_logits = False
     _disable_cpu_repacking(base)

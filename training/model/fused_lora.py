@@ -72,8 +72,9 @@ def _scale(layer: Linear4bit) -> float:
 
 
 def _weight(layer: Linear4bit, dtype: torch.dtype) -> Tensor:
-    quantized: Any = layer.get_base_layer().weight
-    return functional.dequantize_4bit(quantized.data, quantized.quant_state).to(dtype)
+    base: Any = layer.get_base_layer()
+    state = getattr(base.weight, "quant_state", base.quant_state)  # the weight of a divided model has none of its own
+    return functional.dequantize_4bit(base.weight.data, state).to(dtype)
 
 
 def fuse_adapters(model: PeftModel) -> int:

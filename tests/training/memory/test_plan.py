@@ -18,7 +18,8 @@ from training.data.training_data import load_training_data, open_training_build
 from training.errors import NotEnoughMemory, OptionError
 from training.memory import plan as planning
 from training.memory import probe
-from training.memory.choose import choose_run_plan, possible_batches
+from training.memory.batches import possible_batches
+from training.memory.choose import choose_run_plan
 from training.memory.estimate import CUDA_CONTEXT, GIB
 from training.memory.layout import choose_layout
 from training.memory.plan import GPUS, plan
