@@ -6,6 +6,8 @@ All sizes are in bytes unless a name says GiB. Tokens are those of one micro-bat
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from training.model.sizes import ModelSizes
 
@@ -60,9 +62,31 @@ class MemoryEstimate:
         return {name: round(value / GIB, 3) for name, value in {**asdict(self), "total": self.total}.items()}
 
 
+class _Sums(NamedTuple):
+    """Sums over a model's linear layers."""
+
+    adapter_weights: int
+    adapted_per_layer: float
+    linear_weights: int
+    largest_linear: int
+    input_widths: int
+
+
+@lru_cache(maxsize=16)  # a choice compares hundreds of configurations of one model
+def _sums(size: ModelSizes, rank: int, targets: str) -> _Sums:
+    return _Sums(
+        size.adapter_weights(rank, targets),
+        size.adapted_per_layer(targets),
+        sum(linear.inputs * linear.outputs for linear in size.linears),
+        size.largest_linear,
+        sum(linear.inputs for linear in size.linears),
+    )
+
+
 def estimate_memory(size: ModelSizes, inputs: MemoryInputs) -> MemoryEstimate:
     """Estimate the allocator's peak, which is where the forward pass ends and the backward pass begins."""
-    adapters = size.adapter_weights(inputs.rank, inputs.targets)
+    sums = _sums(size, inputs.rank, inputs.targets)
+    adapters = sums.adapter_weights
     value_bytes = inputs.bytes_per_value
     layer = layer_activations(size, inputs)
     kept_layers = (size.layers - inputs.checkpoint_layers) * layer
@@ -75,7 +99,7 @@ def estimate_memory(size: ModelSizes, inputs: MemoryInputs) -> MemoryEstimate:
         gradients=4 * adapters,
         activations=int(kept_layers + kept_inputs + recomputed),
         logits=_logits(size, inputs),
-        workspace=2 * size.largest_linear * value_bytes,  # one layer's dequantised weight and its adapters' products
+        workspace=2 * sums.largest_linear * value_bytes,  # one layer's dequantised weight and its adapters' products
     )
 
 
@@ -85,7 +109,7 @@ def _weights(size: ModelSizes, inputs: MemoryInputs) -> int:
     whole = in_4_bits * NF4_BYTES + (size.weights - in_4_bits) * inputs.bytes_per_value
     if inputs.shards == 1:
         return int(whole)
-    linears = sum(linear.inputs * linear.outputs for linear in size.linears)
+    linears = _sums(size, inputs.rank, inputs.targets).linear_weights
     # The scales of NF4 are not divided.
     layers = (
         linears * (0.5 if inputs.quantized else inputs.bytes_per_value) + size.expert_weights * inputs.bytes_per_value
@@ -106,8 +130,9 @@ def layer_activations(size: ModelSizes, inputs: MemoryInputs) -> int:
     norm_outputs = 2 * hidden * value_bytes  # read by q, k, v and by gate, up
     attention = (query + 2 * keys + query) * value_bytes + 4 * size.heads  # q, k, v, output; a float32 per head
     mlp = (2 + 1 + (0 if inputs.fused else 1)) * ffn * value_bytes  # gate, up, their product, and silu(gate)
-    ranks = size.adapted_per_layer(inputs.targets) * inputs.rank * value_bytes
-    widths = sum(linear.inputs for linear in size.linears) / size.layers
+    sums = _sums(size, inputs.rank, inputs.targets)
+    ranks = sums.adapted_per_layer * inputs.rank * value_bytes
+    widths = sums.input_widths / size.layers
     dropout = widths * (value_bytes + 1) if inputs.dropout else 0
     # For each pair of tokens and head: the capped scores, the float32 softmax, the shares, and the mask.
     scores = size.heads * inputs.score_tokens * (4 + 2 * value_bytes + 1)

@@ -30,7 +30,7 @@ class Linear(NamedTuple):
         return self.path.rpartition(".")[2]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared and hashed by identity, so that sums over its layers can be cached
 class ModelSizes:
     """The sizes of a decoder that memory and time depend on. Numbers of weights cover the whole model."""
 

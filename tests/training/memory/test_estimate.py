@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.support.shapes import llama_2_7b_sizes
@@ -24,3 +26,12 @@ def test_the_estimate_is_within_15_percent_of_the_measured_peak(
 ) -> None:
     peak = estimate_memory(llama_2_7b_sizes(), inputs(micro_batch, layers, fused=fused)).total
     assert peak / GIB == pytest.approx(measured, rel=0.15)
+
+
+def test_a_divided_model_needs_its_part_of_the_layers_and_two_whole_ones() -> None:
+    sizes = llama_2_7b_sizes()
+    whole = estimate_memory(sizes, inputs(2, 32))
+    halves = estimate_memory(sizes, replace(inputs(2, 32), shards=2))
+    packed = sum(linear.inputs * linear.outputs for linear in sizes.linears) / 2  # bytes in NF4
+    assert whole.weights - halves.weights == pytest.approx(packed / 2 - 2 * packed / sizes.layers, abs=2)
+    assert whole.total - halves.total == whole.weights - halves.weights
