@@ -56,10 +56,10 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     """The options of a run of one process, which is finished: 6 windows, 2 in a step; checkpoints of steps 2 and 4."""
     folder = tmp_path_factory.mktemp("one")
     build = write_build(folder / "build", chatter(400), chatter(8))
-    options: dict[str, Any] = TINY_DEFAULTS | {"max_steps": STEPS, "tokens_per_step": 4096, "micro_batch": 1}
-    config = RunConfig(
-        data=build, model="tiny", out=folder / "run", device="cpu", stop_prompts=2, save_every=2, **options
-    )
+    options: dict[str, Any] = TINY_DEFAULTS | {
+        "max_steps": STEPS, "tokens_per_step": 4096, "micro_batch": 1, "stop_prompts": 2,
+    }  # fmt: skip
+    config = RunConfig(data=build, model="tiny", out=folder / "run", device="cpu", save_every=2, **options)
     run(config)
     return config
 
@@ -140,9 +140,14 @@ def test_two_processes_have_the_losses_of_one_and_count_an_odd_number_of_windows
     On a machine without a GPU, the processes find each other without --device cpu.
     """
     build = write_build(tmp_path / "b", chatter(28), chatter(3, seed=5))
-    options: dict[str, Any] = TINY_DEFAULTS | {"max_tokens": 128, "tokens_per_step": 1024, "epochs": 3.0}
+    options: dict[str, Any] = TINY_DEFAULTS | {
+        "max_tokens": 128,
+        "tokens_per_step": 1024,
+        "epochs": 3.0,
+        "stop_prompts": 0,
+    }
     device: Any = "cpu" if torch.cuda.is_available() else "auto"
-    config = RunConfig(data=build, model="tiny", out=tmp_path / "one", device=device, stop_prompts=0, **options)
+    config = RunConfig(data=build, model="tiny", out=tmp_path / "one", device=device, **options)
     run(config)
     two = replace(config, out=tmp_path / "two")
     torchrun("run", *flags(two))
