@@ -51,10 +51,9 @@ def load_base(
     import transformers
     from safetensors import SafetensorError
 
-    model_config = read_model_config(model, revision)
-    in_4_bits = is_quantised(model_config)
     if architecture is None:
-        architecture = read_architecture(model_config, model)
+        architecture = read_architecture(read_model_config(model, revision), model)
+    in_4_bits = shard and is_quantised(read_model_config(model, revision))
     attention.register()
     nf4 = transformers.BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,
