@@ -1,10 +1,12 @@
-"""Make the pictures of the README from real output: the report of a build, and a chart of two figures of docs/figures.md.
+"""Make the pictures of README and docs from real output: the report of a build, two figures of docs/figures.md, and the
+curves of docs/qlora.md.
 
     python docs/pictures.py --source ../shared/real/oasst/oasst1_en_validation_messages.jsonl \
         --tokenizer ../shared/real/llama2/tokenizer.json
-    python docs/pictures.py --only figures          # the chart alone, after docs/figures.md has changed
+    python docs/pictures.py --only figures          # one chart alone, after docs/figures.md has changed
+    python docs/pictures.py --only curves           # after docs/qlora.md has changed
 
-Writes docs/images/report-{light,dark}.png (needs Chromium) and docs/images/figures-{light,dark}.svg.
+Writes docs/images/report-{light,dark}.png (needs Chromium), figures-{light,dark}.svg and smollm2-{light,dark}.svg.
 """
 
 from __future__ import annotations
@@ -13,12 +15,18 @@ import argparse
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from dataprep.common.charts import AxisNames, Series, line_chart, svg_file  # noqa: E402
 
 DOCS = Path(__file__).resolve().parent
 IMAGES = DOCS / "images"
@@ -54,14 +62,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", help="what to build; default: the bundled sample")
     parser.add_argument("--tokenizer", help="a tokenizer.json, for lengths in tokens")
-    parser.add_argument("--only", choices=("report", "figures"))
+    parser.add_argument("--only", choices=("report", "figures", "curves"))
     arguments = parser.parse_args()
     IMAGES.mkdir(exist_ok=True)
-    if arguments.only != "report":
+    if arguments.only in (None, "curves"):
+        chart = curves_chart((DOCS / "qlora.md").read_text(encoding="utf-8"))
+        for scheme, colors in SCHEMES.items():
+            (IMAGES / f"smollm2-{scheme}.svg").write_text(svg_file(chart, colors), encoding="utf-8")
+    if arguments.only in (None, "figures"):
         panels = headline_panels((DOCS / "figures.md").read_text(encoding="utf-8"))
         for scheme, colors in SCHEMES.items():
             (IMAGES / f"figures-{scheme}.svg").write_text(figures_svg(panels, colors), encoding="utf-8")
-    if arguments.only != "figures":
+    if arguments.only in (None, "report"):
         photograph_report(arguments.source, arguments.tokenizer)
     for picture in sorted(IMAGES.iterdir()):
         size = picture.stat().st_size
@@ -94,6 +106,28 @@ def headline_panels(figures: str) -> list[Panel]:
             [("training", training, f"{training:,.0f}"), ("trl at its best", trl, f"{trl:,.0f}")],
         ),
     ]
+
+
+def curves_chart(page: str) -> str:
+    """The held-out losses in the table of docs/qlora.md whose first column is the number of tokens processed.
+
+    Raises:
+        SystemExit: the table has no such rows.
+    """
+    rows = re.findall(r"^\| ([\d,]+) \| ([\d.]+) \| ([\d.]+) \| \**([\d.]+)\** \|$", page, flags=re.MULTILINE)
+    if not rows:
+        raise SystemExit("docs/qlora.md has no table of losses by tokens: change docs/pictures.py with the table.")
+    numbers = [[float(value.replace(",", "")) for value in row] for row in rows]
+    curves = [[(row[0], row[column]) for row in numbers] for column in (1, 2, 3)]
+    chart = line_chart(
+        [Series(curves[2]), Series(curves[1]), Series(curves[0])],
+        width=840,
+        height=320,
+        names=AxisNames("tokens processed", "held-out loss, nats per token"),
+        label="Green: steps of 2,048 tokens; orange: steps of 16,384 tokens; grey: trl as the notebook uses it",
+    )
+    assert chart is not None
+    return chart
 
 
 def _numbers(figures: str, row: str, pattern: str) -> list[float]:

@@ -63,7 +63,9 @@ def _move(part: Module, runtime: Runtime, *, quantise: bool, output: Module | No
     """Move a part of the model to the device, and quantise its linear layers as transformers does.
 
     The weights of 4-bit layers become plain parameters. FSDP2 divides those like any other, and bitsandbytes finds what it
-    needs to dequantise them in the layer's `quant_state`.
+    needs to dequantise them in the layer's `quant_state`. Their bytes are stored as a floating-point type, because FSDP2
+    makes parameters that could have gradients (until PyTorch 2.13), and as float32, because peft gives adapters the type of
+    the weight.
 
     Args:
         output: the output layer, which stays in 16 bits.
@@ -71,6 +73,7 @@ def _move(part: Module, runtime: Runtime, *, quantise: bool, output: Module | No
     import torch
     from transformers.pytorch_utils import Conv1D
 
+    storage = torch.float32
     if quantise:
         for name, module in list(part.named_modules()):
             if type(module) in (torch.nn.Linear, Conv1D) and module is not output:
@@ -79,7 +82,7 @@ def _move(part: Module, runtime: Runtime, *, quantise: bool, output: Module | No
         if _is_4_bit(module) and hasattr(module.weight, "quant_state"):
             weight: Any = module.weight.to(runtime.device)
             module.quant_state = weight.quant_state
-            module.weight = torch.nn.Parameter(weight.data, requires_grad=False)
+            module.weight = torch.nn.Parameter(weight.data.view(-1).view(storage).view(-1, 1), requires_grad=False)
     part.to(runtime.device)
 
 

@@ -21,9 +21,9 @@ CONFIG = RunConfig(data=Path("."), model="m", max_tokens=100, tokens_per_step=80
 
 
 @pytest.mark.parametrize("processes, expected", [
-    (1, "8 x 1 windows, "),
-    (2, "4 x 1 windows on each of 2 processes, "),
-    (3, "3 x 1 windows on each of 3 processes (9 in a step; --tokens-per-step gives 8), "),
+    (1, "8 x 1 window, "),
+    (2, "4 x 1 window on each of 2 processes, "),
+    (3, "3 x 1 window on each of 3 processes (9 in a step; --tokens-per-step gives 8), "),
 ])  # fmt: skip
 def test_the_log_names_the_batch_and_how_it_differs_from_the_request(processes: int, expected: str) -> None:
     config, batch = replace(CONFIG), BatchConfig(1, 0, "adamw")
