@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from importlib import import_module
 from typing import Any
 
 from tests.support.training_builds import guanaco_rows
@@ -73,7 +74,8 @@ def run_trl(name: str, model: str, batch: int) -> dict[str, Any]:
 def run_unsloth(model: str, batch: int, checkpointing: bool = False) -> dict[str, Any]:
     """(e): unsloth on a text column, as its documentation shows, with its own packing if this version has it."""
     import torch
-    import unsloth
+
+    unsloth: Any = import_module("unsloth")  # before transformers, which it changes
     from datasets import Dataset
     from transformers import PreTrainedTokenizerFast
     from trl.trainer.sft_config import SFTConfig
