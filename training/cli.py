@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -23,7 +22,7 @@ from training.config import TINY, RunConfig, default_sources
 from training.errors import OptionError
 from training.option_groups import COMMAND_GROUPS, INSPECT_USUAL, PLAN_USUAL, RUN_GROUPS, RUN_USUAL
 from training.quiet import quiet_libraries
-from training.run_folder import RunFolder, locate_run, run_names, short_name
+from training.run_lookup import locate_run, run_names, short_name
 
 if TYPE_CHECKING:
     from cyclopts import ArgumentCollection
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
 
 def installed_version() -> str:
     """Return the version of the installed distribution, which holds both programs."""
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("dataprep-training")
     except PackageNotFoundError:
@@ -171,6 +172,7 @@ def evaluate(
 ) -> None:
     """Evaluate a run: held-out loss and perplexity before and after training, and the share of answers that end."""
     from training.after.evaluate import evaluate as compute
+    from training.run_folder import RunFolder
 
     folder = locate_run(run)
     result = compute(folder, prompts, max_new_tokens)

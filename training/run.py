@@ -32,6 +32,7 @@ from training.model.runtime import Runtime, choose_runtime
 from training.model.tokenizer import ChatTokenizer
 from training.run_folder import RunFolder, prepare_folder, refuse_changes
 from training.run_lock import lock_run
+from training.run_lookup import RUNS
 from training.run_record import RunRecord, has_checksums
 from training.versions import library_versions, version_notes
 
@@ -321,7 +322,7 @@ def _broadcast(value: T | None, processes: PartialState) -> T:
 
 
 def _default_out(config: RunConfig, build: Build) -> Path:
-    return Path("runs") / f"{build.manifest.name}-{build.manifest.version}-{Path(config.model).name}"
+    return RUNS / f"{build.manifest.name}-{build.manifest.version}-{Path(config.model).name}"
 
 
 def _recorded_options(options: dict[str, Any], recorded: RunRecord) -> dict[str, Any]:

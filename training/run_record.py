@@ -10,8 +10,7 @@ import msgspec
 from dataprep.common.text import excerpt
 from training.data.provenance import Provenance
 from training.errors import RunError
-
-RUN_FILE = "run.json"
+from training.run_lookup import RUN_FILE
 
 
 class ModelRecord(TypedDict):
