@@ -21,6 +21,21 @@ from dataprep.common.text import visible
 _PIPE_WIDTH = 200  # columns of tables where stdout is no terminal
 _SECONDS_BETWEEN_LINES = 5
 
+# What a build does in each stage, in at most 19 characters.
+_ACTIVITIES = {
+    "hash": "hashing the sources",
+    "verify": "verifying the build",
+    "read": "reading",
+    "threads": "choosing threads",
+    "rules": "applying rules",
+    "dedup": "finding duplicates",
+    "select": "sampling",
+    "split": "splitting",
+    "render": "rendering",
+    "gate": "checking quality",
+    "write": "writing",
+}
+
 
 class SafeConsole(Console):
     """A console that prints strings literally: no markup, emoji or highlighting, and unsafe characters written out."""
@@ -47,21 +62,22 @@ def stdout_console() -> SafeConsole:
 
 
 class ProgressDisplay:
-    """Shows the stages of a build: a progress bar in a terminal, a line every few seconds elsewhere."""
+    """Shows the stage that a build is in: one bar with one estimate in a terminal, a line every few seconds elsewhere."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bar: Progress | None = None
-        self._tasks: dict[str, TaskID] = {}
+        self._task: TaskID | None = None
+        self._stage = ""
         self._last_line = time.monotonic()
         self._remaining = RemainingTime()
 
     def __enter__(self) -> ProgressDisplay:
         if self._console.is_terminal:
             columns = (
-                TextColumn("{task.description:>8}"),
-                BarColumn(),
-                TextColumn("{task.percentage:>3.0f} %"),
+                TextColumn("Now: {task.description:<19}"),
+                BarColumn(bar_width=18),  # all of it fits into 80 columns
+                TextColumn("{task.fields[share]:>5}"),
                 TimeElapsedColumn(),
                 TextColumn("{task.fields[left]}"),
             )
@@ -76,12 +92,18 @@ class ProgressDisplay:
     def show(self, stage: str, done: int, total: int) -> None:
         """Show how far a stage has come; a `dataprep.common.progress.Show`."""
         left = self._remaining.text(stage, done, total)
+        if total == 1:  # a stage without steps to count, of which an estimate would not move
+            share = left = ""
+        else:
+            share = f"{100 * done // total} %"
+        activity = _ACTIVITIES.get(stage, stage)
         if self._bar:
-            if stage not in self._tasks:
-                self._tasks[stage] = self._bar.add_task(stage, left="")
-            for name, task in self._tasks.items():  # one estimate, beside the stage that runs
-                self._bar.update(task, left=left if name == stage and done < total else "")
-            self._bar.update(self._tasks[stage], completed=done, total=total)
+            if self._task is None or stage != self._stage:
+                if self._task is not None:
+                    self._bar.remove_task(self._task)
+                self._task = self._bar.add_task(activity, total=total if total > 1 else None, share="", left="")
+                self._stage = stage
+            self._bar.update(self._task, completed=done, share=share, left=left)
         elif 0 < done < total and time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
-            self._console.print(f"{stage}: {100 * done // total} %" + (f", {left}" if left else ""))
+            self._console.print(f"Now: {activity}, {share}" + (f", {left}" if left else ""))

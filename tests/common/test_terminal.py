@@ -1,4 +1,4 @@
-"""Consoles print untrusted strings literally, and each stage has one progress bar."""
+"""Consoles print untrusted strings literally, and one bar shows the progress of a build."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from rich.table import Table
 
 from dataprep.common import terminal
-from dataprep.common.progress import Progress
+from dataprep.common.progress import STAGE_SHARES, Progress
 from dataprep.common.terminal import ProgressDisplay, stderr_console, stdout_console
 
 UNTRUSTED = "a \x1b[31m[/nothing] [bold]b :smile: \u202e \x9b2J"
@@ -30,16 +30,21 @@ def test_strings_are_printed_without_escapes_or_markup(console: Any) -> None:
     assert not {"\x1b", "\x9b", "\u202e"} & set(printed.get())
 
 
-def test_each_stage_has_one_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_bar_shows_the_stage_that_a_build_is_in() -> None:
     console = terminal.SafeConsole(file=io.StringIO(), force_terminal=True)
     with ProgressDisplay(console) as display:
         progress = Progress(display.show)
-        for stage in ("read", "write"):
-            with progress.stage(stage, 100) as advance:
-                for done in range(100):
+        shown = []
+        for stage, total in (("read", 100), ("gate", 1)):
+            with progress.stage(stage, total) as advance:
+                for done in range(total):
                     advance(done)
-        bars = display._bar.tasks if display._bar else []
-        assert [(bar.description, bar.completed, bar.total) for bar in bars] == [
-            ("read", 100, 100),
-            ("write", 100, 100),
-        ]
+                assert display._bar
+                (bar,) = display._bar.tasks
+                shown.append((bar.description, bar.total, bar.fields["share"]))
+    assert shown == [("reading", 100, "99 %"), ("checking quality", None, "")]
+
+
+def test_every_stage_of_a_build_has_an_activity_that_fits() -> None:
+    assert terminal._ACTIVITIES.keys() == STAGE_SHARES.keys()
+    assert max(map(len, terminal._ACTIVITIES.values())) <= 19
