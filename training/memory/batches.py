@@ -10,6 +10,7 @@ from training.config import RunConfig
 from training.errors import NotEnoughMemory, OptionError
 from training.memory.estimate import GIB, MemoryInputs, estimate_memory
 from training.memory.layout import Layout, longest_row, packed
+from training.model.adapters import saved_modules
 from training.model.attention import EAGER
 from training.model.runtime import Runtime
 from training.model.sizes import ModelSizes
@@ -156,6 +157,7 @@ def memory_inputs(
         bytes_per_value=4 if runtime.precision == "fp32" else 2,
         fused=runtime.liger,
         dropout=config.lora_dropout > 0,
+        whole_weights=len(saved_modules(config)) * sizes.vocabulary * sizes.hidden,
         score_tokens=longest if sizes.keeps_scores or runtime.attention == EAGER else 0,
         shards=shards,
     )

@@ -35,6 +35,7 @@ class MemoryInputs:
     bytes_per_value: int  # of activations: 2, or 4 in fp32
     fused: bool  # with liger's kernels, norms and MLP keep fewer activations
     dropout: bool
+    whole_weights: int = 0  # of the layers that --modules-to-save trains whole
     score_tokens: int = 0  # of the longest conversation, if attention keeps its scores; 0: a fused kernel keeps none
     shards: int = 1  # processes that the decoder's layers are divided among
 
@@ -86,7 +87,7 @@ def _sums(size: ModelSizes, rank: int, targets: str) -> _Sums:
 def estimate_memory(size: ModelSizes, inputs: MemoryInputs) -> MemoryEstimate:
     """Estimate the allocator's peak, which is where the forward pass ends and the backward pass begins."""
     sums = _sums(size, inputs.rank, inputs.targets)
-    adapters = sums.adapter_weights
+    adapters = sums.adapter_weights + inputs.whole_weights
     value_bytes = inputs.bytes_per_value
     layer = layer_activations(size, inputs)
     kept_layers = (size.layers - inputs.checkpoint_layers) * layer

@@ -18,7 +18,7 @@ from training.memory.gpu_sizes import fit_lines, fits_by_size
 from training.memory.layout import Layout, choose_layout, layout_notes, windows_for
 from training.memory.schedule import requested_windows, step_schedule, step_sentence
 from training.model import attention
-from training.model.adapters import check_targets
+from training.model.adapters import check_targets, saved_modules
 from training.model.added_tokens import load_run_tokenizer, with_added_rows
 from training.model.architecture import read_architecture
 from training.model.fit import check_rows
@@ -97,7 +97,8 @@ def _planned(
         "choice": asdict(batch),
         "memory_gib": estimate_memory(sizes, memory_inputs(config, runtime, sizes, batch, prepared, layout)).in_gib(),
         "weights": sizes.weights,
-        "adapters": sizes.adapter_weights(config.lora_r, config.targets),
+        "adapters": sizes.adapter_weights(config.lora_r, config.targets)
+        + len(saved_modules(config)) * sizes.vocabulary * sizes.hidden,
         "ledger": ledger.as_record(),
         "lost": ledger.sentences(),
         "windows": windows,

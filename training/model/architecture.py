@@ -143,7 +143,8 @@ def _first_line(error: Exception) -> str:
 
 def _path(model: torch.nn.Module, wanted: torch.nn.Module) -> str:
     """The path of a module within the model."""
-    return next(path for path, module in model.named_modules() if module is wanted)
+    found: str = next(path for path, module in model.named_modules() if module is wanted)
+    return found
 
 
 def _sizes(skeleton: Any, decoder: torch.nn.Module, decoder_path: str, text_config: Any) -> ModelSizes:
