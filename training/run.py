@@ -22,7 +22,7 @@ from training.memory.run_plan import RunPlan
 from training.memory.schedule import step_sentence
 from training.metrics import truncate_metrics
 from training.model.adapters import adapter_note, add_adapters, check_targets
-from training.model.added_tokens import added_ids, load_run_tokenizer, read_added_tokens, with_added_rows
+from training.model.added_tokens import added_ids, added_notes, load_run_tokenizer, read_added_tokens, with_added_rows
 from training.model.architecture import read_architecture
 from training.model.base import adapters_to_fp32, load_base
 from training.model.fit import check_machine, check_rows, merge_notes
@@ -112,6 +112,7 @@ def _run_locked(config: RunConfig, build: Build, out: Path, processes: PartialSt
             f"--keep-best needs held-out rows, and {build.path} has none that fit: rebuild with a test split."
         )
     notes = check_rows(architecture, data, tokenizer, config.model)
+    notes += added_notes(config, tokenizer)
     notes += merge_notes(architecture, name, config.revision, model_config)
     layout = choose_layout(config, architecture, data)
     if not layout.packed:

@@ -78,6 +78,17 @@ def added_ids(model: str, config: RunConfig) -> tuple[int, ...]:
     return tuple(tokenizer.id_of(token) for token in tokens)
 
 
+def added_notes(config: RunConfig, tokenizer: ChatTokenizer) -> list[str]:
+    """What a run says about --add-tokens."""
+    tokens = added_tokens(config)
+    if not tokens:
+        return []
+    named = ", ".join(f"{token} ({tokenizer.id_of(token)})" for token in tokens)
+    return [
+        f"Tokens added: {named}. Their rows of the embeddings and the output layer are trained and saved with the adapter."
+    ]
+
+
 def with_added_rows(architecture: Architecture, tokenizer: ChatTokenizer, config: RunConfig) -> Architecture:
     """The architecture with a row for every id of the tokenizer, if tokens are added."""
     rows = architecture.sizes.vocabulary

@@ -77,6 +77,7 @@ def test_added_tokens_are_trained_saved_and_merged(chatml: Path, base: Path, tmp
     size = load_run_tokenizer(str(base), RunConfig(data=chatml, model="m")).size
     config = config_for(chatml, base, tmp_path / "run", add_tokens=CHATML, rslora=True)
     record = run(config)
+    assert any(f"<|im_start|> ({size}), <|im_end|> ({size + 1})" in note for note in record["notes"])
     folder = RunFolder(tmp_path / "run")
     weights = load_file(folder.adapter / "adapter_model.safetensors")
     rows = {key: value for key, value in weights.items() if "lora_" not in key}
