@@ -120,7 +120,11 @@ def curves_chart(page: str) -> str:
     numbers = [[float(value.replace(",", "")) for value in row] for row in rows]
     curves = [[(row[0], row[column]) for row in numbers] for column in (1, 2, 3)]
     chart = line_chart(
-        [Series(curves[2]), Series(curves[1]), Series(curves[0])],
+        [
+            Series(curves[2], name="training, steps of 2,048 tokens"),
+            Series(curves[1], name="training, steps of 16,384 tokens"),
+            Series(curves[0], name="trl as the notebook uses it"),
+        ],
         width=840,
         height=320,
         names=AxisNames("tokens processed", "held-out loss, nats per token"),

@@ -19,6 +19,7 @@ STYLE = """
 .chart .marked { fill: var(--warn); }
 .chart .curve { fill: none; stroke-width: 2; stroke-linejoin: round; } .chart .thin { stroke-width: 1; opacity: 0.4; }
 .chart .curve.s0 { stroke: var(--accent); } .chart .curve.s1 { stroke: var(--second); }
+.chart .label.s0 { fill: var(--accent); } .chart .label.s1 { fill: var(--second); }
 .chart .curve.s2 { stroke: var(--muted); } .chart .dot.s2 { fill: var(--muted); }
 """
 
@@ -37,6 +38,7 @@ class Series:
     dots: bool = False
     thin: bool = False
     color: int | None = None  # number of a colour; None: that of its place
+    name: str = ""  # written at the end of a line, in its colour
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,15 @@ def _drawn(axes: _Axes, series: Series, points: Sequence[tuple[float, float]], c
     if not places:
         return []
     kind = f"curve s{color}" + (" thin" if series.thin else "")
-    return [f'<polyline class="{kind}" points="{" ".join(f"{x},{y}" for x, y in places)}"/>']
+    line = f'<polyline class="{kind}" points="{" ".join(f"{x},{y}" for x, y in places)}"/>'
+    return [line, _line_name(axes, series.name, points, color)] if series.name else [line]
+
+
+def _line_name(axes: _Axes, name: str, points: Sequence[tuple[float, float]], color: int) -> str:
+    """A name at the end of a line: below one that falls and above one that rises, where the line is not."""
+    x, y = points[-1]
+    offset = 14 if y < points[0][1] else -7
+    return _text(axes.x(x), axes.y(y) + offset, name, "end", f"label s{color}")
 
 
 def _mark(axes: _Axes, after: int, label: str) -> list[str]:

@@ -52,3 +52,8 @@ def test_values_that_are_not_finite_are_left_out_of_a_line() -> None:
 
 def test_a_single_point_has_an_axis_of_its_own() -> None:
     assert texts(line_chart([Series([(1, 2.5)], dots=True)]))
+
+
+def test_the_name_of_a_line_stands_at_its_end_in_its_colour() -> None:
+    drawn = line_chart([Series([(0, 0), (1, 1)], name="<ours>"), Series([(0, 1), (1, 0)])]) or ""
+    assert drawn.count('class="label s0"') == 1 and "&lt;ours&gt;</text>" in drawn
