@@ -17,7 +17,7 @@ from cyclopts.config import Dict
 from dataprep.common.command_line import HELP_FLAGS, completion_note, run_program
 from dataprep.common.help_text import GroupedHelp
 from dataprep.common.interrupt import raise_on_interrupt
-from dataprep.common.text import json_text, next_steps, plural, size_text, visible
+from dataprep.common.text import fit, json_text, next_steps, plural, size_text, visible
 from training.config import TINY, RunConfig, default_sources
 from training.errors import OptionError
 from training.option_groups import COMMAND_GROUPS, INSPECT_USUAL, PLAN_USUAL, RUN_GROUPS, RUN_USUAL
@@ -87,7 +87,7 @@ def run(options: Options) -> None:
     if os.environ.get("RANK", "0") != "0":
         return  # the first process prints the result
     for line in _result(record):
-        _print(line)
+        _print(fit(line, sys.stdout))
     print(next_steps(_after_run(record)), file=sys.stderr)
 
 
@@ -137,7 +137,7 @@ def plan(
     from training.memory.plan import plan as make_plan
 
     record, lines = make_plan(options, gpu)
-    _print(json_text(record) if as_json else "\n".join(lines))
+    _print(json_text(record) if as_json else fit("\n".join(lines), sys.stdout, indent=12))
 
 
 @app.command(help_formatter=run_help("inspect", INSPECT_USUAL, "options of training run, which change no row"))

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any
 
-from dataprep.common.text import excerpt, plural, visible
+from dataprep.common.text import excerpt, fit, plural, visible
 from dataprep.contract import Build
 from training.after.prompts import render
 from training.config import NOTEBOOK_FAULTS, RunConfig
@@ -22,7 +22,7 @@ from training.model.tokenizer import ChatTokenizer
 def log(text: str) -> None:
     """Print a line to stderr, in the first process only."""
     if os.environ.get("RANK", "0") == "0":
-        print(visible(text), file=sys.stderr, flush=True)
+        print(fit(visible(text), sys.stderr), file=sys.stderr, flush=True)
 
 
 def log_phase(text: str) -> None:

@@ -25,7 +25,7 @@ from cyclopts.exceptions import (
 
 from dataprep.common.errors import UserError
 from dataprep.common.help_text import HELP_ALL, SHOW_ALL
-from dataprep.common.text import excerpt, json_text, nearest, suggestion, visible, without_credentials
+from dataprep.common.text import excerpt, fit, json_text, nearest, suggestion, visible, without_credentials
 
 DEBUG = "DATAPREP_DEBUG"  # environment variable: show the traceback of any error
 COMPLETION = "--completion"
@@ -97,7 +97,7 @@ def _report(fault: Exception, program: str, arguments: Sequence[str]) -> int:
     _wait_for_launcher(fault)
     sentence = without_credentials(sentence)
     line = " ".join(visible(sentence).split("\n"))  # a name with a newline must not look like a line of ours
-    print(f"{program}: {line}", file=sys.stderr)
+    print(fit(f"{program}: {line}", sys.stderr), file=sys.stderr)
     if "--json" in arguments:
         print(json_text({"error": sentence, "exit_code": code, **details}))
     return code

@@ -57,8 +57,10 @@ def locate(store: Path, reference: str) -> Path:
     if not _NAME.fullmatch(name) or name not in names(store):
         available = names(store)
         advice = nearest(name, available) if available else "Make one with dataprep build."
-        is_path = "" if _NAME.fullmatch(name) else f", and no {MANIFEST} in that folder"
-        raise StoreError(f"There is no build '{excerpt(name, 100)}' in {store}{is_path}. {advice}")
+        if os.sep in reference:
+            by_name = advice.replace("Available:", f"Available by name in {store}:")
+            raise StoreError(f"There is no build in {excerpt(reference)}: it has no {MANIFEST}. {by_name}")
+        raise StoreError(f"There is no build '{excerpt(name, 100)}' in {store}. {advice}")
     if version in ("", LATEST):
         return (store / name / _latest_of(store, name)).resolve()
     known = versions(store, name)

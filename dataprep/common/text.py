@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import textwrap
 from collections.abc import Iterable
 from datetime import datetime
 from difflib import get_close_matches
+from functools import partial
+from typing import TextIO
 
 # A character that a reader can see. Python's and Rust's regular expressions (Polars) read it alike: U+001C to U+001F
 # are white space in Python and not in Rust, U+200B and U+FEFF are white space in neither.
@@ -84,6 +88,19 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60:,} h {minutes % 60} min"
+
+
+def fit(text: str, stream: TextIO, indent: int = 0) -> str:
+    """Return lines wrapped between words at the width of a terminal; unchanged where `stream` is none.
+
+    Args:
+        indent: columns before the further lines of a line that was wrapped.
+    """
+    if not stream.isatty():
+        return text
+    width, space = shutil.get_terminal_size().columns, " " * indent
+    wrap = partial(textwrap.fill, width=width, break_long_words=False, break_on_hyphens=False, replace_whitespace=False)
+    return "\n".join(wrap(line, subsequent_indent=space) for line in text.split("\n"))
 
 
 def agree(count: int, singular: str, other: str) -> str:

@@ -21,7 +21,7 @@ def test_a_version_is_found_by_path_name_and_version(tmp_path: Path, reference: 
 @pytest.mark.parametrize("reference", ["m", "n@w1", "../n", "n@../x", "/nowhere", "n" * 300, "n@" + "v" * 300, "a\0b"])
 def test_an_unknown_build_is_refused_with_those_that_exist(tmp_path: Path, reference: str) -> None:
     write_version(tmp_path)
-    with pytest.raises(StoreError, match="Available: (n|v1)"):
+    with pytest.raises(StoreError, match="Available.*: (n|v1)"):
         locate(tmp_path, reference)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 
 import pytest
 
-from dataprep.common.text import VISIBLE_CHARACTER, excerpt, json_text, nearest, plural, visible
+from dataprep.common.text import VISIBLE_CHARACTER, excerpt, fit, json_text, nearest, plural, visible
 
 UNSAFE = [chr(code) for code in (*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0))] + list(
     "\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ud800\udfff"
@@ -48,3 +49,18 @@ def test_an_excerpt_is_one_short_line() -> None:
 def test_white_space_and_zero_width_characters_are_not_visible() -> None:
     assert not re.search(VISIBLE_CHARACTER, " \t\n\x1c\x1f\u00a0\u2003\u200b\ufeff")
     assert re.search(VISIBLE_CHARACTER, "\u200b.")
+
+
+class Terminal(io.StringIO):
+    """A stream that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_lines_are_wrapped_between_words_in_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    text = "Data  three-words and_one_long_word_of_30_letters\nnext line"
+    wrapped = "Data  three-words\n      and_one_long_word_of_30_letters\nnext line"
+    assert fit(text, Terminal(), indent=6) == wrapped
+    assert fit(text, io.StringIO()) == text

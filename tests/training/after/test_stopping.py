@@ -31,7 +31,7 @@ def chatml_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build = write_build(folder / "build", rows, rows[:4], style="chatml")
     base = folder / "base"
     config = RunConfig(data=build, model=str(base), device="cpu", out=folder / "run", quantization="none",
-                       max_steps=60, stop_prompts=4, **{**TINY_DEFAULTS, "epochs": 1.0, "max_tokens": 256})  # fmt: skip
+                       max_steps=60, **{**TINY_DEFAULTS, "epochs": 1.0, "max_tokens": 256, "stop_prompts": 4})  # fmt: skip
     tiny.write_model(base, open_training_build(config), 0)
     for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
         path = base / name
