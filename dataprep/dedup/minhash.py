@@ -99,14 +99,17 @@ def _shingle_hashes(text: npt.NDArray[np.uint8]) -> Hashes:
     """Return the hash of the 9 bytes that begin at each byte (the last 9 bytes of `text` are padding)."""
     count = len(text) - SHINGLE
     eight = np.ndarray((count,), "<u8", text, strides=(1,))  # overlapping views, one for each byte
-    return _mix(eight * GOLDEN + text[8 : 8 + count] * MURMUR_1)
+    values = eight * GOLDEN
+    values += text[8 : 8 + count] * MURMUR_1
+    return _mix(values)
 
 
 def _mix(values: npt.NDArray[np.uint64]) -> Hashes:
     """Return the upper half of a product that every bit enters (one round of MurmurHash3's finaliser)."""
     values ^= values >> HALF_WORD
     values *= MURMUR_2
-    return (values >> HALF_WORD).astype(np.uint32)
+    values >>= HALF_WORD
+    return values.astype(np.uint32)
 
 
 def _exclude_border_shingles(hashes: Hashes, ends: npt.NDArray[np.int64]) -> None:
@@ -127,20 +130,15 @@ def _add_short_texts(minimum: Hashes, text: npt.NDArray[np.uint8], starts: npt.N
 
 def _densify(minimum: Hashes) -> Hashes:
     """Fill empty bins from full ones, each bin along its own fixed walk, which is the same for every text."""
-    incomplete = np.flatnonzero((minimum == EMPTY).any(1))
-    original = minimum[incomplete]
-    filled = original.copy()
+    filled, (text, empty_bin) = minimum.copy(), np.nonzero(minimum == EMPTY)
     for source_bin in _walks():
-        empty = filled == EMPTY
-        open_rows = np.flatnonzero(empty.any(1))
-        if not len(open_rows):
+        if not len(text):
             break
-        open_bins = empty[open_rows]
-        borrowed = filled[open_rows]
-        borrowed[open_bins] = original[open_rows][:, source_bin][open_bins]
-        filled[open_rows] = borrowed
-    minimum[incomplete] = filled
-    return minimum
+        borrowed = minimum[text, source_bin[empty_bin]]
+        filled[text, empty_bin] = borrowed
+        still_empty = np.flatnonzero(borrowed == EMPTY)
+        text, empty_bin = text[still_empty], empty_bin[still_empty]
+    return filled
 
 
 @cache

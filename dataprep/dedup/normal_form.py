@@ -148,12 +148,15 @@ def _normalise(texts: TextBuffer, is_folded: bool) -> TextBuffer:
             spelled[starts[document] : starts[document + 1]] = SPACE
     single = np.flatnonzero(flags & SINGLE_WORD)
     if len(single):
-        is_border = np.zeros(len(text) + 1, np.int32)
-        is_border[at[single]] = is_border[at[single] + _byte_length(text[at[single]])] = 1
-        borders_before = np.cumsum(is_border, dtype=np.int32)  # and at each byte; a space is inserted at every border
-        spaced = np.full(len(text) + int(borders_before[-1]), SPACE)
-        spaced[np.arange(len(text)) + borders_before[:-1]] = spelled
-        spelled, starts = spaced, starts + (borders_before - is_border)[starts]
+        begins = at[single]
+        is_border = np.zeros(len(text) + 1, bool)
+        is_border[begins] = is_border[begins + _byte_length(text[begins])] = True
+        borders = np.flatnonzero(is_border)  # a space is inserted before these bytes
+        is_text = np.ones(len(text) + len(borders), bool)
+        is_text[borders + np.arange(len(borders))] = False
+        spaced = np.full(len(is_text), SPACE)
+        spaced[is_text] = spelled
+        spelled, starts = spaced, starts + np.searchsorted(borders, starts)
     in_word = spelled != SPACE
     keep = in_word.copy()
     keep[1:] |= in_word[
@@ -165,9 +168,14 @@ def _normalise(texts: TextBuffer, is_folded: bool) -> TextBuffer:
 
 def _write_multi_byte(spelled: Bytes, text: Bytes, at: RowIndices, utf8: npt.NDArray[np.uint32]) -> None:
     """Write the forms of characters of two to four bytes; those of OTHER_PLANES (their `utf8` is 0) stay as they are."""
+    written = np.flatnonzero(utf8)
+    at, utf8 = at[written], utf8[written]
+    first = text[at]
     for byte, lead in enumerate((0xC0, 0xC0, 0xE0, 0xF0)):
-        long = np.flatnonzero((text[at] >= lead) & (utf8 != 0))
-        spelled[at[long] + byte] = utf8[long] >> np.uint32(8 * byte)
+        if byte > 1:
+            longer = np.flatnonzero(first >= lead)
+            at, utf8, first = at[longer], utf8[longer], first[longer]
+        spelled[at + byte] = utf8 >> np.uint32(8 * byte)
 
 
 def _byte_length(first: Bytes) -> npt.NDArray[np.int64]:
