@@ -72,10 +72,28 @@ def _candidates(conversations: pl.DataFrame, texts: pl.DataFrame) -> pl.DataFram
     """Return the conversations that share MIN_TEXT_WORDS consecutive words with a benchmark: only they are examined."""
     wanted = document_ngrams(texts.select(pl.col("text") + "\n").to_series(), MIN_TEXT_WORDS).hash
     is_candidate = np.zeros(len(conversations), bool)
-    for start, stop in ranges_of_size(offsets_from_sizes(content_bytes(conversations)), BATCH_BYTES):
-        ngrams = document_ngrams(documents(conversations[start:stop]), MIN_TEXT_WORDS, among=wanted)
+    start = 0
+    for batch in _batches(conversations):
+        ngrams = document_ngrams(documents(batch), MIN_TEXT_WORDS, among=wanted)
         is_candidate[start + ngrams.document] = True
+        start += len(batch)
     return conversations.filter(is_candidate)
+
+
+def _batches(conversations: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Yield consecutive conversations with about BATCH_BYTES of text."""
+    for start, stop in ranges_of_size(offsets_from_sizes(content_bytes(conversations)), BATCH_BYTES):
+        yield conversations[start:stop]
+
+
+def _occurrences(conversations: pl.DataFrame, length: int, wanted: pl.Series) -> pl.DataFrame:
+    """Return `row`, `hash` and `position` of each n-gram of `length` words that is one of `wanted` hashes."""
+    parts = [pl.DataFrame(schema={"row": pl.Int64, "hash": pl.UInt64, "position": pl.Int64})]
+    for batch in _batches(conversations):
+        ngrams = document_ngrams(documents(batch), length, among=wanted.to_numpy())
+        rows = batch["row"].gather(ngrams.document)
+        parts.append(pl.DataFrame({"row": rows, "hash": ngrams.hash, "position": ngrams.position}))
+    return pl.concat(parts)
 
 
 def _shared_spans(candidates: pl.DataFrame, texts: pl.DataFrame, length: int, limit: float) -> pl.DataFrame:
@@ -84,14 +102,7 @@ def _shared_spans(candidates: pl.DataFrame, texts: pl.DataFrame, length: int, li
     Returns row, benchmark, item, position, shared, boilerplate: `shared` words from word `position` of the conversation.
     """
     wanted = _significant_ngrams(texts, length)
-    occurrences = document_ngrams(documents(candidates), length, among=wanted["hash"].to_numpy())
-    hits = pl.DataFrame(
-        {
-            "row": candidates["row"].gather(occurrences.document),
-            "hash": occurrences.hash,
-            "position": occurrences.position,
-        }
-    )
+    hits = _occurrences(candidates, length, wanted["hash"])
     hits = hits.join(wanted, on="hash").with_columns(is_common=pl.col("row").n_unique().over("hash") > limit)
     hits = hits.sort("row", "position")
     run = pl.col("position") - pl.int_range(pl.len()).over(
@@ -119,6 +130,13 @@ def _whole_messages(conversations: pl.DataFrame, texts: pl.DataFrame) -> Iterato
     by_length = [(length, wanted) for length, wanted in by_length if len(wanted)]
     if not by_length:
         return
+    for batch in _batches(conversations):
+        yield from _whole_messages_of_batch(batch, by_length)
+
+
+def _whole_messages_of_batch(
+    conversations: pl.DataFrame, by_length: Sequence[tuple[int, pl.DataFrame]]
+) -> Iterator[pl.DataFrame]:
     content = pl.element().struct["content"]
     short_contents = pl.col("messages").list.eval(content.filter(content.str.len_bytes() <= MAX_MESSAGE_BYTES))
     messages = conversations.select("row", text=short_contents)
@@ -130,16 +148,9 @@ def _whole_messages(conversations: pl.DataFrame, texts: pl.DataFrame) -> Iterato
             {"row": messages["row"].gather(occurrences.document[is_only]), "hash": occurrences.hash[is_only]}
         )
         holders = conversations.join(whole.join(wanted, on="hash"), on="row", how="semi")
-        occurrences = document_ngrams(documents(holders), length, among=wanted["hash"].to_numpy())
-        positions = pl.DataFrame(
-            {
-                "row": holders["row"].gather(occurrences.document),
-                "hash": occurrences.hash,
-                "position": occurrences.position,
-            }
-        )
         yield (
-            positions.join(whole, on=["row", "hash"], how="semi")
+            _occurrences(holders, length, wanted["hash"])
+            .join(whole, on=["row", "hash"], how="semi")
             .join(wanted, on="hash")
             .select("row", "benchmark", "item", "position", shared=pl.lit(length, pl.Int64), boilerplate=False)
         )
@@ -218,9 +229,10 @@ def _boilerplate_notes(kept: pl.DataFrame) -> list[str]:
 def _details(matches: pl.DataFrame) -> pl.Series:
     """Return a sentence with shared words, item and benchmark for each row. A loop: only dropped conversations come here."""
     sentences = []
-    columns = (documents(matches), *(matches[name] for name in ("position", "shared", "item", "benchmark")))
-    for text, position, shared, item, benchmark in zip(*columns, strict=True):
-        span = normal_form(text).split(" ")[position : position + shared]
-        shown = " ".join(span[:SHOWN_WORDS]) + (" …" if shared > SHOWN_WORDS else "")
-        sentences.append(f"Shares {shared} words with item {item} of {benchmark}: '{shown}'.")
+    for batch in _batches(matches):
+        columns = (documents(batch), *(batch[name] for name in ("position", "shared", "item", "benchmark")))
+        for text, position, shared, item, benchmark in zip(*columns, strict=True):
+            span = normal_form(text).split(" ")[position : position + shared]
+            shown = " ".join(span[:SHOWN_WORDS]) + (" …" if shared > SHOWN_WORDS else "")
+            sentences.append(f"Shares {shared} words with item {item} of {benchmark}: '{shown}'.")
     return pl.Series(sentences, dtype=pl.String)

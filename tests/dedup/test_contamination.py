@@ -142,3 +142,13 @@ def test_real_conversations_share_one_program_with_real_benchmarks_and_each_prom
     assert (len(kept), len(fates)) == (len(rows) - 1, 1) and "fibonacci" in fates["detail"][0]
     prompts = benchmarks[1].group_by("item", maintain_order=True).agg(pl.col("text").get(1))["text"].to_list()
     assert len(drop_contaminated(questions(prompts), benchmarks)[1]) > 0.95 * len(prompts)
+
+
+def test_batches_of_any_size_give_the_same_fates(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = questions([QUESTION, "hello", SHORT, f"So: {QUESTION} Thanks", "Name five green animals", "hello again"])
+    items = benchmark(SHORT, QUESTION, "Name five green animals")
+    whole = drop_contaminated(frame, [items])
+    monkeypatch.setattr("dataprep.dedup.contamination.BATCH_BYTES", 1)
+    in_batches = drop_contaminated(frame, [items])
+    assert whole.fates["id"].to_list() == ["c0", "c2", "c3", "c4"]
+    assert in_batches.fates.equals(whole.fates)
