@@ -64,6 +64,7 @@ def run_trl(name: str, model: str, batch: int) -> dict[str, Any]:
         peft_config=lora,
         callbacks=[clock],
     )
+    count_tokens(trainer, clock)
     torch.cuda.reset_peak_memory_stats()
     trainer.train()
     return measured_by(clock) | {
@@ -104,6 +105,7 @@ def run_unsloth(model: str, batch: int, checkpointing: bool = False) -> dict[str
         processing_class=tokenizer,
         callbacks=[clock],
     )  # fmt: skip
+    count_tokens(trainer, clock)
     torch.cuda.reset_peak_memory_stats()
     trainer.train()
     loaded = {name: name in sys.modules for name in ("xformers", "flash_attn")}
@@ -113,24 +115,34 @@ def run_unsloth(model: str, batch: int, checkpointing: bool = False) -> dict[str
 
 
 def token_clock() -> Any:
-    """A callback that notes the time of each step and the tokens that trl has counted."""
+    """A callback that notes the time of each step and the number of tokens up to it; `count_tokens` lets it count."""
     import torch
     from transformers import TrainerCallback
 
     class Clock(TrainerCallback):
         def __init__(self) -> None:
             self.times: list[float] = []
-            self.tokens: list[float] = []
+            self.tokens: list[int] = []
+            self.seen: Any = 0  # a tensor, so that counting does not wait for the GPU
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
             torch.cuda.synchronize()
             self.times.append(time.perf_counter())
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            if logs and "num_tokens" in logs and "loss" in logs:
-                self.tokens.append(logs["num_tokens"])
+            self.tokens.append(int(self.seen))
 
     return Clock()
+
+
+def count_tokens(trainer: Any, clock: Any) -> None:
+    """Count the tokens of each batch that `trainer` trains on, without padding. trl's own count is not in unsloth's trainer."""
+    train = trainer.training_step
+
+    def training_step(model: Any, inputs: dict[str, Any], *more: Any, **options: Any) -> Any:
+        ids, mask = inputs["input_ids"], inputs.get("attention_mask")
+        clock.seen = clock.seen + (ids.numel() if mask is None else mask.sum())
+        return train(model, inputs, *more, **options)
+
+    trainer.training_step = training_step
 
 
 def measured_by(clock: Any) -> dict[str, Any]:
