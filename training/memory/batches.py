@@ -81,7 +81,11 @@ def fitting_batches(
     if not fitting:
         smallest = min(batches, key=need)
         others = that_fit(alternatives)
-        remedy = f"{others[0].flags()} will fit" if others else "lower --max-tokens or --lora-r, or use a larger GPU"
+        remedy = (
+            f"{others[0].flags()} will fit"
+            if others
+            else "lower --max-tokens or --lora-r, use a larger GPU, or --shard with several"
+        )
         raise NotEnoughMemory(
             f"{available / GIB:.1f} GiB of GPU memory are available, and {smallest.flags()} needs "
             f"{need(smallest) / GIB / (1 - RESERVE):.1f}: {remedy}."

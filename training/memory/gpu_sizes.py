@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 GPU_SIZES = (8, 12, 16, 24, 40, 48, 80)  # GB as sold
 USABLE = 0.97  # of the memory as sold: the driver keeps part of it (an RTX 4090 has 23.5 GiB, an H100 79.2)
+
+DIVISIONS = (2, 4, 8)  # GPUs in a machine, that a model may be divided among
 
 Fits = dict[str, dict[str, Any] | None]  # size -> batch configuration; None: nothing fits
 
@@ -57,12 +60,35 @@ def fits_by_size(
     return fits
 
 
-def fit_lines(fits: Fits) -> list[str]:
-    """One line for each different configuration: the GPU sizes that it is the fastest one for."""
+def gpus_to_divide(
+    fits: Fits,
+    config: RunConfig,
+    sizes: ModelSizes,
+    layout: Layout | None,
+    prepared: TrainingData | None,
+    requested: int,
+) -> dict[str, int | None]:
+    """For each size that the model does not fit, the number of such GPUs that hold it with --shard; None: not even 8."""
+    gpus: dict[str, int | None] = {size: None for size, batch in fits.items() if batch is None}
+    for count in reversed(DIVISIONS):
+        divided = fits_by_size(config, sizes, layout, prepared, max(1, requested // count), count)
+        gpus |= {size: count for size in gpus if divided[size] is not None}
+    return gpus
+
+
+def fit_lines(fits: Fits, divided: Mapping[str, int | None]) -> list[str]:
+    """One line for each different configuration: the GPU sizes that it is the fastest one for.
+
+    Args:
+        divided: what `gpus_to_divide` returns.
+    """
     lines: dict[str, list[str]] = {}
     for size, batch in fits.items():
-        text = "does not fit; lower --max-tokens or --lora-r, or divide the model among several GPUs with --shard"
-        if batch is not None:
+        if batch is None:
+            gpus = divided.get(size)
+            text = "does not fit; lower --max-tokens or --lora-r"
+            text += f", or divide the model among {gpus} of them with --shard" if gpus else ""
+        else:
             text = (
                 f"{plural(batch['micro_batch'], 'row')} in a pass, {plural(batch['checkpoint_layers'], 'layer')} checkpointed, "
                 f"{batch['optimizer']}"

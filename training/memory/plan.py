@@ -14,7 +14,7 @@ from training.errors import OptionError
 from training.memory.batches import BatchConfig, memory_inputs, possible_batches
 from training.memory.choose import available_memory
 from training.memory.estimate import CUDA_CONTEXT, GIB, estimate_memory
-from training.memory.gpu_sizes import fit_lines, fits_by_size
+from training.memory.gpu_sizes import fit_lines, fits_by_size, gpus_to_divide
 from training.memory.layout import Layout, choose_layout, layout_notes, windows_for
 from training.memory.schedule import requested_windows, step_schedule, step_sentence
 from training.model import attention
@@ -91,6 +91,7 @@ def _planned(
     schedule = step_schedule(config, batch, windows, requested)
     ledger = prepared.train.labelled.ledger
     tokens = schedule.steps * int(prepared.train.labelled.rows.lengths.sum()) / schedule.steps_per_epoch
+    fits = fits_by_size(config, sizes, layout, prepared, requested)
     record = {
         "gpu": gpu or runtime.device,
         "room_gib": round(available / GIB, 1) if available is not None else None,
@@ -109,7 +110,8 @@ def _planned(
         "step_note": step_sentence(config, requested, layout.step_tokens),
         "tokens": round(tokens),
         "seconds": _seconds(sizes, tokens, batch, layout, gpu),
-        "fits": fits_by_size(config, sizes, layout, prepared, requested),
+        "fits": fits,
+        "gpus_to_divide": gpus_to_divide(fits, config, sizes, layout, prepared, requested),
     }
     return record, batch
 
@@ -179,7 +181,7 @@ def _lines(record: dict[str, Any]) -> list[str]:
         f"Memory      {memory['total']:.2f} GiB{limit} on {record['gpu']}, estimated:",
         *(f"            {part:12} {size:8.2f} GiB" for part, size in memory.items() if part != "total"),
     ]
-    lines += fit_lines(record["fits"])
+    lines += fit_lines(record["fits"], record["gpus_to_divide"])
     if record.get("measured"):
         measured = record["measured"]
         lines.append(
