@@ -59,7 +59,7 @@ def read(folder: Path, split: str = "train") -> pl.DataFrame:
 
 def test_tokens_are_the_ids_and_labels_that_training_uses(build: Build, model: Path, tmp_path: Path) -> None:
     export(build, tmp_path / "out", "tokens", tokenizer=str(model))
-    options = RunConfig(data=str(build.path), model=str(model))
+    options = RunConfig(data=build.path, model=str(model))
     expected = {row["id"]: row for row in map(json.loads, json_lines(options, "all"))}
     rows = read(tmp_path / "out").to_dicts()
     assert {row["id"]: row for row in rows} == expected
@@ -174,7 +174,7 @@ def test_the_trl_script_trains_the_tokens_of_the_build(
     assert all(record["loss"] > 0 for record in trainer.state.log_history if "loss" in record)
     expected = {
         tuple(row["input_ids"]): row["labels"]
-        for row in map(json.loads, json_lines(RunConfig(data=str(build.path), model=str(model)), "all"))
+        for row in map(json.loads, json_lines(RunConfig(data=build.path, model=str(model)), "all"))
     }
     batches = [trainer.data_collator([row]) for row in trainer.train_dataset]
     assert {tuple(b["input_ids"][0].tolist()): b["labels"][0].tolist() for b in batches} == expected

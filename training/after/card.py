@@ -17,6 +17,14 @@ def public_model_name(record: RunRecord) -> str:
     return name if _on_hub(record) else Path(name).name
 
 
+def public_options(record: RunRecord) -> dict[str, Any]:
+    """The options of a run with the names of the base model and of the adapter that it began from, without their folders."""
+    options = {**record["options"], "model": public_model_name(record)}
+    if options.get("init_adapter"):
+        options["init_adapter"] = Path(options["init_adapter"]).name
+    return options
+
+
 def model_card(record: RunRecord, base_model: str | None = None, *, merged: bool = False) -> str:
     """The text of the card.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dataprep.common.charts import AxisNames, Series, line_chart
 from dataprep.common.html import contents, document, figures, fragment, notes, options_list, section
 from dataprep.common.text import visible
+from training.after.card import public_options
 
 if TYPE_CHECKING:
     from training.after.sample_answers import SampleAnswer
@@ -200,7 +201,7 @@ def _answer(title: str, text: str, stopped: bool) -> str:
 
 
 def _options(record: RunRecord) -> str:
-    stated = [("--" + name.replace("_", "-"), value) for name, value in record["options"].items()]
+    stated = [("--" + name.replace("_", "-"), value) for name, value in public_options(record).items()]
     resolved = [(name.replace("_", " "), value) for name, value in record["resolved"].items()]
     groups = (("Options", stated), ("Resolved", resolved), ("Versions", list(record["versions"].items())))
     return "".join(

@@ -13,6 +13,7 @@ from safetensors.numpy import load
 from tests.support.hub import Hub
 from tests.support.publishing import called
 from tests.support.training_runs import copy_run
+from training.after.card import model_card, public_options
 from training.after.publish import adapter_version
 from training.cli import main
 
@@ -76,6 +77,20 @@ def test_no_published_file_names_a_folder_of_this_machine(hub: Hub, finished_run
             assert str(folder).encode() not in content, name
     settings = json.loads(files_on(hub)["adapter_config.json"])
     assert settings["base_model_name_or_path"] == "tiny"
+
+
+def test_cards_and_pages_of_a_run_name_a_local_model_without_its_folder(finished_run: Path, tmp_path: Path) -> None:
+    record = json.loads((finished_run / "run.json").read_text())
+    record["options"] |= {"model": "/secret/place/model", "init_adapter": "/secret/place/adapter"}
+    record["model"] = {"name": "/secret/place/model", "revision": "0123456789abcdef"}
+    assert "/secret" not in model_card(record)
+    assert "base model model quantised" in model_card(record)
+    assert {name: public_options(record)[name] for name in ("model", "init_adapter")} == {
+        "model": "model",
+        "init_adapter": "adapter",
+    }
+    for page in ("loss.html", "adapter/README.md"):
+        assert str(finished_run.parents[1]) not in (finished_run / page).read_text("utf-8")
 
 
 def test_the_base_models_name_on_the_hub_replaces_its_folder(hub: Hub, finished_run: Path, tmp_path: Path) -> None:
