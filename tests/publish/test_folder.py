@@ -22,7 +22,6 @@ from dataprep.publish.publishing import publish
 from dataprep.store import history, verification
 from dataprep.store.verification import Verified
 from tests.support.builds import GUANACO_TEXTS, guanaco_file, guanaco_text, make_build
-from tests.support.commands import dataprep, dataprep_error
 from tests.support.paths import ROOT
 from tests.support.publishing import column_of
 
@@ -30,9 +29,9 @@ from tests.support.publishing import column_of
 def test_a_folder_gets_the_published_files_and_loads_with_the_rows_of_the_build(
     tmp_path: Path, published_build: Path
 ) -> None:
-    sent = json.loads(dataprep("publish", published_build, "--to", "./out", "--json", cwd=tmp_path).stdout)
+    sent = publish(open_build(published_build), str(tmp_path / "out"))
     files = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()}
-    assert files == sent["files"].keys()
+    assert files == sent.files.keys()
     cache = str(tmp_path / "cache")
     data = load_dataset(str(tmp_path / "out"), cache_dir=cache)
     assert list(data["test"]["text"]) == column_of(published_build, "test", "text")
@@ -43,12 +42,12 @@ def test_a_folder_gets_the_published_files_and_loads_with_the_rows_of_the_build(
 
 
 def test_a_folder_is_published_to_once(tmp_path: Path, published_build: Path) -> None:
-    dataprep("publish", published_build, "--to", "./out", cwd=tmp_path)
-    for options in ((), ("--dry-run",)):
-        again = dataprep("publish", published_build, "--to", "./out", *options, cwd=tmp_path)
-        assert "already: nothing was done" in again.stderr
-    other_layout = ("publish", published_build, "--to", "./out", "--layout", "full")
-    assert "no empty folder" in dataprep_error(1, *other_layout, cwd=tmp_path)
+    build, target = open_build(published_build), str(tmp_path / "out")
+    publish(build, target)
+    for dry_run in (False, True):
+        assert publish(build, target, dry_run=dry_run).there_already
+    with pytest.raises(StoreError, match="no empty folder"):
+        publish(build, target, "full")
 
 
 def snapshot(folder: Path) -> dict[str, os.stat_result]:
@@ -86,9 +85,7 @@ def test_a_dry_run_writes_nothing_anywhere(
     )
     assert [snapshot(folder) for folder in (store, tmp_path)] == before
     listed = json.loads(done.stdout)["files"]
-    written = json.loads(
-        dataprep("publish", published_build, "--to", tmp_path / "out", "--layout", layout, "--json").stdout
-    )["files"]
+    written = publish(open_build(published_build), str(tmp_path / "out"), layout).files
     assert {name: size for name, size in listed.items() if name != "README.md"} == {
         name: size for name, size in written.items() if name != "README.md"
     }  # the card has the folder's name

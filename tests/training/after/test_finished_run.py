@@ -60,7 +60,7 @@ def test_the_commit_of_the_base_model_is_kept(
 ) -> None:
     path = copy_run(finished_run, tmp_path / "copy", options__model="org/name", model__revision="abc")
     loaded: list[tuple[str, str]] = []
-    monkeypatch.setattr(module, "load_tokenizer", lambda name, revision: loaded.append((name, revision)))
+    monkeypatch.setattr(module, "load_run_tokenizer", lambda name, config: loaded.append((name, config.revision)))
     run = open_finished_run(path)
     assert loaded == [("org/name", "abc")] and run.config.revision == "abc"
 
