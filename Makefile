@@ -20,8 +20,9 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: $(VENV)/.core
+docs: $(VENV)/.test
 	$(BIN)/python -m tests.support.options_table
+	$(BIN)/python -m tests.support.memory_table
 	$(BIN)/python -m tests.support.source_tree
 
 $(VENV)/bin/python:
