@@ -14,6 +14,9 @@ from unittest import mock
 
 from tests.support.paths import ROOT
 
+# The checkout first, and the folders that this process was started with: libraries may lie in one of them.
+PYTHON_PATH = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+
 
 def dataprep(*arguments: str | Path, cwd: Path | None = None, **more: object) -> subprocess.CompletedProcess[str]:
     """Run `dataprep` with `arguments`; a build skips the quality gate, which takes seconds to load, unless `--gate` is given.
@@ -60,7 +63,7 @@ def training(
     """Run `training` with `arguments`, which must exit with `check` (None: any code)."""
     done = subprocess.run(
         [sys.executable, "-m", "training.cli", *map(str, arguments)],
-        cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, capture_output=True, text=True,
+        cwd=cwd, env={**os.environ, "PYTHONPATH": PYTHON_PATH, **environment}, capture_output=True, text=True,
     )  # fmt: skip
     if check is not None:
         assert done.returncode == check, done.stderr[-3000:]

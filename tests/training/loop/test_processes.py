@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.commands import logged_losses
+from tests.support.commands import PYTHON_PATH, logged_losses
 from tests.support.paths import ROOT
 from tests.support.training_builds import chatter, write_build
 from training.after.merge import merge
@@ -34,7 +34,7 @@ def torchrun(*arguments: Any, check: bool = True) -> subprocess.CompletedProcess
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(PROCESSES), "-m", "training.cli"]
     done = subprocess.run(
         [sys.executable, *launcher, *map(str, arguments)],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300,
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": PYTHON_PATH}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     if check:
         assert done.returncode == 0, done.stderr[-3000:]
