@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,7 +11,7 @@ from cyclopts import Parameter
 from dataprep.cli.common import BuildName, Json, Store, Switch, app, locate_build, open_named, print_json
 from dataprep.common.errors import PublishError, StoreError
 from dataprep.common.lookup import DEFAULT_STORE
-from dataprep.common.text import plural, size_text
+from dataprep.common.text import json_text, next_steps, plural, size_text
 
 if TYPE_CHECKING:
     from dataprep.common.hub_repository import Published
@@ -47,7 +48,7 @@ def export(
     tokenizer
         Folder or Hub name of the model whose tokenizer makes the ids of tokens.
     """
-    from dataprep.common.terminal import stdout_console
+    from dataprep.common.terminal import stderr_console, stdout_console
     from dataprep.publish.export import export as write_export
 
     if trainer is not None and (layout is not None or format is not None):
@@ -63,6 +64,21 @@ def export(
         return
     for name, count in files.items():
         stdout_console().print(f"{to / name}  {size_text(count)}", soft_wrap=True)
+    stderr_console().print(next_steps([_use_export(to, trainer)]), soft_wrap=True)
+
+
+def _use_export(to: Path, trainer: Trainer | None) -> tuple[str, str]:
+    """Return what to do with an export, and the command."""
+    inside = f"cd {shlex.quote(str(to))} && "
+    match trainer:
+        case "axolotl":
+            return "set base_model, then train", f"{inside}axolotl train axolotl.yml"
+        case "llamafactory":
+            return "set model_name_or_path, then train", f"{inside}llamafactory-cli train llamafactory.yaml"
+        case "trl" | "unsloth":
+            return "train", f"{inside}python train_{trainer}.py MODEL"
+    code = f"from datasets import load_dataset; print(load_dataset({json_text(str(to))}))"
+    return "look into it", f"python -c {shlex.quote(code)}"
 
 
 @app.command

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -38,6 +39,26 @@ def test_a_long_name_is_never_cut(tmp_path: Path, width: int, monkeypatch: pytes
     name = "a-name-of-" + "many-" * 8 + "words"
     write_version(tmp_path, name=name, version="0123456789ab")
     assert f"{name}@01234567\n" in dataprep("list", "--store", tmp_path).stdout
+
+
+def test_an_export_says_how_to_open_it(built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    done = dataprep("export", built, "--to", tmp_path / "an export")
+    (command,) = done.stderr.partition("Next:\n")[2].splitlines()
+    program, option, code = shlex.split(command.partition("look into it")[2])
+    assert (program, option) == ("python", "-c")
+    exec(code)  # noqa: S102 - the command that the program prints
+    assert "num_rows: 28" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("trainer", "file"), [("axolotl", "axolotl.yml"), ("llamafactory", "llamafactory.yaml"), ("trl", "train_trl.py")]
+)
+def test_an_export_for_a_trainer_names_the_file_that_it_starts_from(
+    built: Path, tmp_path: Path, trainer: str, file: str
+) -> None:
+    done = dataprep("export", built, "--to", tmp_path / "to", "--for", trainer)
+    assert f"cd {tmp_path / 'to'} && " in done.stderr and file in done.stderr
+    assert (tmp_path / "to" / file).is_file()
 
 
 @pytest.mark.parametrize(
