@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile import builds, configurations, files, repositories, templates
+from tests.hostile import builds, configurations, files, full_disks, kills, repositories, templates
 from tests.hostile.cases import TOKEN, Case, Outcome, Sandbox
 from tests.hostile.process import Attacker
 
@@ -39,7 +39,7 @@ def test_mutated_files_are_read_or_refused_in_one_sentence(attacker: Attacker, s
 
 
 def test_files_that_expand_are_read_in_bounded_time_and_memory(attacker: Attacker, sandbox: Sandbox) -> None:
-    outcomes = map(attacker.execute, files.bombs(sandbox, random.Random(SEED), 10, scale=0.05))
+    outcomes = map(attacker.execute, files.bombs(sandbox, random.Random(SEED), 10, scale=0.02))
     assert failures(outcomes) == []
 
 
@@ -74,6 +74,18 @@ def test_hostile_repositories_are_read_or_refused_and_get_no_token(tmp_path: Pat
     outcomes = list(repositories.outcomes(Sandbox(tmp_path), random.Random(SEED), 12))
     assert failures(outcomes) == []
     assert {outcome.is_accepted for outcome in outcomes} == {True, False}
+
+
+def test_commands_that_are_killed_leave_whole_versions_of_the_same_bytes(tmp_path: Path) -> None:
+    assert failures(kills.outcomes(Sandbox(tmp_path), random.Random(SEED), 4)) == []
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    if not full_disks.can_mount():
+        pytest.skip("this process may not mount a file system")
+    outcomes = list(full_disks.outcomes(Sandbox(tmp_path), random.Random(SEED), full_disks.COMMANDS))
+    assert failures(outcomes) == []
+    assert any(not outcome.is_accepted for outcome in outcomes)
 
 
 def test_what_a_hostile_input_must_not_cause_is_noticed(attacker: Attacker, sandbox: Sandbox) -> None:
