@@ -14,7 +14,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores are shared: more threads would wait for each other
 
 from tests.support.adapted import Adapted, adapted_tiny_model  # noqa: E402
-from tests.support.commands import training  # noqa: E402
+from tests.support.commands import training_here  # noqa: E402
 from tests.support.paths import REAL  # noqa: E402
 from tests.support.training_builds import Row, chatter, guanaco_rows, write_build  # noqa: E402
 from tests.support.training_runs import RUN_OPTIONS  # noqa: E402
@@ -65,7 +65,9 @@ def finished_run(small_build: Path, tmp_path_factory: pytest.TempPathFactory) ->
     options = ["--keep", "3", "--stop-prompts", "5"]
     if find_spec("tensorboard") is not None:
         options += ["--report-to", "tensorboard"]
-    training("run", "--data", "latest", *RUN_OPTIONS, *options, "--out", "runs/first", cwd=folder)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(folder)
+        training_here("run", "--data", "latest", *RUN_OPTIONS, *options, "--out", "runs/first")
     latest.unlink()
     latest.symlink_to(newer)
     return folder / "runs" / "first"

@@ -10,7 +10,7 @@ import pytest
 
 from dataprep.contract import open_build
 from dataprep.store.history import trained_on
-from tests.support.commands import logged_losses, training
+from tests.support.commands import logged_losses, training_here
 from tests.support.paths import REAL, ROOT
 from training.data.encode import encode
 from training.model.tokenizer import ChatTokenizer
@@ -32,14 +32,14 @@ def test_the_bundled_sample_trains_and_gc_keeps_its_build(
     build = build_with_dataprep(tmp_path / "store", "--template", template, "--sample", "150")
     run = tmp_path / "runs" / "first"
     options = ["--model", "tiny", "--max-steps", "4", "--eval-every", "4", "--stop-prompts", "0", "--held-out", "4"]
-    training("run", "--data", build, *options, "--out", run)
+    training_here("run", "--data", build, *options, "--out", run)
     record = RunFolder(run).read()
     assert record["provenance"]["version"] == build.name and record["ledger"]["train"]["rows_untrained"] == 0
     monkeypatch.chdir(tmp_path)  # a folder without other runs
     assert trained_on(tmp_path / "store") == {build.name}  # `dataprep gc` keeps these versions
     losses = [loss for _, loss in logged_losses(run)]
     assert losses[-1] < losses[0]
-    training("generate", "--run", run, "--prompt", "Hello", "--max-new-tokens", "4")
+    training_here("generate", "--run", run, "--prompt", "Hello", "--max-new-tokens", "4")
 
 
 @pytest.mark.real

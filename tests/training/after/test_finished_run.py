@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import training
+from tests.support.commands import training_here
 from tests.support.training_runs import copy_run
 from training.after import finished_run as module
 from training.after.evaluate import evaluate
@@ -34,13 +34,15 @@ def test_stock_libraries_open_the_adapter(finished_run: Path) -> None:
 
 
 def test_evaluate_gives_the_losses_of_the_run_and_generate_an_answer(finished_run: Path) -> None:
-    printed = training("evaluate", "--run", finished_run, "--prompts", "4", "--max-new-tokens", "32", "--json").stdout
+    printed = training_here(
+        "evaluate", "--run", finished_run, "--prompts", "4", "--max-new-tokens", "32", "--json"
+    ).stdout
     result = json.loads(printed)
     recorded = RunFolder(finished_run).read()["metrics"]
     assert result["after"]["loss"] == pytest.approx(recorded["held_out_after"], abs=1e-4)
     assert result["before"]["loss"] == pytest.approx(recorded["held_out_before"], abs=1e-4)
     prompt = ["generate", "--run", finished_run, "--prompt", "Say moon 2 times.", "--max-new-tokens", "16"]
-    assert training(*prompt).stdout.strip()
+    assert training_here(*prompt).stdout.strip()
 
 
 def test_the_precision_of_the_run_is_kept_on_another_machine(finished_run: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dataprep.common.errors import UserError
-from tests.support.commands import training
+from tests.support.commands import training_here
 from tests.support.disk import limited_file_size
 from tests.support.training_runs import copy_run
 from training.after.merge import merge
@@ -31,12 +31,12 @@ def test_a_merged_model_has_the_adapters_logits_and_opens_with_stock_transformer
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     to = tmp_path / "merged"
-    printed = training("merge", "--run", finished_run, "--to", to).stdout
+    printed = training_here("merge", "--run", finished_run, "--to", to).stdout
     assert float(printed.split("Largest logit difference ")[1].split(",")[0]) < 0.005, printed
     model = AutoModelForCausalLM.from_pretrained(to)
     ids = AutoTokenizer.from_pretrained(to)("[INST] hi", return_tensors="pt").input_ids
     assert torch.isfinite(model(ids).logits).all()
-    done = training("merge", "--run", finished_run, "--to", to, check=1)
+    done = training_here("merge", "--run", finished_run, "--to", to, check=1)
     assert "not empty" in done.stderr
 
 
