@@ -108,9 +108,6 @@ def run_unsloth(model: str, batch: int, checkpointing: bool = False) -> dict[str
     count_tokens(trainer, clock)
     torch.cuda.reset_peak_memory_stats()
     trainer.train()
-    lengths = [len(ids) for ids in trainer.train_dataset["input_ids"]]  # unsloth does not log the number of tokens
-    per_step = sum(lengths) / len(lengths) * batch * trainer.args.gradient_accumulation_steps
-    clock.tokens = [per_step * (step + 1) for step in range(len(clock.times))]
     loaded = {name: name in sys.modules for name in ("xformers", "flash_attn")}
     return measured_by(clock) | {
         "settings": f"batch {batch}, packing, checkpointing {checkpointing}; unsloth {unsloth.__version__}, loaded: {loaded}"
