@@ -50,9 +50,7 @@ DARK = {
     "line": "#262c34",
     "edge": "#59636e",
 }
-RAY_START = (
-    "import ray; ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False); ray.get(ray.remote(int).remote())"
-)
+RAY_START = "import ray; ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False); ray.get(ray.remote(lambda: 0).remote())"
 
 
 class Bench:
