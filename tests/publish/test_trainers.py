@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from dataprep.contract import Build, open_build
 from dataprep.publish.export import export
 from dataprep.publish.trainers import Trainer
 from tests.support.builds import GUANACO_TEXTS, guanaco_file, make_build
+from tests.support.paths import ROOT
 from training.config import RunConfig
 from training.data.inspect import json_lines
 from training.model.tiny import write_model
@@ -178,6 +180,22 @@ def test_the_trl_script_trains_the_tokens_of_the_build(
     }
     batches = [trainer.data_collator([row]) for row in trainer.train_dataset]
     assert {tuple(b["input_ids"][0].tolist()): b["labels"][0].tolist() for b in batches} == expected
+
+
+def test_the_commands_of_the_page_write_data_and_configuration(build: Build, model: Path, tmp_path: Path) -> None:
+    from tests.support.hub import Hub
+    from tests.support.publishing import run
+
+    lines = re.findall(r"^    dataprep (export .+)$", (ROOT / "docs" / "trainers.md").read_text("utf-8"), re.MULTILINE)
+    assert len(lines) == 5
+    hub = Hub()  # not started: nothing is read from the Hub
+    for number, line in enumerate(lines):
+        words = [
+            {"NAME": str(build.path), "MODEL": str(model), "exported": f"out{number}"}.get(w, w) for w in line.split()
+        ]
+        out, _ = run(hub, tmp_path, *words)
+        assert "data/train-00000-of-00001" in out
+        assert [path for path in (tmp_path / f"out{number}").iterdir() if path.suffix in (".py", ".yml", ".yaml")]
 
 
 def test_the_unsloth_script_is_python_and_reads_the_ids(build: Build, model: Path, tmp_path: Path) -> None:
