@@ -25,7 +25,8 @@ from typing import Any
 from dataprep.common.files import disk_errors, sync, write_file
 from training.errors import RunError
 from training.run_lock import LOCK_FILE
-from training.run_record import RUN_FILE, RunRecord, read_record
+from training.run_lookup import RUN_FILE
+from training.run_record import RunRecord, read_record
 
 PARTIAL = ".partial"  # ends the name of a folder, or names a file, that is being written
 RESUME_ADVICE = "solve this and continue with --resume auto"

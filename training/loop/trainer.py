@@ -92,8 +92,9 @@ class QloraTrainer(SFTTrainer):
             from peft.optimizers import create_loraplus_optimizer
 
             optimizer_class, settings = Trainer.get_optimizer_cls_and_kwargs(self.args)
+            adapted: Any = self.model
             self.optimizer = create_loraplus_optimizer(
-                model=self.model,
+                model=adapted,
                 optimizer_cls=optimizer_class,
                 loraplus_lr_ratio=self.config.lora_plus,
                 loraplus_lr_embedding=self.config.lr,
