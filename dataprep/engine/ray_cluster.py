@@ -37,6 +37,7 @@ class RayExecutor:
             RecipeError: Ray is not installed.
             StoreError: there is no cluster at `address`.
         """
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports its use over the network by default
         try:
             import ray
         except ImportError:

@@ -43,15 +43,15 @@ def content(store: Path) -> dict[str, object]:
     }
 
 
-def ray_workers(parent: int) -> list[int]:
-    """The processes of Ray workers below a process that run a task, or wait for one."""
+def ray_workers(parent: int, title: bytes = b"ray::") -> list[int]:
+    """The processes of Ray workers below a process; those that run a task of a build are called `ray::_run`."""
     found, waiting = [], [parent]
     while waiting:
         pid = waiting.pop()
         try:
             for task in Path(f"/proc/{pid}/task").iterdir():
                 waiting += map(int, (task / "children").read_text().split())
-            if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::"):
+            if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(title):
                 found.append(pid)
         except OSError:
             continue
@@ -85,8 +85,8 @@ def main() -> None:
             more = ["--engine", "ray", "--workers", "2"] if kind == "Ray worker" else []
             process = start(command(corpus, store, *more))
             other = start(command(corpus, store)) if kind == "one of two builds" else None
-            while more and process.poll() is None and not ray_workers(process.pid):
-                time.sleep(0.05)  # until the cluster is there
+            while more and process.poll() is None and not ray_workers(process.pid, b"ray::_run"):
+                time.sleep(0.05)  # until the cluster runs tasks: a kill while Ray starts ends Ray
             time.sleep(dice.uniform(0, seconds))
             victims = ray_workers(process.pid) if more else [process.pid]
             if victims and process.poll() is None:
