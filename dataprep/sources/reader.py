@@ -140,11 +140,12 @@ def _partitions(
     results = iter(executor.map(how.read, _tasks(files, options, how, counts, tally if executor.in_process else None)))
     done = 0
     for position, file in enumerate(files):
-        parts = [next(results)]
-        parts += [next(results) for _ in range(counts[position] - 1)]
+        parts: list[PartitionRows | EmptyFile | UnknownFormat] = []
+        while not parts or len(parts) < counts[position]:
+            parts.append(next(results))
+            if not executor.in_process:
+                advance(done + file.bytes * len(parts) // counts[position])
         done += file.bytes
-        if not executor.in_process:
-            advance(done)
         fault = next((part for part in parts if isinstance(part, EmptyFile | UnknownFormat)), None)
         yield file, fault or [part for part in parts if isinstance(part, PartitionRows)]
 
