@@ -18,7 +18,7 @@ DUPLICATES_FILE = "duplicates.parquet"
 # Columns whose values repeat; for ids Parquet would begin a dictionary and give it up half-way.
 _DICTIONARY_COLUMNS = ["kind", "source", "fate", "stage", "rule", "detail"]
 
-_GROUP_ROWS = 1 << 20  # pyarrow's default
+_GROUP_ROWS = 1 << 16
 
 
 def write_fates(folder: Path, fates: pl.DataFrame) -> None:
