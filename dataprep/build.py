@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from dataprep.cached_tasks import fingerprint_table
+from dataprep.cached_tasks import cached_near_duplicates, fingerprint_table
 from dataprep.common.arrow import delay_page_release
 from dataprep.common.bundled import sample_file
 from dataprep.common.lookup import check_name
@@ -25,7 +25,7 @@ from dataprep.dedup.contamination import drop_contaminated
 from dataprep.dedup.exact import drop_exact_duplicates
 from dataprep.dedup.fingerprints import FingerprintTable
 from dataprep.dedup.leaks import LEAK_THRESHOLD, find_leaks, similar_groups
-from dataprep.dedup.near import duplicate_pairs, remove_near_duplicates
+from dataprep.dedup.near import duplicate_pairs
 from dataprep.execution import Execution, open_execution
 from dataprep.quality.facts import FactExtractor
 from dataprep.quality.gate import Gate
@@ -131,6 +131,7 @@ def _select(
         threads = to_conversations(reading.messages, reading.conversations, recipe.paths)
         conversations, read_count = ledger.enter("threads", threads), threads.kept.height
         partitions, max_memory = reading.partitions, execution.memory_beside(read_count)
+        keyed = partitions if reading.all_have_keys else []
         del reading, threads
     with progress.stage("rules"):
         tokens = renderer.template.forbidden_in_content
@@ -142,7 +143,9 @@ def _select(
         # each step replaces the frame before it, so that at most two are held
         conversations = ledger.enter("dedup", drop_exact_duplicates(conversations, table))
         conversations = ledger.enter("dedup", drop_contaminated(conversations, benchmarks))
-        near = remove_near_duplicates(conversations, recipe, max_memory, table)
+        near = cached_near_duplicates(
+            conversations, recipe, tokens, max_memory, table, keyed, execution.cache, execution.scratch
+        )
         pairs, near_dup = duplicate_pairs(conversations, near.fates), near.report
         conversations = ledger.enter("dedup", near)
         del near

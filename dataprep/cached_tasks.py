@@ -1,4 +1,4 @@
-"""Map tasks whose results the cache of a store keeps: partitions as read, and the fingerprints of their conversations.
+"""Work whose results the cache of a store keeps: partitions as read, fingerprints, and near-duplicates.
 
 A key covers all that a result depends on: the bytes, the options that decide what is made of them, the code of dataprep
 and the versions of the libraries. Results do not depend on where in a file a partition lies, so an appended file is read
@@ -26,7 +26,9 @@ from dataprep.common.errors import EmptyFile, InputError
 from dataprep.common.executor import Executor
 from dataprep.common.frames import Stored, map_frame, write_frame
 from dataprep.common.progress import Advance, ignore_progress
+from dataprep.dedup.corpus import half_of_memory
 from dataprep.dedup.fingerprints import Fingerprints, FingerprintTable, fingerprint, sketched_text
+from dataprep.dedup.near import remove_near_duplicates
 from dataprep.dedup.normal_form import ComparedText
 from dataprep.engine.cache import Cache, key_of
 from dataprep.recipe import Recipe
@@ -35,7 +37,7 @@ from dataprep.sources.partitions import PartitionPlace, PartitionRows, ReadTask,
 from dataprep.sources.rows import FieldCounts
 from dataprep.sources.samples import UnknownFormat
 from dataprep.store.version import code_digest, library_versions
-from dataprep.tables import CONVERSATIONS
+from dataprep.tables import CONVERSATIONS, StageResult
 
 _READ_OPTIONS_OF_ALL = ("format", "limit", "lang", "skip_unknown")  # they do not decide what one partition holds
 _BLOCK = 1 << 22
@@ -274,8 +276,7 @@ def _fingerprint_key(partition: str, compared: ComparedText | None, recipe: Reci
             "what": "fingerprints",
             "partition": partition,
             "compared": compared,
-            "system": recipe.system,
-            "escaped": list(tokens) if recipe.control_tokens == "escape" else None,
+            **_repairs(recipe, tokens),
             **_program(),
         }
     )
@@ -301,3 +302,52 @@ def _concatenated(parts: Iterable[Fingerprints], rows: int, scratch: Path | None
 def _write_header(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     description = np.lib.format.dtype_to_descr(dtype)
     np.lib.format.write_array_header_1_0(file, {"shape": shape, "fortran_order": False, "descr": description})
+
+
+def cached_near_duplicates(
+    conversations: pl.DataFrame,
+    recipe: Recipe,
+    tokens: Sequence[str],
+    max_memory: int | None,
+    table: FingerprintTable,
+    partitions: Sequence[PartitionPlace],
+    cache: Cache | None,
+    scratch: Path | None,
+) -> StageResult[dict[str, Any] | None]:
+    """Return what `remove_near_duplicates` returns, from the cache if the same conversations were compared before.
+
+    Args:
+        conversations: CONVERSATIONS, all of them from `partitions`.
+        recipe, tokens, table, cache, scratch: as for `fingerprint_table`.
+        max_memory: bytes that the search may use, which the report names.
+        partitions: all that was read; empty: the result is not kept, because something was read that has no key.
+    """
+    if cache is None or scratch is None or not partitions or recipe.near_threshold is None:
+        return remove_near_duplicates(conversations, recipe, max_memory, table)
+    rows = np.ascontiguousarray(conversations["row"].to_numpy())
+    key = key_of(
+        {
+            "what": "near-duplicates",
+            "partitions": [[part.file, part.first, part.key] for part in partitions],
+            "rows": hashlib.sha256(rows.data).hexdigest(),
+            "options": [recipe.near_dup, recipe.near_dup_on, recipe.near_dup_siblings],
+            "memory": max_memory or half_of_memory(),
+            **_repairs(recipe, tokens),
+            **_program(),
+        }
+    )
+    files = cache.fetch(key, scratch / "near-duplicates")
+    if files is not None:
+        fates = map_frame(files["fates"])
+        kept = conversations.filter(~pl.col("row").is_in(fates["row"].implode()))
+        return StageResult(kept, fates, report=json.loads(files["report.json"].read_text()))
+    result = remove_near_duplicates(conversations, recipe, max_memory, table)
+    report = scratch / "near-report.json"
+    report.write_text(json.dumps(result.report))
+    cache.store(key, {"fates": write_frame(scratch / "near-fates.arrow", result.fates), "report.json": report})
+    return result
+
+
+def _repairs(recipe: Recipe, tokens: Sequence[str]) -> dict[str, Any]:
+    """The options that decide which repairs change texts (see `curate.repairs`)."""
+    return {"system": recipe.system, "escaped": list(tokens) if recipe.control_tokens == "escape" else None}

@@ -22,6 +22,8 @@ from dataprep.common.executor import Result, Task
 from dataprep.engine.executors import available_cpus
 
 MAX_RETRIES = 10  # of a task whose worker died
+# A machine that is busy with other work answers late; a cluster on it would take it for dead after some seconds.
+PATIENT = {"health_check_timeout_ms": 60_000, "health_check_failure_threshold": 10}
 _PROBES = 2  # tasks for each worker that look for a file of this machine
 
 
@@ -43,7 +45,9 @@ class RayExecutor:
         except ImportError:
             raise RecipeError("--engine ray needs Ray: pip install 'dataprep[ray]', or leave --engine out.") from None
         self._ray: Any = ray
-        here: dict[str, Any] = {} if address else {"num_cpus": workers or available_cpus(), "include_dashboard": False}
+        cpus = workers or available_cpus()
+        own = {"num_cpus": cpus, "include_dashboard": False, "_system_config": PATIENT}
+        here: dict[str, Any] = {} if address else own
         try:
             self._ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **here)
         except (ConnectionError, RuntimeError, ValueError) as fault:

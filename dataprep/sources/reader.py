@@ -56,6 +56,7 @@ class Reading:
     notes: list[str]
     unused_fields: dict[str, int]
     partitions: list[PartitionPlace] = field(default_factory=list)  # of conversations, those with a key
+    all_have_keys: bool = False  # whether these partitions hold all that was read
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class _FileResult:
     notes: list[str]
     counts: FieldCounts
     partitions: list[PartitionPlace] = field(default_factory=list)
+    has_keys: bool = False  # whether these partitions hold the whole file
 
 
 PartitionReader = Callable[[ReadTask], PartitionRows | EmptyFile | UnknownFormat]
@@ -256,6 +258,7 @@ def _combine(results: list[_FileResult], notes: list[str], options: ReadOptions)
         ],
         unused_fields=dict(sorted(counts.unused.items())),
         partitions=[place for result in results for place in result.partitions],
+        all_have_keys=all(result.has_keys for result in results),
     )
     _check_language(reading, options)
     return reading
@@ -308,4 +311,7 @@ def _file_result(file: SourceFile, number: int, parts: Sequence[PartitionRows], 
             raise InputError(sentence)
         notes.append(sentence)
     source = pl.lit(file.name).alias("source")
-    return _FileResult(counted, format.has_trees, frame, pl.concat(lost).with_columns(source), notes, counts, places)
+    has_keys = not format.has_trees and len(places) == len(parts)
+    return _FileResult(
+        counted, format.has_trees, frame, pl.concat(lost).with_columns(source), notes, counts, places, has_keys
+    )

@@ -94,7 +94,9 @@ def main() -> None:
                 hits[kind] += 1
             _, errors = process.communicate()
             if more and process.returncode:
-                raise SystemExit(f"kill {number}: a build on Ray (hit: {hits[kind]}) failed: {errors.decode()}")
+                raise SystemExit(
+                    f"kill {number}: a build on Ray (hit: {hits[kind]}) ended with {process.returncode}: {errors.decode()}"
+                )
             if other and (messages := other.communicate()[1]) and other.returncode:
                 raise SystemExit(f"kill {number}: the build beside a killed one failed: {messages.decode()}")
             subprocess.run(command(corpus, store), cwd=ROOT, check=True, capture_output=True)

@@ -17,6 +17,7 @@ from dataprep import cached_tasks
 from dataprep.cached_tasks import CachedReader, fingerprint_table
 from dataprep.common.executor import SERIAL
 from dataprep.dedup.fingerprints import fingerprint, sketched_text
+from dataprep.dedup.near import remove_near_duplicates
 from dataprep.engine.cache import Cache, key_of
 from dataprep.recipe import Recipe
 from dataprep.sources import partitions
@@ -24,7 +25,8 @@ from dataprep.sources.files import SourceFile, find_files, hash_files
 from dataprep.sources.options import ReadOptions
 from dataprep.sources.partitions import PartitionRows, ReadTask, Recognised
 from dataprep.sources.reader import Partitioning, Reading, read
-from tests.support.builds import guanaco_file, guanaco_text
+from dataprep.store.fates import read_fates
+from tests.support.builds import guanaco_file, guanaco_text, make_build
 
 TEXTS = [guanaco_text(f"question {n}", f"answer {n} " * 20) for n in range(150)]
 
@@ -253,3 +255,43 @@ def test_what_was_read_while_a_file_changed_is_not_kept(
     assert isinstance(rows, PartitionRows)
     assert rows.key is None
     assert not cache.folder.exists()
+
+
+def test_near_duplicates_are_searched_again_only_if_something_that_decides_them_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searches: list[int] = []
+
+    def search(conversations: pl.DataFrame, *others: Any) -> Any:
+        searches.append(conversations.height)
+        return remove_near_duplicates(conversations, *others)
+
+    monkeypatch.setattr(cached_tasks, "remove_near_duplicates", search)
+    texts = [*TEXTS, *(text.replace("answer 7 ", "answer seven ", 1) for text in TEXTS[:20])]
+    path = guanaco_file(tmp_path, texts)
+
+    def searches_of(**options: Any) -> int:
+        searches.clear()
+        make_build(tmp_path / "s", source=(path,), partition_bytes="3kB", **options)
+        return len(searches)
+
+    assert searches_of() == 1
+    assert searches_of(sample=30, template="chatml", split="test=5", shard_size="1MB") == 0
+    assert [
+        searches_of(near_dup="0.9"),
+        searches_of(near_dup_on="answer"),
+        searches_of(max_chars=200),
+        searches_of(system="Be kind."),
+        searches_of(max_memory="900MB", force=True),
+        searches_of(no_cache=True, force=True),
+    ] == [1] * 6
+    make_build(tmp_path / "t", source=(path,), sample=30)
+    make_build(tmp_path / "s", source=(path,), partition_bytes="3kB", sample=30)
+    fates, manifests = [], []
+    for store in (tmp_path / "s", tmp_path / "t"):
+        folder = (store / "n/latest").resolve()
+        fates.append(read_fates(folder).rows())
+        manifests.append(json.loads((folder / "manifest.json").read_text())["near_dup"])
+    assert fates[0] == fates[1]
+    assert fates[0] != []
+    assert manifests[0] == manifests[1]
