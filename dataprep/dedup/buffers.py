@@ -65,6 +65,9 @@ def sorted_numbers(values: npt.NDArray[Number]) -> npt.NDArray[Number]:
 
 def on_threads(function: Callable[[Task], Result], tasks: Iterable[Task]) -> list[Result]:
     """Return `function` of each task, computed on as many threads as Polars uses; NumPy and Polars release the GIL."""
+    tasks = list(tasks)
+    if len(tasks) < 2:
+        return [function(task) for task in tasks]  # starting threads takes longer than a small task
     with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
         return list(pool.map(function, tasks))
 

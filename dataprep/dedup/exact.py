@@ -25,6 +25,7 @@ from dataprep.dedup.normal_form import RowIndices
 from dataprep.tables import StageResult, dropped
 
 RULE = "exact_duplicate"
+EDGES = 1 << 14  # edges normalised at a time
 BATCH_BYTES = 1 << 22  # text normalised at a time
 
 
@@ -72,8 +73,8 @@ def _share_edges(conversations: pl.DataFrame, opening_keys: npt.NDArray[np.uint6
     last = pl.col("messages").list.last().struct.field("content").fill_null("")
     frame = conversations[candidates].select(last.alias("last"), at=pl.Series(candidates), key=opening_keys[candidates])
     for edge in (opening, ending):
-        half = len(frame) // 2
-        edges = pl.concat(on_threads(edge, (frame["last"][:half], frame["last"][half:])))
+        parts = [frame["last"][start : start + EDGES] for start in range(0, max(len(frame), 1), EDGES)]
+        edges = pl.concat(on_threads(edge, parts))
         frame = frame.with_columns(edges.alias(edge.__name__))
         frame = frame.filter(pl.struct(pl.exclude("at", "last")).is_duplicated())
     return frame["at"].to_numpy()
