@@ -51,6 +51,7 @@ def lora_config(config: RunConfig) -> dict[str, Any]:
     model.get_decoder = lambda: model
     model.get_output_embeddings = lambda: model["lm_head"]
     model.config = None
+    model.save_pretrained = lambda folder: None
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(peft, "get_peft_model", lambda base, lora: captured.update(lora.to_dict()) or base)
         add_adapters(model, config)
