@@ -151,8 +151,8 @@ def _add_leaks(
     for row, fault in leaks(rows.messages, others):
         faults[row].append(fault)
     unread = sum(not messages for messages in others.messages)
-    rows = plural(len(others.read), "row")
-    return [f"{unread:,} of {rows} of {against} could not be read, so not compared."] if unread else []
+    total = plural(len(others.read), "row")
+    return [f"{unread:,} of {total} of {against} could not be read, so not compared."] if unread else []
 
 
 def _add_source_differences(

@@ -25,7 +25,8 @@ def varied_conversations() -> pl.DataFrame:
     """Return duplicates and others, of which a few have reasoning, tools or untrained answers."""
     rng, rows = Random(5), list[dict[str, Any]]()
     for number in range(24):
-        question, fields = sentence(rng, rng.randrange(60)), {}
+        question = sentence(rng, rng.randrange(60))
+        fields: dict[str, Any] = {}
         if number % 5 == 1:
             fields["reasoning_content"] = sentence(rng, 20)
         if number % 5 == 2:
