@@ -122,7 +122,7 @@ def test_warn_publishes_a_failed_build_and_marks_it(store_and_source: tuple[Path
     assert outcome.path
     assert json.loads((outcome.path / "manifest.json").read_text())["gate"] == "failed"
     assert "The quality gate failed" in (outcome.path / "README.md").read_text()
-    assert "A critical expectation failed" in (outcome.path / "report.html").read_text()
+    assert "A critical expectation does not hold" in (outcome.path / "report.html").read_text()
     quality = json.loads((outcome.path / QUALITY_FILE).read_text())
     assert quality["gate"] == "failed" and quality["checks"][0]["name"] == "parses_back"
     assert quality["result"]["statistics"]["evaluated_expectations"] == len(quality["checks"])
