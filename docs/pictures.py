@@ -89,7 +89,8 @@ def headline_panels(figures: str) -> list[Panel]:
     """
     near = r"([\d.]+) s: ([\d.]+) times as fast as datasketch.*?([\d.]+) times as rensa"
     seconds, datasketch, rensa = _numbers(figures, "near-duplicates", near)
-    training, trl = _numbers(figures, "QLoRA of a 7B model", r"([\d,]+) tokens/s; trl at its best ([\d,]+)")
+    peers = r"([\d,]+) tokens/s; in the same run trl at its best ([\d,]+), unsloth ([\d,]+)"
+    training, trl, unsloth = _numbers(figures, "QLoRA of a 7B model", peers)
     return [
         Panel(
             "Near-duplicates of 200,000 conversations",
@@ -103,7 +104,11 @@ def headline_panels(figures: str) -> list[Panel]:
         Panel(
             "QLoRA of a 7B model on one H100",
             "tokens a second, longer is better",
-            [("training", training, f"{training:,.0f}"), ("trl at its best", trl, f"{trl:,.0f}")],
+            [
+                ("training", training, f"{training:,.0f}"),
+                ("unsloth", unsloth, f"{unsloth:,.0f}"),
+                ("trl at its best", trl, f"{trl:,.0f}"),
+            ],
         ),
     ]
 
