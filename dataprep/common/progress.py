@@ -67,6 +67,6 @@ class Progress:
         """Time the block; it may call the yielded function with the units done so far."""
         start = time.perf_counter()
         self._show(name, 0, total)
-        yield lambda done: self._show(name, min(done, total - 1), total)
+        yield lambda done: self._show(name, min(done, max(total - 1, 0)), total)
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 4)
         self._show(name, total, total)

@@ -92,7 +92,7 @@ class ProgressDisplay:
     def show(self, stage: str, done: int, total: int) -> None:
         """Show how far a stage has come; a `dataprep.common.progress.Show`."""
         left = self._remaining.text(stage, done, total)
-        if total == 1:  # a stage without steps to count, of which an estimate would not move
+        if total <= 1:  # a stage without steps to count, of which an estimate would not move, or without rows
             share = left = ""
         else:
             share = f"{100 * done // total} %"

@@ -48,3 +48,10 @@ def test_one_bar_shows_the_stage_that_a_build_is_in() -> None:
 def test_every_stage_of_a_build_has_an_activity_that_fits() -> None:
     assert terminal._ACTIVITIES.keys() == STAGE_SHARES.keys()
     assert max(map(len, terminal._ACTIVITIES.values())) <= 19
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_stage_without_rows_is_shown(is_terminal: bool) -> None:
+    console = terminal.SafeConsole(file=io.StringIO(), force_terminal=is_terminal)
+    with ProgressDisplay(console) as display, Progress(display.show).stage("render", 0) as advance:
+        advance(0)
