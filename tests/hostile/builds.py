@@ -18,6 +18,11 @@ from tests.support.versions import edit_manifest
 NAME, OTHER = "n", "other"  # the build that is changed, and a sound copy beside it
 
 
+def build_command(source: str | Path, sandbox: Sandbox) -> tuple[str | Path, ...]:
+    """The command that builds `source` as `NAME` in the sandbox's store, without the gate; options may follow."""
+    return "build", "--source", source, "--store", sandbox.store, "--name", NAME, "--gate", "off"
+
+
 def reseal(build: Path) -> None:
     """Give the manifest the sizes and checksums of the files as they are."""
     manifest = json.loads((build / MANIFEST).read_bytes())
@@ -60,7 +65,7 @@ def _command(build: Path, sandbox: Sandbox, rng: random.Random) -> tuple[str | P
         ("list", "--store", sandbox.store),
         ("gc", "--store", sandbox.store, "--keep", "0"),
         ("audit", build),
-        ("build", "--source", rows, "--store", sandbox.store, "--name", NAME, "--split", "test=0.2", "--gate", "off"),
+        (*build_command(rows, sandbox), "--split", "test=0.2"),
     ]
     return rng.choice(commands)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.hostile.builds import NAME, copy_build, sound_store
+from tests.hostile.builds import NAME, build_command, copy_build, sound_store
 from tests.hostile.cases import Case, Sandbox
 from tests.hostile.mutation import HOSTILE_TEXTS, HOSTILE_VALUES, hostile_json, mutated
 from tests.support.builds import GUANACO_TEXTS, guanaco_file
@@ -103,7 +103,7 @@ def tokenizer_config(sandbox: Sandbox, rng: random.Random) -> Case:
     if rng.random() < 0.5:
         return Case.of("tokenizer_config.json", "templates", "check", file)
     rows = guanaco_file(sandbox.input, GUANACO_TEXTS)
-    build = ("build", "--source", rows, "--store", sandbox.store, "--name", NAME, "--gate", "off", "--near-dup", "off")
+    build = (*build_command(rows, sandbox), "--near-dup", "off")
     return Case.of("tokenizer_config.json", *build, "--template", file)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tests.hostile.builds import build_command
 from tests.hostile.cases import Case, Sandbox
 from tests.hostile.mutation import hostile_json, json_bytes, mutated, mutated_json
 
@@ -182,11 +183,7 @@ def cases(kind: str, sandbox: Sandbox, rng: random.Random, count: int) -> Iterat
         else:
             options = ["--dry-run"] if rng.random() < 0.5 else ["--near-dup", "off"] if rng.random() < 0.5 else []
             max_bad = ["--max-bad", "1"] if rng.random() < 0.7 else []
-            yield Case.of(f"{kind} {number}", *_build(file, sandbox), *options, *max_bad)
-
-
-def _build(file: Path, sandbox: Sandbox) -> tuple[str | Path, ...]:
-    return "build", "--source", file, "--store", sandbox.store, "--name", "n", "--gate", "off"
+            yield Case.of(f"{kind} {number}", *build_command(file, sandbox), *options, *max_bad)
 
 
 _GOOD = b'{"text": "### Human: hi### Assistant: yo"}'
@@ -217,4 +214,4 @@ def bombs(sandbox: Sandbox, rng: random.Random, count: int, scale: float = 1.0) 
     for name, (file, start, part, times, end) in list(BOMBS.items())[:count]:
         sandbox.prepare()
         write_bomb(sandbox.input / file, start, part, round(times * scale), end)
-        yield Case.of(name, *_build(sandbox.input / file, sandbox))
+        yield Case.of(name, *build_command(sandbox.input / file, sandbox))

@@ -6,7 +6,7 @@ import json
 import random
 from collections.abc import Iterator
 
-from tests.hostile.builds import NAME
+from tests.hostile.builds import build_command
 from tests.hostile.cases import TOKEN, Case, Outcome, Sandbox
 from tests.hostile.files import FORMATS, RECORDS
 from tests.hostile.mutation import HOSTILE_TEXTS, HOSTILE_VALUES, mutated
@@ -102,19 +102,7 @@ def outcomes(sandbox: Sandbox, rng: random.Random, count: int) -> Iterator[Outco
                 hub.commit(repo, {**files, **card})
                 hub.faults[:] = _faults(hub, repo, rng) if rng.random() < 0.4 else []
                 source = repo + rng.choice(("", "", "@main", ":train", ":test", "@nothing"))
-                build = (
-                    "build",
-                    "--source",
-                    source,
-                    "--store",
-                    sandbox.store,
-                    "--name",
-                    NAME,
-                    "--gate",
-                    "off",
-                    "--near-dup",
-                    "off",
-                )
+                build = (*build_command(source, sandbox), "--near-dup", "off")
                 yield _without_leaks(attacker.execute(Case.of(f"repository {number}", *build)), hub)
 
 

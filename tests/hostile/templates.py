@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from dataprep.common.bundled import templates_folder
-from tests.hostile.builds import NAME
+from tests.hostile.builds import build_command
 from tests.hostile.cases import Case, Sandbox
 from tests.hostile.mutation import mutated
 from tests.support.builds import GUANACO_TEXTS, guanaco_file
@@ -146,17 +146,5 @@ def cases(sandbox: Sandbox, rng: random.Random, count: int, kinds: Sequence[str]
             yield Case.of(f"{kind} {number}", "templates", "check", file)
         else:
             rows = guanaco_file(sandbox.input, GUANACO_TEXTS)
-            build = (
-                "build",
-                "--source",
-                rows,
-                "--store",
-                sandbox.store,
-                "--name",
-                NAME,
-                "--gate",
-                "off",
-                "--near-dup",
-                "off",
-            )
+            build = (*build_command(rows, sandbox), "--near-dup", "off")
             yield Case.of(f"{kind} {number}", *build, "--template", file)
