@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from dataprep.rendering.template import Template
 
 CPU_SECONDS = 10  # of one call; a conversation of 4,000 messages takes 2
-MEMORY_BYTES = 1 << 30  # above what the worker takes before its first call
-MAX_RESULT_BYTES = 256 << 20  # of one call
+# Above what the worker takes before its first call. A build that runs one on each of two CPUs stays below 1 GiB.
+MEMORY_BYTES = 384 << 20
+MAX_RESULT_BYTES = 128 << 20  # of one call
+BYTES_PER_ARGUMENT_BYTE = 8  # added to both limits for each byte of a call's arguments: large records need more
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -134,9 +136,9 @@ class _Worker:
             return "", answer
         self.stop()
         if kind == b"m":
-            return f"it needs more than {MEMORY_BYTES >> 30} GiB of memory", b""
+            return f"it needs more than {limit_for(request, MEMORY_BYTES) >> 20} MiB of memory", b""
         if kind == b"l":
-            return f"its result is larger than {MAX_RESULT_BYTES >> 20} MiB", b""
+            return f"its result is larger than {limit_for(request, MAX_RESULT_BYTES) >> 20} MiB", b""
         return _reason_of_death(self._process.returncode), b""
 
     @property
@@ -146,6 +148,11 @@ class _Worker:
     def stop(self) -> None:
         self._process.kill()
         self._process.communicate()
+
+
+def limit_for(request: bytes, limit: int) -> int:
+    """Return a limit in bytes, raised for a call of large arguments."""
+    return limit + BYTES_PER_ARGUMENT_BYTE * len(request)
 
 
 def _reason_of_death(return_code: int) -> str:

@@ -212,7 +212,7 @@ def rendering_error(template: Template, error: Exception) -> TemplateError:
         return TemplateError(f"The template {template.name} refuses this conversation: {reason}.")
     if isinstance(error, MemoryError):
         return TemplateStopped(
-            f"The template {template.name} was stopped: it needs more than {MEMORY_BYTES >> 30} GiB of memory."
+            f"The template {template.name} was stopped: it needs more than {MEMORY_BYTES >> 20} MiB of memory."
         )
     if isinstance(error, jinja2.exceptions.SecurityError):
         return TemplateError(f"The template {template.name} tries to leave its sandbox: {reason}.")

@@ -11,7 +11,7 @@ import signal
 from typing import IO, Any
 
 from dataprep.rendering import isolation
-from dataprep.rendering.isolation import MAX_RESULT_BYTES, MEMORY_BYTES, read_message, write_message
+from dataprep.rendering.isolation import MAX_RESULT_BYTES, MEMORY_BYTES, limit_for, read_message, write_message
 
 
 def serve() -> None:
@@ -29,12 +29,16 @@ def serve() -> None:
         os.dup2(nothing.fileno(), 1)
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_FSIZE, 0)  # a template has no files to write
-    _limit(resource.RLIMIT_AS, _address_space() + MEMORY_BYTES)
+    at_start = _address_space()
     while True:
         try:
-            cpu_seconds, module, name, template, args, kwargs = pickle.loads(read_message(requests))
+            request = read_message(requests)
         except EOFError:
             return
+        _limit(resource.RLIMIT_AS, at_start + limit_for(request, MEMORY_BYTES))
+        largest = limit_for(request, MAX_RESULT_BYTES)
+        cpu_seconds, module, name, template, args, kwargs = pickle.loads(request)
+        del request
         used = resource.getrusage(resource.RUSAGE_SELF)
         _limit(resource.RLIMIT_CPU, math.ceil(used.ru_utime + used.ru_stime) + cpu_seconds)
         try:
@@ -43,15 +47,15 @@ def serve() -> None:
             value = None
         except Exception as error:
             value = (False, (type(error), error.args, vars(error)))
-        _answer(answers, value)
+        _answer(answers, value, largest)
 
 
-def _answer(answers: IO[bytes], value: tuple[bool, Any] | None) -> None:
+def _answer(answers: IO[bytes], value: tuple[bool, Any] | None, largest: int) -> None:
     try:
         answer = pickle.dumps(value, pickle.HIGHEST_PROTOCOL) if value else None
     except MemoryError:
         answer = None
-    if answer is None or len(answer) > MAX_RESULT_BYTES:
+    if answer is None or len(answer) > largest:
         answers.write(b"m" if answer is None else b"l")
         answers.flush()
     else:
@@ -60,10 +64,10 @@ def _answer(answers: IO[bytes], value: tuple[bool, Any] | None) -> None:
 
 
 def _limit(kind: int, amount: int) -> None:
-    """Lower the soft limit, and the hard one where the soft one need not be raised again."""
+    """Set the soft limit, and the hard one where the soft one need not be raised again."""
     _, hard = resource.getrlimit(kind)
     soft = amount if hard == resource.RLIM_INFINITY else min(amount, hard)
-    resource.setrlimit(kind, (soft, hard if kind == resource.RLIMIT_CPU else soft))
+    resource.setrlimit(kind, (soft, hard if kind in (resource.RLIMIT_AS, resource.RLIMIT_CPU) else soft))
 
 
 def _address_space() -> int:

@@ -53,7 +53,7 @@ def run_forever(template: Template) -> None:
 
 
 @isolated
-def allocate(template: Template, size: int) -> int:
+def allocate(template: Template, size: int, argument: bytes = b"") -> int:
     return len(bytearray(size))
 
 
@@ -109,8 +109,12 @@ def test_an_endless_template_is_stopped_by_its_cpu_time(monkeypatch: pytest.Monk
 
 def test_memory_is_bounded() -> None:
     assert allocate(FOREIGN, 100 << 20) == 100 << 20
-    with pytest.raises(TemplateStopped, match="it needs more than 1 GiB of memory"):
+    with pytest.raises(TemplateStopped, match="it needs more than 384 MiB of memory"):
         allocate(FOREIGN, 3 << 30)
+
+
+def test_large_arguments_raise_the_bound_of_memory() -> None:
+    assert allocate(FOREIGN, 450 << 20, b"x" * (20 << 20)) == 450 << 20
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGKILL])
@@ -129,8 +133,8 @@ def test_a_template_that_was_stopped_is_not_run_again_and_others_are() -> None:
 
 
 def test_a_result_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(TemplateStopped, match="its result is larger than 256 MiB"):
-        echo_many(FOREIGN, 300 << 20)
+    with pytest.raises(TemplateStopped, match="its result is larger than 128 MiB"):
+        echo_many(FOREIGN, 150 << 20)
 
 
 @isolated
