@@ -24,6 +24,7 @@ from dataprep.engine.executors import available_cpus
 MAX_RETRIES = 10  # of a task whose worker died
 # A machine that is busy with other work answers late; a cluster on it would take it for dead after some seconds.
 PATIENT = {"health_check_timeout_ms": 60_000, "health_check_failure_threshold": 10}
+_STARTS = 2  # times that a cluster on this machine is tried to start
 _PROBES = 2  # tasks for each worker that look for a file of this machine
 
 
@@ -47,14 +48,29 @@ class RayExecutor:
         self._ray: Any = ray
         cpus = workers or available_cpus()
         own = {"num_cpus": cpus, "include_dashboard": False, "_system_config": PATIENT}
-        here: dict[str, Any] = {} if address else own
-        try:
-            self._ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **here)
-        except (ConnectionError, RuntimeError, ValueError) as fault:
-            raise StoreError(f"Ray cannot be reached at {address or 'this machine'} ({_first_line(fault)}).") from None
+        if address:
+            self._connect(address, 1)
+        else:
+            self._connect("local", _STARTS, **own)
         self._ray.util.register_serializer(pl.DataFrame, serializer=_to_bytes, deserializer=_from_bytes)
         self.workers = workers or max(int(self._ray.cluster_resources().get("CPU", 1)), 1)
         self._run = self._ray.remote(max_retries=MAX_RETRIES)(_run)
+
+    def _connect(self, address: str, tries: int, **options: Any) -> None:
+        """Connect to a cluster, or start one, up to `tries` times: a start fails if one of Ray's processes is lost.
+
+        Raises:
+            StoreError: the last try failed.
+        """
+        for left in reversed(range(tries)):
+            try:
+                self._ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+                return
+            except Exception as fault:  # Ray raises plain exceptions where one of its processes did not start
+                self._ray.shutdown()
+                if not left:
+                    where = "be started on this machine" if address == "local" else f"be reached at {address}"
+                    raise StoreError(f"Ray cannot {where} ({_first_line(fault)}).") from None
 
     def close(self) -> None:
         """Disconnect."""
@@ -66,7 +82,7 @@ class RayExecutor:
         Raises:
             DataprepError: what a task raised; or Ray gave a task up.
         """
-        from ray.exceptions import RayError, RayTaskError
+        from ray.exceptions import LocalRayletDiedError, RayError, RayTaskError
 
         pending: deque[Any] = deque()
         try:
@@ -80,6 +96,8 @@ class RayExecutor:
             if isinstance(fault.cause, DataprepError | OSError):  # a full disk is an OSError
                 raise fault.cause from None
             raise
+        except LocalRayletDiedError:
+            raise StoreError("Ray's own process on this machine was lost: build again.") from None
         except RayError as fault:
             raise StoreError(
                 f"Ray gave a task up after {MAX_RETRIES} retries ({_first_line(fault)}): build again, with fewer --workers "
