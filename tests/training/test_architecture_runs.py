@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dataprep.contract import open_build
+from tests.support.processes import kill_after
 from tests.support.tiny_models import write_tiny_model
 from training.after.evaluate import evaluate
 from training.after.merge import merge
 from training.config import RunConfig
 from training.model.tiny import tokenizer_for
 from training.run import run
-from training.run_folder import RunFolder
 
 ADAPTED_LAYERS = {"nemotron": 12, "falcon": 8, "mixtral": 8, "qwen2_5_vl": 14, "gpt2": 8}
 
@@ -43,7 +42,7 @@ def test_a_run_is_trained_resumed_evaluated_and_merged(
     assert record["status"] == "done"
     assert record["place"]["attention"] == attention
     assert any(note in text for text in ["", *record["notes"]])
-    _interrupt_after_first_step(RunFolder(tmp_path / "run"))
+    kill_after(1, tmp_path / "run")
     resumed = run(replace(config, resume="auto"))
     assert resumed["metrics"] == record["metrics"]
     result = evaluate(tmp_path / "run", 1, 8)
@@ -51,10 +50,3 @@ def test_a_run_is_trained_resumed_evaluated_and_merged(
     merged = merge(tmp_path / "run", tmp_path / "merged", check=True)
     assert merged["merged"] == ADAPTED_LAYERS[name]
     assert merged["kl"] < 1e-5
-
-
-def _interrupt_after_first_step(folder: RunFolder) -> None:
-    """Leave the folder as a process leaves it that is killed in the second step."""
-    shutil.rmtree(folder.checkpoints / "step-000002")
-    shutil.rmtree(folder.adapter)
-    folder.update(status="running")

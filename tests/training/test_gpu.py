@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,14 @@ import torch
 
 from dataprep.contract import open_build
 from tests.support.commands import logged_losses, training
-from tests.support.tiny_models import write_tiny_model
-from tests.support.training_builds import chatter, write_build
+from tests.support.processes import PROCESSES, back_to_step, flags, torchrun
+from tests.support.tiny_models import tiny_tokenizer, write_tiny_model
+from tests.support.training_builds import chatter, row, write_build
+from training.after.evaluate import evaluate
+from training.after.merge import merge
+from training.config import RunConfig
 from training.model.tiny import tokenizer_for
+from training.run_folder import RunFolder
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU on this machine")
 
@@ -91,3 +97,31 @@ def test_too_little_memory_is_refused_with_settings_that_fit(build: Path, tmp_pa
     if done.returncode == 1:
         assert "GiB" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < PROCESSES, reason="needs two GPUs")
+def test_a_model_divided_among_gpus_with_added_tokens_is_resumed_evaluated_and_merged(tmp_path: Path) -> None:
+    rows = [row(f"c{n}", [(f"Say apple {n}.", "apple apple.")], style="chatml") for n in range(48)]
+    write_tiny_model("llama", tmp_path / "model", tiny_tokenizer())
+    one = RunConfig(
+        data=write_build(tmp_path / "b", rows[:32], rows[32:], style="chatml"), model=str(tmp_path / "model"), max_steps=4,
+        save_every=2, stop_prompts=2, max_tokens=128, tokens_per_step=512, micro_batch=1, lora_r=4, lr=0.02,
+        add_tokens="<|im_start|>,<|im_end|>", out=tmp_path / "one",
+    )  # fmt: skip
+    divided = replace(one, shard=True, out=tmp_path / "divided")
+    training("run", *flags(one))
+    torchrun("run", *flags(divided))
+    resumed = back_to_step(2, divided, tmp_path / "resumed")
+    torchrun("run", *flags(resumed))
+    alone = replace(back_to_step(2, divided, tmp_path / "alone"), shard=False)
+    training("run", *flags(alone))
+    expected = logged_losses(tmp_path / "one")
+    for name in ("divided", "resumed", "alone"):
+        losses = logged_losses(tmp_path / name)
+        assert [step for step, _ in losses] == [step for step, _ in expected]
+        assert [loss for _, loss in losses] == pytest.approx([loss for _, loss in expected], rel=0.03)
+        record = RunFolder(tmp_path / name).read()
+        assert record["ledger"] == RunFolder(tmp_path / "one").read()["ledger"]
+        after = evaluate(tmp_path / name, 1, 8)["after"]["loss"]
+        assert after == pytest.approx(record["metrics"]["held_out_after"], rel=0.01)
+        assert merge(tmp_path / name, tmp_path / f"{name}-merged", check=True)["kl"] < 0.02

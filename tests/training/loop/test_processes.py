@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.commands import PYTHON_PATH, logged_losses
-from tests.support.paths import ROOT
+from tests.support.commands import logged_losses
+from tests.support.processes import PROCESSES, back_to_step, flags, torchrun
 from tests.support.training_builds import chatter, write_build
 from training.after.merge import merge
 from training.config import TINY_DEFAULTS, RunConfig
@@ -26,38 +22,18 @@ from training.run_folder import RunFolder
 
 torch.set_num_threads(1)
 STEPS = 4
-PROCESSES = 2
-
-
-def torchrun(*arguments: Any, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run `training` in two processes."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(PROCESSES), "-m", "training.cli"]
-    done = subprocess.run(
-        [sys.executable, *launcher, *map(str, arguments)],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": PYTHON_PATH}, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    if check:
-        assert done.returncode == 0, done.stderr[-3000:]
-    return done
-
-
-def flags(config: RunConfig) -> list[str]:
-    """The flags of the options that differ from the defaults of `--model tiny`."""
-    defaults = vars(RunConfig(data=Path(), model="tiny", **TINY_DEFAULTS))
-    given = {
-        name: value for name, value in vars(config).items() if name in ("data", "model") or value != defaults[name]
-    }
-    pairs = [(f"--{name.replace('_', '-')}", value) for name, value in given.items()]
-    return [part for name, value in pairs for part in ([name] if value is True else [name, str(value)])]
 
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    """The options of a run of one process, which is finished: 6 windows, 2 in a step; checkpoints of steps 2 and 4."""
+    """The options of a run of one process, which is finished: 6 windows, 2 in a step; checkpoints of steps 2 and 4.
+
+    It adds a token, whose rows every process trains.
+    """
     folder = tmp_path_factory.mktemp("one")
     build = write_build(folder / "build", chatter(400), chatter(8))
     options: dict[str, Any] = TINY_DEFAULTS | {
-        "max_steps": STEPS, "tokens_per_step": 4096, "micro_batch": 1, "stop_prompts": 2,
+        "max_steps": STEPS, "tokens_per_step": 4096, "micro_batch": 1, "stop_prompts": 2, "add_tokens": "<|tool|>",
     }  # fmt: skip
     config = RunConfig(data=build, model="tiny", out=folder / "run", device="cpu", save_every=2, **options)
     run(config)
@@ -69,17 +45,6 @@ def losses(config: RunConfig) -> list[tuple[int, float]]:
     return logged_losses(config.out)
 
 
-def back_to_step_2(config: RunConfig, out: Path) -> RunConfig:
-    """A copy of a run in `out` that was killed after the checkpoint of step 2; the options to resume it."""
-    assert config.out is not None
-    shutil.copytree(config.out, out)
-    folder = RunFolder(out)
-    shutil.rmtree(folder.checkpoints / "step-000004")
-    shutil.rmtree(folder.adapter)
-    folder.update(status="running")
-    return replace(config, out=out, resume="auto")
-
-
 def assert_same_losses(run: RunConfig, other: RunConfig) -> None:
     assert [step for step, _ in losses(run)] == [step for step, _ in losses(other)]
     assert [loss for _, loss in losses(run)] == pytest.approx([loss for _, loss in losses(other)], rel=1e-5)
@@ -88,7 +53,7 @@ def assert_same_losses(run: RunConfig, other: RunConfig) -> None:
 @pytest.fixture(scope="module")
 def divided(one: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     """A run that one process began, and two with --shard continued from step 2 to its end."""
-    config = replace(back_to_step_2(one, tmp_path_factory.mktemp("divided") / "run"), shard=True)
+    config = replace(back_to_step(2, one, tmp_path_factory.mktemp("divided") / "run"), shard=True)
     torchrun("run", *flags(config))
     return config
 
@@ -114,7 +79,7 @@ def test_each_process_holds_half_of_the_layers(divided: RunConfig) -> None:
 
 
 def test_one_process_continues_a_divided_run_and_merges_it(one: RunConfig, divided: RunConfig, tmp_path: Path) -> None:
-    alone = replace(back_to_step_2(divided, tmp_path / "alone"), shard=False)
+    alone = replace(back_to_step(2, divided, tmp_path / "alone"), shard=False)
     run(alone)
     assert_same_losses(alone, one)
     assert divided.out is not None

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.support.processes import kill_after
 from tests.support.tiny_models import tiny_tokenizer, write_tiny_model
 from tests.support.training_builds import row, write_build
 from training.after.evaluate import evaluate
@@ -82,7 +83,7 @@ def test_added_tokens_are_trained_saved_and_merged(chatml: Path, base: Path, tmp
     weights = load_file(folder.adapter / "adapter_model.safetensors")
     rows = {key: value for key, value in weights.items() if "lora_" not in key}
     assert {tuple(value.shape) for value in rows.values()} == {(2, 64)}  # no whole matrix is saved
-    interrupt_after_first_step(folder)
+    kill_after(1, folder.path)
     assert run(replace(config, resume="auto"))["metrics"] == record["metrics"]
     result = evaluate(tmp_path / "run", 1, 4)
     assert result["after"]["loss"] == pytest.approx(record["metrics"]["held_out_after"], rel=1e-4)
@@ -131,18 +132,11 @@ def test_whole_layers_in_half_precision_are_trained_resumed_and_merged(
         targets=r".*self_attn\.(q|v)_proj", precision="bf16",
     )  # fmt: skip
     record = run(config)
-    interrupt_after_first_step(RunFolder(tmp_path / "run"))
+    kill_after(1, tmp_path / "run")
     assert run(replace(config, resume="auto"))["metrics"] == record["metrics"]
     merged = merge(tmp_path / "run", tmp_path / "merged", check=True)
     assert merged["kl"] < 2e-3
     assert merged["merged"] == 4 + len(modules.split(","))
-
-
-def interrupt_after_first_step(folder: RunFolder) -> None:
-    """Leave the folder as a process leaves it that is killed in the second step."""
-    shutil.rmtree(folder.checkpoints / "step-000002")
-    shutil.rmtree(folder.adapter)
-    folder.update(status="running")
 
 
 def test_a_file_of_tokens_is_recorded_by_its_content(tmp_path: Path) -> None:
