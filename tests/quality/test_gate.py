@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -13,7 +14,9 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from dataprep.common.errors import GateError, RecipeError
@@ -21,6 +24,7 @@ from dataprep.quality.facts import SCHEMA
 from dataprep.quality.gate import QUALITY_FILE
 from dataprep.quality.suite import read_suite
 from dataprep.quality.worker import __file__ as WORKER
+from dataprep.quality.worker import _pandas_column
 from dataprep.recipe import Recipe
 from dataprep.store.history import gc
 from tests.support.builds import GUANACO_TEXTS, guanaco_file, make_build
@@ -210,3 +214,16 @@ def test_a_killed_gate_leaves_nothing_in_the_temporary_directory(tmp_path: Path)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert list(temporary.iterdir()) == []
+
+
+def test_numbers_are_numpy_columns_unless_those_cannot_hold_a_value() -> None:
+    columns = {
+        "int64": pa.chunked_array([[1, 2]]),
+        "int64[pyarrow]": pa.chunked_array([[1, None]]),
+        "float64": pa.chunked_array([[0.5, None]]),
+        "double[pyarrow]": pa.chunked_array([[0.5, math.nan]]),
+        "bool[pyarrow]": pa.chunked_array([[True, None]]),
+    }
+    converted = {kind: _pandas_column(column) for kind, column in columns.items()}
+    assert [str(column.dtype) for column in converted.values()] == list(converted)
+    assert [int(pd.Series(column).isna().sum()) for column in converted.values()] == [0, 1, 1, 0, 1]
