@@ -13,6 +13,7 @@ import pyarrow as pa
 
 Bytes = npt.NDArray[np.uint8]
 Offsets = npt.NDArray[np.int64]
+PackedPairs = npt.NDArray[np.uint64]
 Number = TypeVar("Number", bound=np.number)
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -61,6 +62,22 @@ def offsets_from_sizes(sizes: npt.NDArray[np.integer]) -> Offsets:
 def sorted_numbers(values: npt.NDArray[Number]) -> npt.NDArray[Number]:
     """Return the values in ascending order; Polars takes a third of NumPy's time for many of them."""
     return pl.Series(values).sort().to_numpy() if len(values) >= MANY else np.sort(values)
+
+
+def sorted_unique(values: npt.NDArray[Number]) -> npt.NDArray[Number]:
+    """Return the values in ascending order, each once (`np.unique` hashes, which is slower if most values are repeated)."""
+    values = sorted_numbers(values)
+    return values[np.append(True, values[1:] != values[:-1])[: len(values)]]
+
+
+def packed(left: npt.NDArray[np.integer], right: npt.NDArray[np.integer]) -> PackedPairs:
+    """Return each pair of numbers below 2^32 as one number, which sorts by `left`, then by `right`."""
+    return left.astype(np.uint64) << np.uint64(32) | right.astype(np.uint64)
+
+
+def unpacked(pairs: PackedPairs) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Return (left, right) of pairs as `packed` returns them."""
+    return (pairs >> np.uint64(32)).astype(np.intp), (pairs & np.uint64(0xFFFFFFFF)).astype(np.intp)
 
 
 def on_threads(function: Callable[[Task], Result], tasks: Iterable[Task]) -> list[Result]:

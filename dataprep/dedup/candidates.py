@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dataprep.dedup.buffers import sorted_numbers
+from dataprep.dedup.buffers import offsets_from_sizes, packed, sorted_numbers, sorted_unique, unpacked
 from dataprep.dedup.normal_form import RowIndices
 
 BandKeys = Iterable[npt.NDArray[np.uint32]]  # for each band, the key of each document
@@ -24,6 +24,25 @@ class Buckets(NamedTuple):
     member: RowIndices  # [entries]
     bucket: RowIndices  # [entries] number of its bucket, from 0
     head: RowIndices  # [entries] the first member of its bucket
+
+
+class Groups(NamedTuple):
+    """Groups of documents, one after the other; a document can be in several of them."""
+
+    member: RowIndices  # [entries] ascending in each group
+    size: RowIndices  # [groups]
+
+    def count_pairs(self) -> int:
+        """Return how many pairs there are within groups; a pair counts once for each group that it is in."""
+        return int((self.size * (self.size - 1) // 2).sum())
+
+    def pairs(self) -> tuple[RowIndices, RowIndices]:
+        """Return the pairs within groups, each once, sorted: left < right."""
+        ends = np.repeat(np.cumsum(self.size), self.size)
+        after = ends - np.arange(len(self.member)) - 1  # members of the same group that come after each entry
+        first = np.repeat(np.arange(len(self.member)), after)
+        second = np.arange(len(first)) - offsets_from_sizes(after)[first] + first + 1
+        return unpacked(sorted_unique(packed(self.member[first], self.member[second])))
 
 
 def star_pairs(bands: BandKeys) -> tuple[RowIndices, RowIndices]:
@@ -41,28 +60,30 @@ def star_pairs(bands: BandKeys) -> tuple[RowIndices, RowIndices]:
     pairs = np.zeros(0, np.uint64)
     for buckets in _buckets(bands):
         others = buckets.member != buckets.head
-        head, member = buckets.head[others].astype(np.uint64), buckets.member[others].astype(np.uint64)
-        pairs = np.union1d(pairs, head << np.uint64(32) | member)
-    return (pairs >> np.uint64(32)).astype(np.intp), (pairs & np.uint64(0xFFFFFFFF)).astype(np.intp)
+        pairs = sorted_unique(np.concatenate([pairs, packed(buckets.head[others], buckets.member[others])]))
+    return unpacked(pairs)
 
 
-def uncompared_survivors(bands: BandKeys, survives: npt.NDArray[np.bool_], is_new: npt.NDArray[np.bool_]) -> RowIndices:
-    """Return the surviving documents that share a bucket with another survivor, neither of them its head, and at least
-    one of the bucket's survivors `is_new`: star pairs say nothing about their similarity."""
-    selected = np.zeros(len(survives), bool)
+def uncompared_survivors(bands: BandKeys, survives: npt.NDArray[np.bool_], is_new: npt.NDArray[np.bool_]) -> Groups:
+    """Return, for each bucket, its survivors without its head, if they are two or more and one of them `is_new`.
+
+    Star pairs say nothing about the similarity of such survivors.
+    """
+    members, sizes = [np.zeros(0, np.intp)], [np.zeros(0, np.intp)]
     for member, bucket, head in _buckets(bands):
         others = np.flatnonzero(survives[member] & (member != head))
         member, bucket = member[others], bucket[others]
-        chosen = (np.bincount(bucket)[bucket] > 1) & (np.bincount(bucket, is_new[member])[bucket] > 0)
-        selected[member[chosen]] = True
-    return np.flatnonzero(selected)
+        size = np.bincount(bucket)
+        chosen = (size > 1) & (np.bincount(bucket, is_new[member]) > 0)
+        members.append(member[chosen[bucket]])
+        sizes.append(size[chosen])
+    return Groups(np.concatenate(members), np.concatenate(sizes))
 
 
 def _buckets(bands: BandKeys) -> Iterator[Buckets]:
     """Yield the buckets of each band."""
     for keys in bands:
-        entries = sorted_numbers(keys.astype(np.uint64) << np.uint64(32) | np.arange(len(keys), dtype=np.uint64))
-        key, member = entries >> np.uint64(32), (entries & np.uint64(0xFFFFFFFF)).astype(np.intp)
+        key, member = unpacked(sorted_numbers(packed(keys, np.arange(len(keys)))))
         starts_bucket = np.append(True, key[1:] != key[:-1])[: len(key)]
         bucket = np.cumsum(starts_bucket) - 1
         yield Buckets(member, bucket, member[starts_bucket][bucket])

@@ -18,14 +18,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dataprep.dedup.buffers import offsets_from_sizes, ranges_of_size, sorted_numbers
+from dataprep.dedup.buffers import PackedPairs, offsets_from_sizes, packed, ranges_of_size, sorted_unique, unpacked
 from dataprep.dedup.ngrams import JACCARD_WORDS, Hashes, document_ngrams, ngrams_of, words_of
 from dataprep.dedup.normal_form import NormalisedBlock, RowIndices, for_each_normalised_block
 
 ALGORITHM = f"prefix filtering of word {JACCARD_WORDS}-grams, which finds every pair"
 
 FrequencyLevels = npt.NDArray[np.uint8]
-PackedPairs = npt.NDArray[np.uint64]
 Column = npt.NDArray[np.int32]
 
 # A document's number (12 bits), an n-gram's frequency level (4) and 48 bits of its hash are packed into one number, so that
@@ -91,7 +90,7 @@ def prefix_grams(documents: pl.Series, numbers: RowIndices, levels: FrequencyLev
         ngrams = ngrams_of(words_of(block.texts), JACCARD_WORDS)
         level = levels[(ngrams.hash >> SLOT_SHIFT).astype(np.intp)].astype(np.uint64)
         rank = level << NGRAM_BITS | ngrams.hash >> np.uint64(64) - NGRAM_BITS
-        entries = _sorted_unique(ngrams.document.astype(np.uint64) << LEVEL_BITS + NGRAM_BITS | rank)
+        entries = sorted_unique(ngrams.document.astype(np.uint64) << LEVEL_BITS + NGRAM_BITS | rank)
         document = (entries >> LEVEL_BITS + NGRAM_BITS).astype(np.int32)
         sizes = np.bincount(document)
         position, size = np.arange(len(entries)) - offsets_from_sizes(sizes)[document], sizes[document]
@@ -160,10 +159,10 @@ class PrefixIndex:
             present = present[np.argsort(key[present], kind="stable")]
             lookups.append(entries.take(present)._replace(key=key[present]))
         for run in self.runs:
-            pairs = _sorted_unique(np.concatenate([self._matches(run.by_key, keys, max_matches) for keys in lookups]))
+            pairs = sorted_unique(np.concatenate([self._matches(run.by_key, keys, max_matches) for keys in lookups]))
             steps = range(0, len(pairs), TESTED_PER_STEP)
             matching += [self._share_enough(run, probe, pairs[i : i + TESTED_PER_STEP]) for i in steps]
-        return _unpack(_sorted_unique(np.concatenate(matching)))
+        return unpacked(sorted_unique(np.concatenate(matching)))
 
     def _matches(self, run: PrefixGrams, probe: PrefixGrams, max_matches: int | None) -> PackedPairs:
         """Return pairs that share a prefix n-gram so early that enough others can follow it in both (position filter)."""
@@ -181,8 +180,8 @@ class PrefixIndex:
             needed = self._needed_overlap(run.size[at], probe.size[lookup])
             fits = (run.position[at] + needed <= run.size[at]) & (probe.position[lookup] + needed <= probe.size[lookup])
             indexed, probed = run.document[at[fits]], probe.document[lookup[fits]]
-            candidates.append(_sorted_unique(indexed.astype(np.uint64) << np.uint64(32) | probed.astype(np.uint64)))
-        return _sorted_unique(np.concatenate(candidates))
+            candidates.append(sorted_unique(packed(indexed, probed)))
+        return sorted_unique(np.concatenate(candidates))
 
     def _share_enough(self, run: Run, probe: PrefixGrams, pairs: PackedPairs) -> PackedPairs:
         """Return the pairs that can share enough n-grams, given how many prefix n-grams they share.
@@ -191,7 +190,7 @@ class PrefixIndex:
         either has left.
         """
         sides = []
-        for entries, documents in zip((run.by_document, probe), _unpack(pairs), strict=True):
+        for entries, documents in zip((run.by_document, probe), unpacked(pairs), strict=True):
             start, stop = (np.searchsorted(entries.document, documents, side) for side in ("left", "right"))
             pair = np.repeat(np.arange(len(pairs)), stop - start)
             at = np.arange(len(pair)) - offsets_from_sizes(stop - start)[pair] + start[pair]
@@ -201,11 +200,11 @@ class PrefixIndex:
         known = np.minimum(last_a, last_b)
         rest_a = size_a - np.bincount(pair_a[rank_a <= known[pair_a]], minlength=len(pairs))
         rest_b = size_b - np.bincount(pair_b[rank_b <= known[pair_b]], minlength=len(pairs))
-        packed = [
+        keys = [
             pair.astype(np.uint64) << LEVEL_BITS + NGRAM_BITS | rank
             for pair, rank in ((pair_a, rank_a), (pair_b, rank_b))
         ]
-        both = np.sort(np.concatenate(packed), kind="stable")
+        both = np.sort(np.concatenate(keys), kind="stable")
         common = (both[1:][both[1:] == both[:-1]] >> LEVEL_BITS + NGRAM_BITS).astype(np.intp)
         shared = np.bincount(common, minlength=len(pairs)) + np.minimum(rest_a, rest_b)
         enough: PackedPairs = pairs[shared >= self._needed_overlap(size_a, size_b)]
@@ -215,14 +214,3 @@ class PrefixIndex:
         """Return the minimum number of n-grams that documents of these sizes share if they are similar."""
         needed: npt.NDArray[np.float64] = np.ceil(self.share * (size_a + size_b) - EPSILON)
         return needed
-
-
-def _unpack(pairs: PackedPairs) -> tuple[RowIndices, RowIndices]:
-    return (pairs >> np.uint64(32)).astype(np.intp), (pairs & np.uint64(0xFFFFFFFF)).astype(np.intp)
-
-
-def _sorted_unique(values: PackedPairs) -> PackedPairs:
-    """Return the values sorted, each once (`np.unique` hashes, which is slower if most values are repeated)."""
-    values = sorted_numbers(values)
-    unique: PackedPairs = values[np.append(True, values[1:] != values[:-1])[: len(values)]]
-    return unique

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dataprep.dedup.candidates import star_pairs, uncompared_survivors
+from dataprep.dedup.candidates import Groups, star_pairs, uncompared_survivors
 from dataprep.dedup.corpus import Corpus
 from dataprep.dedup.document_sketches import DocumentSketches
 from dataprep.dedup.minhash import BANDS
@@ -16,7 +16,8 @@ from dataprep.dedup.prefix_filter import PrefixGrams, PrefixIndex, frequency_lev
 
 BATCH_DOCUMENTS = 1 << 9  # documents compared with each other before the survivors among them enter the index
 FIRST_BATCH = 8  # documents of the first batch, which doubles: most similar documents then meet a survivor in the index
-CROWDED = 2  # star pairs per document from which prefix filtering is used instead
+CROWDED = 2  # pairs to verify per document from which prefix filtering is used instead
+ESTIMATED = 16  # pairs per document whose sketches are compared before prefix filtering is used instead
 FIRST_MATCHES = 8  # of the documents that share an n-gram, how many are looked at first
 ESTIMATE_FROM = 4  # pairs per document from which sketches are consulted before verification
 
@@ -65,7 +66,7 @@ def choose_survivors(corpus: Corpus, sketches: DocumentSketches | None, threshol
     Every dropped document is similar to a better one that survives, so the result does not depend on what is compared
     first. No two survivors that share a bucket are similar. There are three ways to get there:
 
-    * Usually there are few star pairs: all of them are verified, and then what they leave open (see `_verify_stars`).
+    * Usually there are few star pairs: they are verified, and then what they leave open (see `_verify_stars`).
     * If there are many for each document, as in texts that share a template, prefix filtering compares all documents that
       are in a pair: verifying the pairs would take longer, and their number grows faster than that of the documents.
     * Without sketches, prefix filtering compares all documents, and misses no pair.
@@ -84,8 +85,8 @@ def choose_survivors(corpus: Corpus, sketches: DocumentSketches | None, threshol
     promising = sketches.may_be_similar(left, right, threshold)
     stars = left[promising], right[promising]
     if promising.sum() <= CROWDED * len(in_pairs):
-        survivors, similar = _verify_stars(corpus, sketches, *stars, in_pairs, threshold)
-        return Search(survivors, similar, len(left) + similar.compared - len(stars[0]), (none, none))
+        survivors, similar, more = _verify_stars(corpus, sketches, *stars, in_pairs, threshold)
+        return Search(survivors, similar, len(left) + more, (none, none))
     _, similar = _compare_with_better(corpus, sketches, in_pairs, threshold)
     return Search(_drop_greedily(corpus.count, similar), similar, len(left) + similar.compared, stars)
 
@@ -97,27 +98,54 @@ def _verify_stars(
     right: RowIndices,
     in_pairs: RowIndices,
     threshold: float,
-) -> tuple[Survivors, SimilarPairs]:
-    """Verify star pairs, and compare the survivors that they leave open.
+) -> tuple[Survivors, SimilarPairs, int]:
+    """Verify star pairs, and compare the survivors that they leave open; return also how many more candidates these are.
 
     Star pairs say nothing about two survivors that share a bucket with neither of them its head. Such documents are
-    compared once more, each with all better survivors among them, by prefix filtering. Dropping a document can uncover
-    others, which are compared likewise, until nothing changes.
+    compared once more: pair by pair, or if they are too many, each with all better survivors among them by prefix
+    filtering. Dropping a document can uncover others, which are compared likewise, until nothing changes.
     """
-    similar, count = verify_pairs(corpus, left, right, threshold), corpus.count
+    similar, count, candidates = verify_pairs(corpus, left, right, threshold), corpus.count, 0
     survivors, compared = _drop_greedily(count, similar), np.zeros(count, bool)
     while True:
         survives = survivors.survivor < 0
-        is_new = (survives & ~compared)[in_pairs]
-        chosen = in_pairs[uncompared_survivors(sketches.band_keys(in_pairs), survives[in_pairs], is_new)]
-        if not len(chosen):
-            return survivors, similar
-        distinct, more = _compare_with_better(corpus, sketches, chosen, threshold)
+        is_new = survives & ~compared
+        groups = uncompared_survivors(sketches.band_keys(in_pairs), survives[in_pairs], is_new[in_pairs])
+        if not len(groups.member):
+            return survivors, similar, candidates
+        compared, chosen = survives, in_pairs[np.unique(groups.member)]
+        pairs = _promising_pairs(sketches, groups, in_pairs, is_new, threshold)
+        if pairs is None:
+            distinct, more = _compare_with_better(corpus, sketches, chosen, threshold)
+            compared[chosen] = False
+            compared[distinct] = True
+            candidates += more.compared
+        else:
+            more = verify_pairs(corpus, *pairs, threshold)
+            candidates += groups.count_pairs()
         similar = similar.concatenated(more)
-        compared = survives
-        compared[chosen] = False
-        compared[distinct] = True
         survivors = _drop_greedily(count, similar)
+
+
+def _promising_pairs(
+    sketches: DocumentSketches,
+    groups: Groups,
+    in_pairs: RowIndices,
+    is_new: npt.NDArray[np.bool_],
+    threshold: float,
+) -> tuple[RowIndices, RowIndices] | None:
+    """Return the pairs of documents `in_pairs` within groups, one of them new, that the sketches do not rule out.
+
+    None: there are so many pairs for each document that prefix filtering is faster.
+    """
+    documents = len(np.unique(groups.member))
+    if groups.count_pairs() > ESTIMATED * documents:
+        return None
+    left, right = (in_pairs[side] for side in groups.pairs())
+    uncompared = is_new[left] | is_new[right]
+    left, right = left[uncompared], right[uncompared]
+    promising = sketches.may_be_similar(left, right, threshold)
+    return (left[promising], right[promising]) if promising.sum() <= CROWDED * documents else None
 
 
 def verify_pairs(corpus: Corpus, left: RowIndices, right: RowIndices, threshold: float) -> SimilarPairs:

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from dataprep.dedup.buffers import text_buffer
-from dataprep.dedup.candidates import star_pairs, uncompared_survivors
+from dataprep.dedup.candidates import Groups, star_pairs, uncompared_survivors
 from dataprep.dedup.document_sketches import DocumentSketches
 from dataprep.dedup.minhash import BINS, SHINGLE, signatures, sketch
 from dataprep.dedup.ngrams import document_ngrams
@@ -64,18 +64,20 @@ def test_a_bucket_gives_a_star_of_pairs_and_no_clique() -> None:
 
 def test_uncompared_survivors_share_a_bucket_with_another_one_besides_its_head() -> None:
     keys = np.array([[1, 7], [2, 7], [1, 7], [1, 8]], np.uint32)
-    all_documents, no_document = np.ones(4, bool), np.zeros(4, bool)
-    assert uncompared_survivors(keys.T, all_documents, all_documents).tolist() == [
-        1,
-        2,
-        3,
-    ]  # 2 and 3 by the first band, 1 and 2 by the second
-    assert uncompared_survivors(keys.T, all_documents, np.arange(4) == 3).tolist() == [2, 3]
-    assert (
-        uncompared_survivors(keys.T, all_documents, no_document).tolist()
-        == uncompared_survivors(keys.T, np.arange(4) < 2, all_documents).tolist()
-        == []
-    )
+    everyone, no_one = np.ones(4, bool), np.zeros(4, bool)
+    groups = uncompared_survivors(keys.T, everyone, everyone)
+    assert groups.member.tolist() == [2, 3, 1, 2]  # 2 and 3 by the first band, 1 and 2 by the second
+    assert groups.size.tolist() == [2, 2] and groups.count_pairs() == 2
+    assert uncompared_survivors(keys.T, everyone, np.arange(4) == 3).member.tolist() == [2, 3]
+    for survives, is_new in ((everyone, no_one), (np.arange(4) < 2, everyone)):
+        assert uncompared_survivors(keys.T, survives, is_new).member.tolist() == []
+
+
+def test_the_pairs_within_groups_are_given_once() -> None:
+    groups = Groups(np.array([2, 5, 7, 1, 2, 5, 7]), np.array([3, 1, 1, 2]))
+    left, right = groups.pairs()
+    assert groups.count_pairs() == 4
+    assert list(zip(left.tolist(), right.tolist(), strict=True)) == [(2, 5), (2, 7), (5, 7)]
 
 
 def test_the_estimate_keeps_near_duplicates_and_rejects_shared_templates() -> None:
