@@ -161,6 +161,7 @@ def memory_inputs(
         bytes_per_value=4 if runtime.precision == "fp32" else 2,
         fused=runtime.liger,
         dropout=config.lora_dropout > 0,
+        dora=config.dora,
         whole_weights=len(saved_modules(config)) * sizes.vocabulary * sizes.hidden,
         score_tokens=longest if sizes.keeps_scores or runtime.attention == EAGER else 0,
         shards=shards,

@@ -35,6 +35,7 @@ class MemoryInputs:
     bytes_per_value: int  # of activations: 2, or 4 in fp32
     fused: bool  # with liger's kernels, norms and MLP keep fewer activations
     dropout: bool
+    dora: bool = False
     whole_weights: int = 0  # of the layers that --modules-to-save trains whole
     score_tokens: int = 0  # of the longest conversation, if attention keeps its scores; 0: a fused kernel keeps none
     shards: int = 1  # processes that the decoder's layers are divided among
@@ -68,6 +69,7 @@ class _Sums(NamedTuple):
 
     adapter_weights: int
     adapted_per_layer: float
+    adapted_outputs: int
     linear_weights: int
     largest_linear: int
     input_widths: int
@@ -78,6 +80,7 @@ def _sums(size: ModelSizes, rank: int, targets: str) -> _Sums:
     return _Sums(
         size.adapter_weights(rank, targets),
         size.adapted_per_layer(targets),
+        sum(linear.outputs for linear in size.adapted(targets)),
         sum(linear.inputs * linear.outputs for linear in size.linears),
         size.largest_linear,
         sum(linear.inputs for linear in size.linears),
@@ -87,7 +90,7 @@ def _sums(size: ModelSizes, rank: int, targets: str) -> _Sums:
 def estimate_memory(size: ModelSizes, inputs: MemoryInputs) -> MemoryEstimate:
     """Estimate the allocator's peak, which is where the forward pass ends and the backward pass begins."""
     sums = _sums(size, inputs.rank, inputs.targets)
-    adapters = sums.adapter_weights + inputs.whole_weights
+    adapters = sums.adapter_weights + inputs.whole_weights + (sums.adapted_outputs if inputs.dora else 0)
     value_bytes = inputs.bytes_per_value
     layer = layer_activations(size, inputs)
     kept_layers = (size.layers - inputs.checkpoint_layers) * layer
@@ -135,9 +138,11 @@ def layer_activations(size: ModelSizes, inputs: MemoryInputs) -> int:
     ranks = sums.adapted_per_layer * inputs.rank * value_bytes
     widths = sums.input_widths / size.layers
     dropout = widths * (value_bytes + 1) if inputs.dropout else 0
+    # DoRA keeps each adapted layer's output before it is scaled (training/model/dora.py).
+    unscaled = sums.adapted_outputs / size.layers * value_bytes if inputs.dora else 0
     # For each pair of tokens and head: the capped scores, the float32 softmax, the shares, and the mask.
     scores = size.heads * inputs.score_tokens * (4 + 2 * value_bytes + 1)
-    return int((norms + norm_outputs + attention + mlp + ranks + dropout + scores) * inputs.micro_tokens)
+    return int((norms + norm_outputs + attention + mlp + ranks + dropout + unscaled + scores) * inputs.micro_tokens)
 
 
 def _logits(size: ModelSizes, inputs: MemoryInputs) -> int:

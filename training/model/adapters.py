@@ -125,7 +125,7 @@ def _trained_tokens(base: Any, added_ids: tuple[int, ...], modules: list[str]) -
 
 
 def prepare_trained_layers(adapted: PeftModel) -> PeftModel:
-    """Fit layers that are trained whole or by rows into the model.
+    """Fit layers that are trained whole or by rows, and DoRA's, into the model.
 
     A layer that is trained whole is float32, and the model may not be: its input and output are cast. An output layer with
     trained rows gets the attribute that the fused loss reads. Only what is trained is saved.
@@ -135,6 +135,9 @@ def prepare_trained_layers(adapted: PeftModel) -> PeftModel:
     """
     from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
 
+    from training.model.dora import use_factored_norms
+
+    use_factored_norms(adapted)
     for module in adapted.modules():
         if isinstance(module, ModulesToSaveWrapper):
             module.register_forward_pre_hook(_cast_input)
@@ -181,7 +184,7 @@ def adapter_note(config: RunConfig, fused: int, adapted: torch.nn.Module) -> str
     if fused < layers and fused:
         computed += ", the others by peft's own"
     if not fused and config.dora:
-        computed = "peft's own layers compute it"
+        computed = "peft's own layers compute it, apart from the norms of the weights"
     if not named and (fused == layers or not fused):
         return None
     return f"Adapters: {'; '.join(filter(None, [named, computed]))}."

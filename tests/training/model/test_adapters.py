@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora.variants import DoraLinearVariant
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from tests.support.adapted import Adapted, fused, gradients, randomise_adapters
@@ -17,13 +18,17 @@ from tests.support.tiny_models import tiny_tokenizer, write_tiny_model
 from training.config import RunConfig
 from training.data.collate import collate
 from training.loop.trainer import QloraTrainer, fuse_output_layer
+from training.memory.estimate import MemoryInputs, layer_activations
 from training.memory.probe import restored_afterwards
 from training.model.adapters import adapter_note, add_adapters
+from training.model.architecture import read_architecture
 from training.model.attention import boundaries
 from training.model.base import adapters_to_fp32, load_base
+from training.model.identity import read_model_config
 from training.model.runtime import choose_runtime
 
 IDS = torch.tensor([[5, 9, 40, 7, 8, 60, 3]])
+PACKED = {"input_ids": IDS, "use_cache": False, **boundaries([IDS.shape[1]], IDS.device)}
 PATTERN = r"model\.layers\.1\.self_attn\.(q|v)_proj"
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "rslora": ({"rslora": True}, {"use_rslora": True}),
@@ -70,9 +75,7 @@ def test_a_variant_has_the_logits_and_gradients_of_peft(llama: Path, name: str) 
     peft_model = get_peft_model(AutoModelForCausalLM.from_pretrained(str(llama)), lora)
     peft_model.load_state_dict(model.state_dict())
     fuse_output_layer(model)
-    outputs = model(
-        input_ids=IDS, labels=IDS, use_cache=False, fused_lm_head=True, **boundaries([IDS.shape[1]], IDS.device)
-    )
+    outputs = model(**PACKED, labels=IDS, fused_lm_head=True)
     ours_by_name = trained(model, -outputs.log_probs.sum() / outputs.label_mask.sum())
     by_name = trained(peft_model, peft_model.eval()(input_ids=IDS, labels=IDS).loss)
     assert ours_by_name.keys() == by_name.keys()
@@ -123,3 +126,58 @@ def test_the_log_names_the_variant_and_who_computes_it(adapted: Adapted) -> None
     assert "10 of 14" in str(adapter_note(config, 10, adapted.model))
     assert "DoRA; peft's own layers" in str(adapter_note(replace(config, dora=True), 0, adapted.model))
     assert "alpha / sqrt(r) = 2)" in str(adapter_note(replace(config, rslora=True), 14, adapted.model))
+
+
+def test_the_estimate_counts_what_dora_keeps_for_the_backward_pass(llama: Path) -> None:
+    kept = {dora: _kept_bytes(ours(llama, dora=dora)) for dora in (False, True)}
+    sizes = read_architecture(read_model_config(str(llama), None), str(llama)).sizes
+    plain = MemoryInputs(len(IDS[0]), 0, 0, "adamw", 4, "all-linear", False, 4, False, False)
+    expected = layer_activations(sizes, replace(plain, dora=True)) - layer_activations(sizes, plain)
+    factors = 2 * sum(linear.outputs for linear in sizes.linears) * 4  # and the lengths that they are divided by
+    assert kept[True] - kept[False] == pytest.approx(expected * sizes.layers + factors, rel=1e-6)
+
+
+def _kept_bytes(model: Any) -> int:
+    """Bytes of the activations that a forward pass keeps."""
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, torch.Tensor] = {}  # the tensors are held, so that no two have the same address
+
+    def hold(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in parameters:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor):
+        model(**PACKED)
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+def _use_peft_s_dora(model: Any) -> None:
+    for module in model.modules():
+        for adapter in getattr(module, "lora_variant", {}):
+            module.lora_variant[adapter] = DoraLinearVariant()
+
+
+def test_dora_in_half_precision_has_peft_s_gradients(llama: Path) -> None:
+    gradients = {}
+    for name in ("ours", "peft"):
+        model = ours(llama, dora=True, precision="bf16")
+        if name == "peft":
+            _use_peft_s_dora(model)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            hidden = model.base_model.model.model(**PACKED).last_hidden_state
+        weights = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(0))
+        (hidden.float() * weights).sum().backward()
+        gradients[name] = torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
+    assert torch.nn.functional.cosine_similarity(gradients["ours"], gradients["peft"], dim=0) > 0.99
+
+
+def test_dora_with_dropout_scales_what_passes_the_dropout(llama: Path) -> None:
+    outputs = []
+    for name in ("ours", "peft"):
+        model = ours(llama, dora=True, lora_dropout=0.5).train()
+        if name == "peft":
+            _use_peft_s_dora(model)
+        torch.manual_seed(3)
+        outputs.append(model(**PACKED).logits)
+    assert torch.allclose(outputs[0], outputs[1], rtol=1e-4, atol=1e-4)
