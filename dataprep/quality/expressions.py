@@ -23,8 +23,10 @@ _REFUSALS = (
 )
 _ACTIVE_MARKUP = ("<script", "javascript:", " onerror=", " onload=", " onclick=", "<iframe")
 _BIDI_CONTROL = r"[\x{202a}-\x{202e}\x{2066}-\x{2069}]"
+_REPLACEMENT = "\ufffd"
 _MOJIBAKE = ("Ã©", "Ã¨", "Ã¤", "Ã¶", "Ã¼", "ÃŸ", "Ã±", "Ã¡", "Ã³", "â€™", "â€œ", "â€“", "Â ")
 _CONTROL_CHARACTER = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x{9f}]"
+_LATIN = r"\p{Latin}"
 _SCRIPTS = {
     r"\p{Cyrillic}": "ru uk bg be sr mk kk ky mn",
     r"\p{Han}": "zh",
@@ -37,7 +39,7 @@ _SCRIPTS = {
     r"\p{Devanagari}": "hi mr ne",
     r"\p{Bengali}": "bn",
     r"\p{Tamil}": "ta",
-    r"\p{Latin}": "en es de fr it pt nl ca pl ro cs sk sl hr hu da sv nb nn no fi et lv lt tr vi id ms tl eu gl eo is ga cy sq",
+    _LATIN: "en es de fr it pt nl ca pl ro cs sk sl hr hu da sv nb nn no fi et lv lt tr vi id ms tl eu gl eo is ga cy sq",
 }  # fmt: skip
 _HEAD_CHARS = _TAIL_CHARS = 2_000  # of a conversation, looked at for its script and for loops
 _SEQUENCE = 4  # words
@@ -48,7 +50,7 @@ _LONG_ANSWER = 200  # characters of an answer that should end a sentence
 
 
 def message_facts(rows: pl.DataFrame, forbidden: Sequence[str]) -> pl.DataFrame:
-    """Return the facts about messages, and `head`, the beginning of the conversation.
+    """Return the facts about messages.
 
     Args:
         rows: `row` and `messages`.
@@ -64,24 +66,24 @@ def message_facts(rows: pl.DataFrame, forbidden: Sequence[str]) -> pl.DataFrame:
         bytes=pl.col("content").str.len_bytes(),
         previous=pl.when(follows).then(pl.col("content").shift(1)),
     )
-    messages = messages.with_columns(unusual=pl.when(_matches(pl.col("content"), _unusual())).then("content"))
     if "tool_calls" not in messages.columns:
         messages = messages.with_columns(tool_calls=pl.lit(None, pl.String))
     alternates = _alternates_with_tools() if (messages["role"] == TOOL).any() else _alternates()
     facts = messages.lazy().group_by("row").agg(**_aggregations(forbidden), alternates=alternates).collect()
+    unusual = messages.filter(_matches(pl.col("content"), _unusual()))
+    rare = unusual.lazy().group_by("row").agg(**_rare_aggregations()).collect()
     answers = messages.filter(pl.col("role") == ASSISTANT)
-    for table in (_repeated_lines(answers), _repeated_words(answers)):
+    for table in (rare, _repeated_lines(answers), _repeated_words(answers)):
         facts = facts.join(table, on="row", how="left")
-    return facts.with_columns(pl.col("repeated_lines").fill_null(0))
+    return facts.with_columns(pl.col("repeated_lines", *_rare_aggregations()).fill_null(0))
 
 
 def _aggregations(forbidden: Sequence[str]) -> dict[str, pl.Expr]:
     """Aggregations over the messages of a conversation.
 
-    They have `role, content, chars, bytes, tool_calls`, `previous`, the content of the message before, and `unusual`, the
-    content if it matches `_unusual`.
+    They have `role, content, chars, bytes, tool_calls`, and `previous`, the content of the message before.
     """
-    content, role, previous, unusual = pl.col("content"), pl.col("role"), pl.col("previous"), pl.col("unusual")
+    content, role, previous = pl.col("content"), pl.col("role"), pl.col("previous")
     is_answer = role == ASSISTANT
     questions = content.filter(role == USER)
     last_answer = content.filter(is_answer).last()
@@ -102,20 +104,27 @@ def _aggregations(forbidden: Sequence[str]) -> dict[str, pl.Expr]:
         "typed_controls": _holds_any(content, forbidden).sum(),
         "repeated_questions": questions.len() - questions.n_unique(),
         "echoes": (is_answer & (previous.str.len_chars() >= _MIN_QUESTION) & content.str.starts_with(previous)).sum(),
-        "refusals": (_holds_any(unusual, _REFUSALS, ignore_case=True) & is_answer).sum(),
         "unfinished": (last_answer.str.len_chars() >= _LONG_ANSWER) & last_answer.str.tail(1).str.contains(r"[\p{L},]"),
         "open_fences": (is_answer & (fenced.str.count_matches("```", literal=True) % 2 == 1)).sum(),
         "urls": _matches(content, personal_data.URL).sum(),
         "emails": _matches(content, personal_data.EMAIL).sum(),
-        "phones": _matches(unusual, personal_data.PHONE).sum(),
+    }
+
+
+def _rare_aggregations() -> dict[str, pl.Expr]:
+    """Aggregations over the messages of a conversation that match `_unusual`; they are 0 without such messages."""
+    content = pl.col("content")
+    is_answer = pl.col("role") == ASSISTANT
+    return {
+        "refusals": (_holds_any(content, _REFUSALS, ignore_case=True) & is_answer).sum(),
+        "phones": _matches(content, personal_data.PHONE).sum(),
         "cards": personal_data.holds_card(content).sum(),
         "keys": _matches(content, personal_data.KEY).sum(),
-        "active_markup": _holds_any(unusual, _ACTIVE_MARKUP, ignore_case=True).sum(),
-        "replacements": _holds_any(content, ["\ufffd"]).sum(),
-        "control_characters": _matches(unusual, _CONTROL_CHARACTER).sum(),
-        "bidi_controls": _matches(unusual, _BIDI_CONTROL).sum(),
-        "mojibake": _holds_any(unusual, _MOJIBAKE).sum(),
-        "head": content.str.head(_HEAD_CHARS).str.join("\n").str.head(_HEAD_CHARS),
+        "active_markup": _holds_any(content, _ACTIVE_MARKUP, ignore_case=True).sum(),
+        "replacements": _holds_any(content, [_REPLACEMENT]).sum(),
+        "control_characters": _matches(content, _CONTROL_CHARACTER).sum(),
+        "bidi_controls": _matches(content, _BIDI_CONTROL).sum(),
+        "mojibake": _holds_any(content, _MOJIBAKE).sum(),
     }
 
 
@@ -147,8 +156,9 @@ def _matches(content: pl.Expr, pattern: str) -> pl.Expr:
 
 def _unusual() -> str:
     """A pattern that every message with a rare fact matches: one search for all of them costs as much as one for each."""
-    literals = "|".join(map(re.escape, _REFUSALS + _ACTIVE_MARKUP + _MOJIBAKE))
-    return f"(?i:{literals})|{personal_data.PHONE}|{_CONTROL_CHARACTER}|{_BIDI_CONTROL}"
+    literals = "|".join(map(re.escape, [*_REFUSALS, *_ACTIVE_MARKUP, *_MOJIBAKE, _REPLACEMENT]))
+    patterns = [personal_data.PHONE, personal_data.CARD, personal_data.KEY, _CONTROL_CHARACTER, _BIDI_CONTROL]
+    return "|".join([f"(?i:{literals})", *patterns])
 
 
 def _holds_any(content: pl.Expr, literals: Sequence[str], ignore_case: bool = False) -> pl.Expr:
@@ -157,16 +167,35 @@ def _holds_any(content: pl.Expr, literals: Sequence[str], ignore_case: bool = Fa
     return content.str.contains_any(list(literals), ascii_case_insensitive=ignore_case)
 
 
-def script_share(head: pl.Expr) -> pl.Expr:
-    """Share of the letters of `head` in the script of the language `lang`; null where that script is unknown."""
+def script_shares(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return, by `row`, the share of the letters at its beginning in the script of its language.
+
+    Args:
+        rows: `row`, `lang` and `messages`.
+
+    Returns:
+        `row` and `script_share` (null without a letter); rows of a language whose script is unknown are absent.
+    """
     tag = pl.col("lang").str.to_lowercase().str.extract(r"^([a-z]{2,3})(?:[-_]|$)")
-    shares = []
-    for script, tags in _SCRIPTS.items():
-        text = pl.when(tag.is_in(tags.split())).then(head)  # null elsewhere, which costs no search
-        shares.append(text.str.count_matches(script) / text.str.count_matches(r"\p{L}"))
-    share = pl.coalesce(shares).fill_nan(None)
-    is_ascii = (head.str.len_bytes() == head.str.len_chars()) & head.str.contains("[A-Za-z]")
-    return pl.when(is_ascii & tag.is_in(_SCRIPTS[r"\p{Latin}"].split())).then(1.0).otherwise(share)
+    head = pl.element().struct.field("content").str.head(_HEAD_CHARS)
+    head = pl.col("messages").list.eval(head).list.join("\n").str.head(_HEAD_CHARS)
+    heads = rows.select("row", "messages", tag=tag).filter(pl.col("tag").is_in(" ".join(_SCRIPTS.values()).split()))
+    heads = heads.select("row", "tag", head=head)
+    parts = {script: heads.filter(pl.col("tag").is_in(tags.split())) for script, tags in _SCRIPTS.items()}
+    shares = [part.select("row", script_share=_script_share(script)) for script, part in parts.items() if len(part)]
+    return pl.concat([heads.select("row", script_share=pl.lit(None, pl.Float64)).clear(), *shares])
+
+
+def _script_share(script: str) -> pl.Expr:
+    """The share of the letters of `head` in a script: a class of regular expressions."""
+    is_latin = (pl.col("head").str.len_bytes() == pl.col("head").str.len_chars()) & pl.col("head").str.contains(
+        "[A-Za-z]"
+    )
+    is_certain = is_latin if script == _LATIN else pl.lit(False)
+    text = pl.when(~is_certain).then(pl.col("head"))
+    chars = text.str.len_chars()  # most are letters, and each match takes time: those that are none are counted
+    share = (chars - text.str.count_matches(f"[^{script}]")) / (chars - text.str.count_matches(r"\P{L}"))
+    return pl.when(is_certain).then(1.0).otherwise(share.fill_nan(None))
 
 
 def _repeated_lines(answers: pl.DataFrame) -> pl.DataFrame:
@@ -181,24 +210,20 @@ def _repeated_lines(answers: pl.DataFrame) -> pl.DataFrame:
 def _repeated_words(answers: pl.DataFrame) -> pl.DataFrame:
     """Return, by `row`, the share of word sequences at the end of the answers that occurred before; loops run to the end."""
     tail = pl.col("content").str.tail(_TAIL_CHARS).str.join("\n").str.tail(_TAIL_CHARS)
-    words = (
-        answers.lazy()
-        .group_by("row", maintain_order=True)
-        .agg(word=tail)
-        .with_columns(pl.col("word").str.replace_many(["\n", "\t"], [" ", " "]).str.split(" "))
-        .filter(pl.col("word").list.len() >= _MIN_WORDS)
-        .explode("word")
-        .select("row", word=pl.col("word").hash())  # hashes are compared within this process only
-    )
+    texts = answers.lazy().group_by("row", maintain_order=True).agg(word=tail).collect()
+    texts = texts.with_columns(pl.col("word").str.replace_many(["\n", "\t"], [" ", " "]).str.split(" "))
+    words = texts.explode("word").select("row", word=pl.col("word").hash())  # compared within this process only
     sequence = pl.sum_horizontal(pl.col("word").shift(at) * (2 * at + 1) ** 5 for at in range(_SEQUENCE))
     is_whole = pl.col("row") == pl.col("row").shift(_SEQUENCE - 1)
     # Row and sequence in one number: its distinct values take a tenth of the time of distinct pairs.
     number = pl.col("row").cast(pl.UInt64) * _SEQUENCE_HASHES + sequence // (2**64 // _SEQUENCE_HASHES)
-    sequences = words.select("row", number=number, is_whole=is_whole).filter("is_whole").collect()
-    distinct = sequences.select(row=pl.col("number").unique() // _SEQUENCE_HASHES)
-    distinct_counts = distinct.group_by(pl.col("row").cast(sequences.schema["row"])).len("distinct")
-    counts = sequences.group_by("row").len("all").join(distinct_counts, on="row")
-    return counts.select("row", repeated_words=1 - pl.col("distinct") / pl.col("all"))
+    distinct = (
+        words.lazy().select(number=number, is_whole=is_whole).filter("is_whole").select(pl.col("number").unique())
+    )
+    counts = distinct.group_by(row=(pl.col("number") // _SEQUENCE_HASHES).cast(words.schema["row"])).len("distinct")
+    lengths = texts.lazy().select("row", words=pl.col("word").list.len()).filter(pl.col("words") >= _MIN_WORDS)
+    share = 1 - pl.col("distinct") / (pl.col("words") - (_SEQUENCE - 1))
+    return lengths.join(counts, on="row").select("row", repeated_words=share).collect()
 
 
 def covered(column: str) -> pl.Expr:

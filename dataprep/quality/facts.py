@@ -116,32 +116,28 @@ class FactExtractor:
         tools = ["tools"] if "tools" in batch.schema.names else []
         rows = pl.DataFrame(batch.select(columns + tools)).with_row_index("row")
         by_row = expressions.message_facts(rows, self._checks.forbidden_in_content)
-        rows = rows.join(by_row, on="row", how="left", maintain_order="left")
+        for table in (by_row, expressions.script_shares(rows)):
+            rows = rows.join(table, on="row", how="left", maintain_order="left")
         rows = rows.hstack(self._checks.unwritten(rows["messages"], rows["tools"] if tools else None))
-        computed = self._text_facts(batch, rows) | {"split": pl.lit(split)}
-        return rows.select(
-            (computed[name].alias(name) if name in computed else pl.col(name)).cast(kind)
-            for name, kind in SCHEMA.items()
+        rows = rows.with_columns(**self._text_facts(batch, rows), split=pl.lit(split))
+        frames_pairs = (pl.col("begins") == pl.col("answers")) & (pl.col("ends") == pl.col("answers"))
+        rows = rows.with_columns(
+            framed=frames_pairs if self._checks.frames_pairs else pl.lit(None),
+            script_matches=pl.col("script_share") >= SCRIPT_SHARE,
         )
+        return rows.select(pl.col(name).cast(kind) for name, kind in SCHEMA.items())
 
     def _text_facts(self, batch: pa.RecordBatch, rows: pl.DataFrame) -> dict[str, pl.Expr | pl.Series]:
         """The facts about rendered texts."""
         begin, end = self._checks.begin_token, self._checks.end_token
-        begins = pl.col("text").str.count_matches(begin, literal=True) if begin else pl.lit(None)
-        ends = pl.col("text").str.count_matches(end, literal=True) if end else pl.lit(None)
-        framed = (begins == pl.col("answers")) & (ends == pl.col("answers"))
-        script_share = expressions.script_share(pl.col("head"))
         special_tokens = expressions.count_any(pl.col("text"), self._checks.special_tokens)
         return {
             "trained_share": expressions.covered("spans") / pl.col("text").str.len_chars(),
             "parses_back": self._checks.parses_back(
                 rows["messages"], batch.column("text"), rows["tools"] if "tools" in rows.columns else None
             ),
-            "begins": begins,
-            "ends": ends,
-            "framed": framed if self._checks.frames_pairs else pl.lit(None),
+            "begins": expressions.count_any(pl.col("text"), [begin]) if begin else pl.lit(None),
+            "ends": expressions.count_any(pl.col("text"), [end]) if end else pl.lit(None),
             "extra_controls": special_tokens - pl.col("controls").list.len(),
-            "script_share": script_share,
-            "script_matches": script_share >= SCRIPT_SHARE,
             "tokens": self._tokens.count(rows) if self._tokens else pl.lit(None),
         }

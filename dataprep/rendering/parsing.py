@@ -16,7 +16,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from dataprep.common.arrow import numbers
+from dataprep.common.arrow import replace_at
 from dataprep.rendering.columns import FlatMessages, has_further_fields, shapes_of
 from dataprep.rendering.layout import Slot
 from dataprep.rendering.plan import Plan, Planner
@@ -137,7 +137,7 @@ class _Reader:
         """The texts between pairs of positions, which ascend and do not overlap."""
         borders = np.stack([start, end], axis=1).ravel().astype(np.int32)
         view = pa.StringArray.from_buffers(len(borders) - 1, pa.py_buffer(borders), self._data)
-        return pl.Series(view.take(numbers(np.arange(0, len(borders), 2))), dtype=pl.String)
+        return pl.Series(view, dtype=pl.String).gather_every(2)  # copies no text
 
 
 def _expected(block: tuple[str | Slot, ...], rows: RowIndices, messages: FlatMessages) -> pl.Series:
@@ -145,14 +145,16 @@ def _expected(block: tuple[str | Slot, ...], rows: RowIndices, messages: FlatMes
     parts = []
     for piece in block:
         if isinstance(piece, Slot):
-            indices = messages.offsets[:-1][rows] + piece.ordinal
-            parts.append(
-                messages.stripped(piece.strip_sides, indices)
-                if piece.strip_sides
-                else messages.contents.gather(pl.Series(indices))
-            )
+            parts.append(_stripped(messages, messages.offsets[:-1][rows] + piece.ordinal, piece.strip_sides))
         else:
             parts.append(pl.Series([piece]).new_from_index(0, len(rows)))
     if len(parts) == 1:
         return parts[0]
     return pl.select(pl.concat_str(part.alias(str(index)) for index, part in enumerate(parts))).to_series()
+
+
+def _stripped(messages: FlatMessages, indices: npt.NDArray[np.int64], sides: int) -> pl.Series:
+    """The contents with those indices, stripped on the given sides; few have anything to strip."""
+    contents = messages.contents.gather(pl.Series(indices))
+    padded = np.flatnonzero(messages.stripped_bytes[indices] != messages.bytes[indices]) if sides else np.array([])
+    return replace_at(contents, padded, messages.stripped(sides, indices[padded])) if len(padded) else contents
