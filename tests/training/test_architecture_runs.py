@@ -1,4 +1,7 @@
-"""Whole runs of models that are not packed, mixtures of experts, and multimodal models: train, resume, evaluate, merge."""
+"""Whole runs of models that are not packed, mixtures of experts, and multimodal models: train, resume, evaluate, merge.
+
+The loss and the merging of every architecture are tested in model/test_architectures.py.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +19,15 @@ from training.config import RunConfig
 from training.model.tiny import tokenizer_for
 from training.run import run
 
-ADAPTED_LAYERS = {"nemotron": 12, "falcon": 8, "mixtral": 8, "qwen2_5_vl": 14, "gpt2": 8}
+ADAPTED_LAYERS = {"nemotron": 12, "mixtral": 8, "qwen2_5_vl": 14}
 
 
 @pytest.mark.parametrize(
     "name, attention, note",
     [
         ("nemotron", "sdpa", "do not pass the boundaries"),  # found by the leak check
-        ("falcon", "sdpa", "cannot be replaced"),  # known from its class
         ("mixtral", "dataprep_segments", "experts"),
         ("qwen2_5_vl", "dataprep_segments", ""),  # whose tensors have other names in the file
-        ("gpt2", "dataprep_segments", ""),  # whose weights are transposed
     ],
 )
 def test_a_run_is_trained_resumed_evaluated_and_merged(

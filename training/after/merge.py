@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from training.after.card import model_card
 from training.after.finished_run import FinishedRun, open_finished_run
@@ -22,6 +23,7 @@ from training.log import log_phase
 from training.model.added_tokens import with_added_rows
 from training.model.architecture import read_architecture
 from training.model.checkpoint import INDEX
+from training.model.files import CONFIG
 from training.model.identity import read_model_config
 from training.run_folder import PARTIAL, commit_folder, write_errors
 
@@ -62,7 +64,7 @@ def merge(path: Path, to: Path, *, check: bool) -> MergeResult:
         with write_errors(str(to), partial, WRITE_ADVICE):
             partial.mkdir(parents=True)
             log_phase("merging the adapter into the weights")
-            result = _write_weights(run, partial)
+            result = write_weights(run, partial)
             _write_other_files(run, partial, untied=result["untied"])
         if check:
             result["logit_difference"], result["kl"] = compare(run, partial, rows)
@@ -92,7 +94,7 @@ def _check_difference(kl: float, run: FinishedRun) -> None:
         )
 
 
-def _write_weights(run: FinishedRun, to: Path) -> MergeResult:
+def write_weights(run: FinishedRun, to: Path) -> MergeResult:
     """Write all shards of the base model with the adapter merged, and their index."""
     from safetensors.torch import save_file
 
@@ -116,22 +118,37 @@ def _write_weights(run: FinishedRun, to: Path) -> MergeResult:
     return {"merged": adapter.merged, "shards": len(base.shards), "untied": bool(adapter.untied)}
 
 
+def merged_config(
+    model_config: dict[str, Any], rows: int | None, dtype: str, ids: Mapping[str, Any], *, untied: bool
+) -> dict[str, Any]:
+    """The config.json of a merged model.
+
+    Args:
+        model_config: of the base model.
+        rows: of the embeddings, if tokens were added.
+        ids: of special tokens; see `special_token_ids`.
+        untied: the output layer was separated from the embeddings.
+    """
+    merged = {name: value for name, value in model_config.items() if name not in ("quantization_config", "torch_dtype")}
+    if rows is not None and merged.get("text_config"):
+        merged["text_config"] = merged["text_config"] | {"vocab_size": rows}
+    elif rows is not None:
+        merged["vocab_size"] = rows
+    # Without a padding token the entry stays, because the default of the model's class may be no id of this model.
+    merged |= {"dtype": dtype, "pad_token_id": None} | dict(ids)
+    return merged | ({"tie_word_embeddings": False} if untied else {})
+
+
 def _write_other_files(run: FinishedRun, to: Path, *, untied: bool) -> None:
     """Write configuration, tokenizer, template and card."""
     template = run.record["template"]
     ids = special_token_ids(run.base_model, run.config.revision, run.tokenizer, template)
     model_config = read_model_config(run.base_model, run.config.revision)
-    model_config.pop("quantization_config", None)
-    model_config.pop("torch_dtype", None)
-    model_config.pop("pad_token_id", None)
     architecture = read_architecture(model_config, run.base_model)
     rows = with_added_rows(architecture, run.tokenizer, run.config).sizes.vocabulary
-    if rows != architecture.sizes.vocabulary:
-        (model_config.get("text_config") or model_config)["vocab_size"] = rows
-    model_config |= {"dtype": str(run.runtime.dtype).removeprefix("torch.")} | ids
-    if untied:
-        model_config["tie_word_embeddings"] = False
-    (to / "config.json").write_text(json.dumps(model_config, indent=2), "utf-8")
+    added = rows if rows != architecture.sizes.vocabulary else None
+    merged = merged_config(model_config, added, str(run.runtime.dtype).removeprefix("torch."), ids, untied=untied)
+    (to / CONFIG).write_text(json.dumps(merged, indent=2), "utf-8")
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copyfile(run.folder.adapter / name, to / name)
     write_generation_config(to, run.base_model, run.config.revision, ids)

@@ -1,18 +1,24 @@
-"""Every architecture that people fine-tune: packed or padded, its loss and gradients are those of plain transformers."""
+"""Every architecture that people fine-tune: its loss, packed or padded, is that of plain transformers, and it can be merged."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from tests.support.adapted import randomise_adapters
 from tests.support.tiny_models import ARCHITECTURES, tiny_tokenizer, write_tiny_model
+from training.after.finished_run import FinishedRun
+from training.after.merge import merged_config, write_weights
 from training.config import RunConfig
 from training.data.collate import collate
 from training.memory.choose import LEAK_BOUND, STOCK_BOUND
+from training.model import attention
 from training.model.architecture import read_architecture
 from training.model.attention import PackingUnsupported
 from training.model.base import checkpoint_layers
@@ -52,7 +58,7 @@ def windows(*, packed: bool) -> Any:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_the_loss_of_packed_or_padded_conversations_is_that_of_plain_transformers(name: str, tmp_path: Path) -> None:
+def test_the_loss_is_that_of_plain_transformers_and_the_adapter_merges(name: str, tmp_path: Path) -> None:
     expected = stock_loss(write_tiny_model(name, tmp_path, TOKENIZER))
     architecture = read_architecture(read_model_config(str(tmp_path), None), name)
     packed = architecture.packing_obstacle is None
@@ -81,3 +87,29 @@ def test_the_loss_of_packed_or_padded_conversations_is_that_of_plain_transformer
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     assert sum(parameter.numel() for parameter in trained) == architecture.sizes.adapter_weights(4, "all-linear")
     assert all(parameter.grad is not None and bool(parameter.grad.isfinite().all()) for parameter in trained)
+    with attention.stock_attention(model):
+        _compare_with_merged(model.eval(), config, tmp_path)
+
+
+def _compare_with_merged(model: Any, config: RunConfig, folder: Path) -> None:
+    """The merged files, in stock transformers, have the logits of the adapter."""
+    import transformers
+
+    randomise_adapters(model)
+    model.save_pretrained(str(folder / "adapter"))
+    runtime = Runtime("cpu", "fp32", "sdpa", liger=False)
+    run_folder: Any = SimpleNamespace(adapter=folder / "adapter")
+    record: Any = {}
+    run = FinishedRun(run_folder, record, config, config.model, runtime, TOKENIZER)
+    (folder / "merged").mkdir()
+    assert write_weights(run, folder / "merged")["merged"] > 0
+    model_config = read_model_config(config.model, None)
+    merged_settings = merged_config(model_config, None, "float32", {"eos_token_id": [2]}, untied=False)
+    (folder / "merged" / "config.json").write_text(json.dumps(merged_settings))
+    auto = getattr(transformers, read_architecture(merged_settings, "merged").auto_class)
+    merged, loading = auto.from_pretrained(str(folder / "merged"), output_loading_info=True)
+    assert not loading["missing_keys"] and not loading["mismatched_keys"]
+    row = torch.tensor([conversations()[0]])
+    with torch.no_grad():
+        expected, logits = (each(input_ids=row, use_cache=False).logits for each in (model, merged.eval()))
+    assert torch.allclose(logits, expected, rtol=1e-4, atol=1e-4 * float(expected.std()))
