@@ -27,7 +27,6 @@ from dataprep.dedup.fingerprints import FingerprintTable
 from dataprep.dedup.leaks import LEAK_THRESHOLD, find_leaks, similar_groups
 from dataprep.dedup.near import duplicate_pairs
 from dataprep.execution import Execution, open_execution
-from dataprep.quality.facts import FactExtractor
 from dataprep.quality.gate import Gate
 from dataprep.recipe import Recipe
 from dataprep.rendering import Renderer, load_template
@@ -83,7 +82,7 @@ def build(
     check_name(name)
     delay_page_release()
     renderer = Renderer(load_template(recipe.template, recipe.template_date))
-    gate = Gate(recipe, FactExtractor(TemplateChecks(renderer), recipe.tokenizer))
+    gate = Gate(recipe, TemplateChecks(renderer))
     recipe = replace(recipe, source=tuple(pin(recipe.source)))  # the manifest names the revisions that are read
     files = find_files(recipe.source or (str(sample_file()),), all_splits=recipe.split == "keep")
     with progress.stage("hash", _bytes_of(files)) as advance:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import polars as pl
 import pyarrow as pa
 
-from dataprep.quality.facts import FactExtractor
+from dataprep.quality.facts import FactExtractor, to_arrow
 from dataprep.rendering import Renderer
 from dataprep.rendering.checks import TemplateChecks
 from dataprep.rendering.renderer import batch_bounds
 from dataprep.rendering.template import Template
+from dataprep.report.collected import row_numbers
 from dataprep.store.splits import shard_batches
 
 
@@ -30,29 +31,30 @@ class RenderTask:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A process that gets a task by pickle makes the renderer and the extractor anew, once for each template."""
-        extractor = self.extractor
-        with_facts = (extractor is not None, extractor.tokenizer if extractor else None)
-        return _restored_task, (self.rows, self.start, self.split, self.renderer.template, *with_facts)
+        extractor = (self.extractor.tokenizer, self.extractor.columns) if self.extractor else None
+        return _restored_task, (self.rows, self.start, self.split, self.renderer.template, extractor)
 
 
-_TOOLS: dict[tuple[str, str, bool, str | None], tuple[Renderer, FactExtractor | None]] = {}
+_Tools = tuple[Renderer, FactExtractor | None]
+_TOOLS: dict[tuple[str, str, Any], _Tools] = {}
 
 
 def _restored_task(
-    rows: pl.DataFrame, start: int, split: str, template: Template, has_facts: bool, tokenizer: str | None
+    rows: pl.DataFrame, start: int, split: str, template: Template, extractor: tuple[str | None, Sequence[str]] | None
 ) -> RenderTask:
-    key = (template.name, template.sha256, has_facts, tokenizer)
+    key = (template.name, template.sha256, extractor)
     if key not in _TOOLS:
         renderer = Renderer(template)
-        _TOOLS[key] = renderer, FactExtractor(TemplateChecks(renderer), tokenizer) if has_facts else None
+        _TOOLS[key] = renderer, FactExtractor(TemplateChecks(renderer), *extractor) if extractor else None
     return RenderTask(rows, start, split, *_TOOLS[key])
 
 
-class RenderedRows(NamedTuple):
-    """Batches of `contract.shard_schema`, and their facts (columns of `quality.facts.SCHEMA`) if the gate is on."""
+class RenderedBatch(NamedTuple):
+    """A batch of `contract.shard_schema`, its numbers for the report, and the facts that the gate wants, if it is on."""
 
-    batches: list[pa.RecordBatch]
-    facts: list[pl.DataFrame]
+    rows: pa.RecordBatch
+    numbers: pl.DataFrame
+    facts: pa.Table | None
 
 
 def render_tasks(
@@ -63,13 +65,16 @@ def render_tasks(
         yield RenderTask(frame[start:stop], start, split, renderer, extractor)
 
 
-def render_rows(task: RenderTask) -> RenderedRows:
-    """Render the conversations of a task, and compute their facts.
+def render_rows(task: RenderTask) -> list[RenderedBatch]:
+    """Render the conversations of a task, and compute their numbers and facts: one batch, or more above 2 GiB of text.
 
     Raises:
         TemplateError: a row cannot be rendered, or its text is longer than 2 GiB.
     """
     rendered = task.renderer.render_part(task.start, task.rows)
-    batches = list(shard_batches(task.rows, rendered, task.start))
-    facts = [task.extractor.batch(batch, task.split) for batch in batches] if task.extractor else []
-    return RenderedRows(batches, facts)
+    return [_measured(rows, task) for rows in shard_batches(task.rows, rendered, task.start)]
+
+
+def _measured(rows: pa.RecordBatch, task: RenderTask) -> RenderedBatch:
+    facts = to_arrow(task.extractor.batch(rows, task.split)) if task.extractor else None
+    return RenderedBatch(rows, row_numbers(rows), facts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -76,11 +75,12 @@ def _write(
         for frame in selection.splits.values():
             renderer.check_sample(frame, recipe.seed)
         selection.splits.clear()  # frees the texts before Great Expectations and the report need memory
+    gate.close()
     with progress.stage("gate"):
-        verdict = gate.judge()
-    with progress.stage("write"), ThreadPoolExecutor(1) as pool:
-        fates_written = pool.submit(write_fates, folder, fates)  # releases the GIL, so the report renders meanwhile
+        write_fates(folder, fates)  # while Great Expectations judges in its own process
         write_duplicates(folder, pairs)
+        verdict = gate.verdict()
+    with progress.stage("write"):
         manifest = {
             **provenance(recipe, name, version),
             "parent": parent_of(store, name, version),
@@ -97,7 +97,6 @@ def _write(
         for file, text in documents.items():
             (folder / file).write_text(text, encoding="utf-8")
         write_json(folder / CROISSANT_FILE, croissant(manifest, collected.schema))
-        fates_written.result()
         if verdict.critical and recipe.gate == "on":
             raise verdict.error(keep_failed(folder, store, name, verdict.kept_files))
         write_manifest(folder, manifest)
@@ -110,9 +109,9 @@ def _rendered(
     """Yield the rendered batches of a split, and hand them and their facts to the report and to the gate."""
     tasks = render_tasks(frame, split, renderer, gate.extractor)
     with closing(executor.map(render_rows, tasks)) as results:
-        for batches, facts in results:
-            for batch_facts in facts:
-                gate.add(batch_facts)
-            for batch in batches:
-                collected.add(batch, split)
-                yield batch
+        for batches in results:
+            for rows, numbers, facts in batches:
+                if facts is not None:
+                    gate.add(facts)
+                collected.add(rows, numbers, split)
+                yield rows

@@ -181,9 +181,13 @@ def script_shares(rows: pl.DataFrame) -> pl.DataFrame:
     head = pl.col("messages").list.eval(head).list.join("\n").str.head(_HEAD_CHARS)
     heads = rows.select("row", "messages", tag=tag).filter(pl.col("tag").is_in(" ".join(_SCRIPTS.values()).split()))
     heads = heads.select("row", "tag", head=head)
-    parts = {script: heads.filter(pl.col("tag").is_in(tags.split())) for script, tags in _SCRIPTS.items()}
-    shares = [part.select("row", script_share=_script_share(script)) for script, part in parts.items() if len(part)]
-    return pl.concat([heads.select("row", script_share=pl.lit(None, pl.Float64)).clear(), *shares])
+    known = heads["tag"].unique().to_list()
+    scripts = {script: tags.split() for script, tags in _SCRIPTS.items() if not set(known).isdisjoint(tags.split())}
+    shares = [
+        heads.filter(pl.col("tag").is_in(tags)).select("row", script_share=_script_share(script))
+        for script, tags in scripts.items()
+    ]
+    return pl.concat([pl.DataFrame(schema={"row": heads.schema["row"], "script_share": pl.Float64}), *shares])
 
 
 def _script_share(script: str) -> pl.Expr:

@@ -70,6 +70,12 @@ FACTS: dict[str, tuple[pl.DataType, str]] = {
 
 SCHEMA = {name: kind for name, (kind, _) in FACTS.items()}
 
+
+def to_arrow(facts: pl.DataFrame) -> pa.Table:
+    """Return facts as Great Expectations' process reads them: with plain strings."""
+    return facts.to_arrow(compat_level=pl.CompatLevel.oldest())
+
+
 SCRIPT_SHARE = 0.2  # minimum share of letters in the script of the language tag
 
 
@@ -93,15 +99,18 @@ class TemplateChecks(Protocol):
 class FactExtractor:
     """Computes the facts of batches that were rendered with one template."""
 
-    def __init__(self, checks: TemplateChecks, tokenizer: str | None = None) -> None:
+    def __init__(
+        self, checks: TemplateChecks, tokenizer: str | None = None, columns: Sequence[str] = tuple(SCHEMA)
+    ) -> None:
         """Args:
             checks: of the build's template.
             tokenizer: path of a tokenizer.json, to count tokens with.
+            columns: the facts that are wanted.
 
         Raises:
             RecipeError: there is no tokenizer at `tokenizer`.
         """
-        self.tokenizer = tokenizer
+        self.tokenizer, self.columns = tokenizer, columns
         self._checks = checks
         self._tokens = TokenCounter(tokenizer) if tokenizer is not None else None
 
@@ -111,7 +120,7 @@ class FactExtractor:
         return self._tokens.digest if self._tokens else ""
 
     def batch(self, batch: pa.RecordBatch, split: str) -> pl.DataFrame:
-        """Return the facts (columns of `SCHEMA`) of a batch of `SHARD_SCHEMA`."""
+        """Return the wanted facts of a batch of `SHARD_SCHEMA`."""
         columns = ["id", "lang", "messages", "text", "spans", "controls"]
         tools = ["tools"] if "tools" in batch.schema.names else []
         rows = pl.DataFrame(batch.select(columns + tools)).with_row_index("row")
@@ -125,7 +134,7 @@ class FactExtractor:
             framed=frames_pairs if self._checks.frames_pairs else pl.lit(None),
             script_matches=pl.col("script_share") >= SCRIPT_SHARE,
         )
-        return rows.select(pl.col(name).cast(kind) for name, kind in SCHEMA.items())
+        return rows.select(pl.col(name).cast(SCHEMA[name]) for name in self.columns)
 
     def _text_facts(self, batch: pa.RecordBatch, rows: pl.DataFrame) -> dict[str, pl.Expr | pl.Series]:
         """The facts about rendered texts."""

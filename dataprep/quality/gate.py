@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from dataprep.common.errors import GateError, RecipeError
 from dataprep.common.text import plural
-from dataprep.quality.facts import SCHEMA, FactExtractor
+from dataprep.quality.facts import SCHEMA, FactExtractor, TemplateChecks, to_arrow
 from dataprep.quality.suite import CRITICAL, SEVERITIES, Suite, read_suite
 from dataprep.quality.tokens import token_lengths
 from dataprep.recipe import Recipe
@@ -81,18 +81,19 @@ def _failing_rows(check: dict[str, Any]) -> str:
 
 
 class Gate:
-    """Collects facts and judges them: `start` early, `add` the facts of each batch that is written, then `judge`.
+    """Collects facts and judges them: `start` early, `add` the facts of each batch, `close`, and wait for the `verdict`.
 
     With `--gate off` all of them do nothing.
     """
 
-    def __init__(self, recipe: Recipe, extractor: FactExtractor) -> None:
+    def __init__(self, recipe: Recipe, checks: TemplateChecks) -> None:
         """Raises:
-        RecipeError: the expectations file is invalid.
+        RecipeError: the expectations file is invalid, or there is no such tokenizer.
         """
         self._suite: Suite | None = read_suite(recipe) if recipe.gate != OFF else None
-        self._extractor = extractor
-        self._tokens: list[pl.Series] = []
+        columns = dict.fromkeys(["id", "tokens", *(self._suite.columns if self._suite else [])])
+        self._extractor = FactExtractor(checks, recipe.tokenizer, tuple(columns))
+        self._tokens: list[pa.ChunkedArray] = []
 
     @property
     def extractor(self) -> FactExtractor | None:
@@ -111,7 +112,8 @@ class Gate:
             self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the worker)
             self._table: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
             descriptor = self._table.fileno()
-            self._facts = pa.ipc.new_file(self._table, _to_arrow(pl.DataFrame(schema=SCHEMA)).schema)
+            columns = {name: SCHEMA[name] for name in self._extractor.columns}
+            self._facts = pa.ipc.new_file(self._table, to_arrow(pl.DataFrame(schema=columns)).schema)
             pipe = subprocess.PIPE
             self._process = subprocess.Popen(
                 [sys.executable, "-P", str(_WORKER), str(descriptor)],  # -P: the worker imports nothing from its folder
@@ -125,14 +127,21 @@ class Gate:
             weakref.finalize(self, _stop, self._process)
             self._send(json.dumps([dataclasses.asdict(expectation) for expectation in self._suite.expectations]))
 
-    def add(self, facts: pl.DataFrame) -> None:
+    def add(self, facts: pa.Table) -> None:
         """Add the facts of a batch, as `extractor` computes them; they wait in a file."""
         if self._suite:
-            self._facts.write_table(_to_arrow(facts))
-            self._tokens.append(facts["tokens"])
+            self._facts.write_table(facts)
+            self._tokens.append(facts.column("tokens"))
 
-    def judge(self) -> Verdict:
-        """Return the verdict on all facts that were added.
+    def close(self) -> None:
+        """All facts were added: Great Expectations judges them while this process goes on."""
+        if self._suite:
+            self._facts.close()
+            self._table.flush()
+            self._send("")
+
+    def verdict(self) -> Verdict:
+        """Wait for the verdict on all facts that were added.
 
         Raises:
             RecipeError: Great Expectations refuses an expectation.
@@ -140,9 +149,6 @@ class Gate:
         """
         if not self._suite:
             return Verdict(OFF)
-        self._facts.close()
-        self._table.flush()
-        self._send("")
         answer = self._answer()
         self._table.close()
         if "error" in answer:
@@ -151,7 +157,7 @@ class Gate:
         checks = sorted(map(_check, result["results"]), key=_severe_first)
         stopped = any(not check["passed"] and check["severity"] == CRITICAL for check in checks)
         outcome = FAILED if stopped else PASSED
-        tokens = pl.concat([pl.Series(dtype=SCHEMA["tokens"]), *self._tokens])
+        tokens = pl.concat([pl.Series(dtype=SCHEMA["tokens"]), *map(pl.Series, self._tokens)])
         return Verdict(outcome, len(tokens), checks, self._suite.name, result, token_lengths(tokens))
 
     def _send(self, line: str) -> None:
@@ -172,10 +178,6 @@ class Gate:
             raise GateError(f"Great Expectations ended without an answer ({reason}); --gate off builds without it.")
         answer: dict[str, Any] = json.loads(line)
         return answer
-
-
-def _to_arrow(facts: pl.DataFrame) -> pa.Table:
-    return facts.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
 def _stop(process: subprocess.Popen[str]) -> None:

@@ -51,6 +51,12 @@ class Suite:
     def sha256(self) -> str:
         return hashlib.sha256(self.source.encode()).hexdigest()
 
+    @property
+    def columns(self) -> list[str]:
+        """The facts that the expectations name."""
+        stated = (expectation.arguments.get(key, []) for expectation in self.expectations for key in _COLUMN_ARGUMENTS)
+        return list(dict.fromkeys(name for value in stated for name in (value if isinstance(value, list) else [value])))
+
 
 def read_suite(recipe: Recipe) -> Suite:
     """Read the suite of `--expectations`, or the bundled one, and fill in the recipe's options.

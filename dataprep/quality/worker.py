@@ -27,8 +27,6 @@ SHOWN_VALUES = 20  # failing values of one expectation that are kept
 # Great Expectations imports these at its start, for a few of its types; they take 40 % of the CPU time of its import.
 DELAYED_MODULES = ("altair", "scipy.stats")
 
-_COLUMN_ARGUMENTS = ("column", "column_A", "column_B", "column_list")
-
 
 class SuiteError(Exception):
     """A fault of the expectations file, as a sentence without a full stop."""
@@ -60,7 +58,7 @@ def _validate(expectations: list[dict[str, Any]], commands: TextIO, descriptor: 
     gc.enable()
     if not commands.readline():
         return None
-    facts = _read_facts(descriptor, expectations)
+    facts = _read_facts(descriptor)
     with _naming_the_fault(expectations, facts):
         return _run(checkpoint, facts)
 
@@ -76,15 +74,13 @@ class _DelayedModule(ModuleType):
         return getattr(importlib.import_module(self.__name__), name)
 
 
-def _read_facts(descriptor: int, expectations: list[dict[str, Any]]) -> Any:
-    """Return the facts that the expectations name, and `id`, as a data frame."""
+def _read_facts(descriptor: int) -> Any:
+    """Return the facts as a data frame."""
     import pandas as pd
     import pyarrow as pa
 
-    arguments = [entry["arguments"].get(key, []) for entry in expectations for key in _COLUMN_ARGUMENTS]
-    named = [name for value in arguments for name in (value if isinstance(value, list) else [value])]
     content = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)  # mapped until the process ends
-    table = pa.ipc.open_file(pa.py_buffer(content)).read_all().select(list(dict.fromkeys(["id", *named])))
+    table = pa.ipc.open_file(pa.py_buffer(content)).read_all()
     return pd.DataFrame({name: _pandas_column(table.column(name)) for name in table.column_names})
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dataprep.contract import SHARD_SCHEMA
 from dataprep.report.duplicates import largest_exact_groups
@@ -22,7 +21,7 @@ class CollectedRows:
     def __init__(self, rows: int, seed: int, fates: pl.DataFrame) -> None:
         """`rows` is the number of all rows to come; `fates` (`tables.FATES`) name the survivors of duplicates."""
         self._drawn = np.sort(np.random.default_rng(seed).choice(rows, min(SAMPLE, rows), replace=False))
-        self._survivors = pa.array(largest_exact_groups(fates)["survivor"].to_list(), pa.string())
+        self._survivors = largest_exact_groups(fates)["survivor"]
         self.schema = SHARD_SCHEMA  # of the rows: `shard_schema` with the message fields of the build
         self._numbers: list[pl.DataFrame] = []
         self._rows: dict[str, int] = {}  # rows seen of each split
@@ -35,21 +34,23 @@ class CollectedRows:
         collected = cls(sum(table.num_rows for table in splits.values()), seed, fates)
         for split, table in splits.items():
             for batch in table.to_batches():
-                collected.add(batch, split)
+                collected.add(batch, row_numbers(batch), split)
         return collected
 
-    def add(self, batch: pa.RecordBatch, split: str) -> None:
-        """Take what is needed from the next rows (`contract.SHARD_SCHEMA`) of `split`."""
+    def add(self, batch: pa.RecordBatch, numbers: pl.DataFrame, split: str) -> None:
+        """Take what is needed from the next rows (`contract.SHARD_SCHEMA`) of `split`, and their `row_numbers`."""
         self.schema = batch.schema
         before, row = sum(self._rows.values()), self._rows.get(split, 0)
         drawn = self._drawn[(self._drawn >= before) & (self._drawn < before + batch.num_rows)] - before
         for at in drawn.tolist():
             self.sample.append((split, row + at, batch.slice(at, 1).to_pylist()[0]))
         self._rows[split] = row + batch.num_rows
-        self._numbers.append(_numbers(batch))
+        self._numbers.append(numbers)
         if len(self._survivors):
-            survivor_rows = batch.select(["id", "messages"]).filter(pc.is_in(batch.column("id"), self._survivors))
-            self.survivors |= {record["id"]: record["messages"] for record in survivor_rows.to_pylist()}
+            is_survivor = pl.Series(batch.column("id")).is_in(self._survivors.implode())
+            for at in is_survivor.arg_true():
+                record = batch.slice(at, 1).to_pylist()[0]
+                self.survivors[record["id"]] = record["messages"]
 
     @property
     def numbers(self) -> pl.DataFrame:
@@ -57,7 +58,8 @@ class CollectedRows:
         return pl.concat(self._numbers)
 
 
-def _numbers(batch: pa.RecordBatch) -> pl.DataFrame:
+def row_numbers(batch: pa.RecordBatch) -> pl.DataFrame:
+    """The columns of `CollectedRows.numbers` for each row of a batch."""
     span = pl.element().struct
     spans = pl.col("spans").list
     trained = spans.eval(span.field("end") - span.field("start")).list.sum()

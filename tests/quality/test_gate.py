@@ -49,7 +49,7 @@ Checks = dict[str, dict[str, Any]]
 
 def checks_over(rows: list[dict[str, Any]], **options: Any) -> Checks:
     gate = gate_over(rows, Recipe(max_turns=5, max_chars=10_000, **options))
-    return {check["name"]: check for check in gate.judge().checks}
+    return {check["name"]: check for check in gate.verdict().checks}
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_a_failed_check_names_its_failing_ids(sound_and_faulty: tuple[Checks, Ch
 
 def test_of_many_failing_ids_the_first_are_named_and_all_are_counted() -> None:
     rows = [{**SOUND, "id": f"id{n}", "framed": False} for n in range(1_200)]
-    error = gate_over(rows, Recipe()).judge().error(Path("failed"))
+    error = gate_over(rows, Recipe()).verdict().error(Path("failed"))
     assert (len(error.ids["framed"]), error.counts["framed"]) == (1_000, 1_200)
     assert "framed: 1,200 of 1,200 rows, ids id0, id1," in str(error) and "id19 and 1180 more" in str(error)
 
@@ -174,7 +174,7 @@ def test_an_expectation_that_great_expectations_refuses_is_named(
     file = tmp_path / "refused.toml"
     file.write_text(BETWEEN.replace(old, new))
     with pytest.raises(RecipeError, match=sentence):
-        gate_over([SOUND], Recipe(expectations=str(file))).judge()
+        gate_over([SOUND], Recipe(expectations=str(file))).verdict()
 
 
 def test_the_worker_prints_only_its_answer_and_uses_no_network(tmp_path: Path) -> None:
