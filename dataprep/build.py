@@ -80,13 +80,14 @@ def build(
         DataprepError: says in one sentence what is wrong; the store is unchanged then.
     """
     check_name(name)
+    resources = resources or Resources()
     delay_page_release()
     renderer = Renderer(load_template(recipe.template, recipe.template_date))
     gate = Gate(recipe, TemplateChecks(renderer))
     recipe = replace(recipe, source=tuple(pin(recipe.source)))  # the manifest names the revisions that are read
     files = find_files(recipe.source or (str(sample_file()),), all_splits=recipe.split == "keep")
     with progress.stage("hash", _bytes_of(files)) as advance:
-        files = hash_files(files, advance)
+        files = hash_files(files, advance, resources.partition_size)
         benchmarks = [read_benchmark(Path(file)) for file in recipe.decontaminate]
         digests = [(file.name, file.digest) for file in files]
         version = version_of(recipe, digests, renderer.template.sha256, gate.digests)
@@ -97,7 +98,7 @@ def build(
             return Outcome(name, version, path, False, {**read_manifest(path).complete()}, progress.seconds)
     if not dry_run:
         gate.start()  # loads Great Expectations in its own process during the other stages
-    with open_execution(resources or Resources(), store, name, _bytes_of(files), dry_run, progress) as execution:
+    with open_execution(resources, store, name, _bytes_of(files), dry_run, progress) as execution:
         selection = _select(recipe, files, benchmarks, renderer, execution)
         if dry_run:
             return Outcome(name, version, None, False, selection.summary, progress.seconds)

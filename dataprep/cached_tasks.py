@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dataprep.common.errors import EmptyFile, InputError
+from dataprep.common.errors import EmptyFile
 from dataprep.common.executor import Executor
 from dataprep.common.frames import Stored, map_frame, write_frame
 from dataprep.common.progress import Advance, ignore_progress
@@ -40,7 +40,6 @@ from dataprep.store.version import code_digest, library_versions
 from dataprep.tables import CONVERSATIONS, StageResult
 
 _READ_OPTIONS_OF_ALL = ("format", "limit", "lang", "skip_unknown")  # they do not decide what one partition holds
-_BLOCK = 1 << 22
 _ROWS_OF_TASK = 1 << 14  # conversations of no partition that are fingerprinted at a time
 _LINE_BITS = 40  # of a number that orders conversations by file and line
 _NO_ROWS = pl.DataFrame(schema=CONVERSATIONS)
@@ -80,7 +79,7 @@ def _read_parts(task: ReadTask) -> dict[str, Any]:
     is_row_groups = task.file.path.name.endswith(".parquet")
     return {
         "what": "partition as read",
-        "bytes": _digest_of(task) if is_part_of_lines and not is_row_groups else task.file.digest,
+        "bytes": task.file.digest if is_row_groups else task.file.content_of(task.start, task.stop),
         "row groups": [task.start, task.stop] if is_row_groups else None,
         "starts the file": not task.start,
         "is a part": bool(is_part_of_lines),
@@ -102,24 +101,6 @@ def _program() -> dict[str, Any]:
 
 def _json_digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, default=str).encode(errors="surrogatepass")).hexdigest()
-
-
-def _digest_of(task: ReadTask) -> str:
-    """Return SHA-256 of the bytes of a partition.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
-    digest, left = hashlib.sha256(), (task.file.bytes if task.stop is None else task.stop) - task.start
-    try:
-        with task.file.path.open("rb") as file:
-            file.seek(task.start)
-            while left > 0 and (block := file.read(min(_BLOCK, left))):
-                digest.update(block)
-                left -= len(block)
-    except OSError as fault:
-        raise InputError(f"{task.file.path} cannot be read: {fault.strerror}.") from None
-    return digest.hexdigest()
 
 
 def _files_of(rows: PartitionRows, target: Path) -> dict[str, Path]:
@@ -234,7 +215,7 @@ def fingerprint_table(
         entry = _fingerprint_key(key, compared, recipe, tokens) if key else None
         tasks.append(FingerprintTask(columns[start:stop], lines, compared, entry, cache, target))
     parts = _counted(executor.map(fingerprint_rows, tasks), advance)
-    return FingerprintTable(rows, _concatenated(parts, len(rows), scratch), compared)
+    return FingerprintTable(rows, _concatenated(parts, len(rows), compared, scratch), compared)
 
 
 def _counted(parts: Iterable[Fingerprints], advance: Advance) -> Iterator[Fingerprints]:
@@ -282,10 +263,12 @@ def _fingerprint_key(partition: str, compared: ComparedText | None, recipe: Reci
     )
 
 
-def _concatenated(parts: Iterable[Fingerprints], rows: int, scratch: Path | None) -> Fingerprints:
+def _concatenated(
+    parts: Iterable[Fingerprints], rows: int, compared: ComparedText | None, scratch: Path | None
+) -> Fingerprints:
     """Return the fingerprints of all parts: in a mapped file if there is a folder for it."""
     if scratch is None or not rows:
-        return Fingerprints.concatenated([fingerprint(_NO_ROWS, None), *parts])
+        return Fingerprints.concatenated([*parts] or [fingerprint(_NO_ROWS, compared)])
     files: dict[str, IO[bytes]] = {}
     with ExitStack() as stack:
         for part in parts:

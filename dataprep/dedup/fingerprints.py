@@ -22,12 +22,12 @@ from dataprep.recipe import Recipe
 
 
 class Fingerprints(NamedTuple):
-    """The fingerprints of some conversations: 256 bytes each."""
+    """The fingerprints of some conversations: 256 bytes each, or 28 without sketches."""
 
     size: npt.NDArray[np.int64]  # [n] bytes of all compared texts
     context: npt.NDArray[np.uint64]  # [n] hash of what must be equal beside the texts; 0: nothing
     opening: npt.NDArray[np.uint64]  # [n] equal in exact duplicates (see `edges.opening_keys`)
-    band_keys: npt.NDArray[np.uint32]  # [n, 25] these three: the sketch, all zero if none was asked for
+    band_keys: npt.NDArray[np.uint32]  # [n, 25] these three: the sketch; if none was asked for, [n, 0] or zero
     low_bits: npt.NDArray[np.uint8]  # [n, 128]
     shingles: npt.NDArray[np.int32]  # [n]
 
@@ -56,10 +56,10 @@ def fingerprint(conversations: pl.DataFrame, compared: ComparedText | None) -> F
         conversations: `messages`, and `tools` if any has some.
         compared: the text that is sketched; None: no sketches.
     """
-    sizes, parts = content_bytes(conversations), [_fingerprint(conversations.clear(), np.zeros(0, np.int64), None)]
-    for start, stop in ranges_of_size(offsets_from_sizes(sizes), BATCH_BYTES):
-        parts.append(_fingerprint(conversations[start:stop], sizes[start:stop], compared))
-    return Fingerprints.concatenated(parts)
+    sizes = content_bytes(conversations)
+    ranges = ranges_of_size(offsets_from_sizes(sizes), BATCH_BYTES)
+    parts = [_fingerprint(conversations[start:stop], sizes[start:stop], compared) for start, stop in ranges]
+    return Fingerprints.concatenated(parts or [_fingerprint(conversations, sizes, compared)])
 
 
 class FingerprintTable(NamedTuple):
@@ -102,8 +102,13 @@ class FingerprintTable(NamedTuple):
 def _fingerprint(
     conversations: pl.DataFrame, sizes: npt.NDArray[np.int64], compared: ComparedText | None
 ) -> Fingerprints:
-    sketches = sketch(documents(conversations, compared)) if compared else Sketches.empty(len(conversations))
+    sketches = sketch(documents(conversations, compared)) if compared else _no_sketches(len(conversations))
     return Fingerprints(sizes, _context_hashes(conversations), opening_keys(conversations), *sketches)
+
+
+def _no_sketches(documents: int) -> Sketches:
+    no_columns = np.zeros((documents, 0), np.uint32)
+    return Sketches(no_columns, no_columns.astype(np.uint8), np.zeros(documents, np.int32))
 
 
 def _context_hashes(conversations: pl.DataFrame) -> npt.NDArray[np.uint64]:
@@ -112,5 +117,7 @@ def _context_hashes(conversations: pl.DataFrame) -> npt.NDArray[np.uint64]:
     distinct = context.unique()
     # A loop over distinct contexts: most corpora have few, and xxhash takes one text at a time.
     hashes = [xxhash.xxh3_64_intdigest(text.encode()) if text else 0 for text in distinct]
+    if len(distinct) == 1:
+        return np.full(len(context), hashes[0], np.uint64)
     hash_of = dict(zip(distinct, hashes, strict=True))
     return np.array([hash_of[text] for text in context], np.uint64)

@@ -20,6 +20,11 @@ from dataprep.common.arrow import replace_at
 
 CodePoints = npt.NDArray[np.uint32]
 
+# Characters that lower-casing folds: none has a compatibility form, composes with another one, or is ß, ς or Σ. There are
+# more of them, but these are all that most texts of many languages have.
+_PLAIN = r"\x00-\x7f¡-§©«-®°±¶·»¿À-Þà-ĮıĴ-ľŁ-ňŊ-žΑ-ΡΤ-ρσ-ώЀ-҂Ҋ-ԯא-תؠ-ي‐‒-‖‘-‣、-〩ぁ-ゖァ-ヺー㐀-䶿一-鿿가-힣\x{1f300}-\x{1faff}"
+NOT_PLAIN = f"[^{_PLAIN}]"
+
 OTHER_PLANES = 0x20000  # tables cover the two planes in everyday use; all code points above share this entry
 TEXT = pl.col("text")
 
@@ -34,16 +39,22 @@ class FoldingTable(NamedTuple):
 
 
 def fold(text: pl.Series) -> pl.Series:
-    """Fold compatibility forms and case: NFKC, lower case, ß to ss, and final sigma to sigma.
+    """Fold compatibility forms and case: NFKC, lower case, ß to ss, and final sigma to sigma."""
+    lower = text.str.to_lowercase()
+    rows = text.str.contains(NOT_PLAIN).arg_true()
+    return replace_at(lower, rows.to_numpy(), _fold_any(text.gather(rows))) if len(rows) else lower
 
-    Polars has no case folding; lower-casing lacks those two. Lower-casing can produce new compositions with marks, hence
-    the second NFKC.
+
+def _fold_any(text: pl.Series) -> pl.Series:
+    """Fold texts of any characters.
+
+    Polars has no case folding; lower-casing lacks ß and final sigma. Lower-casing can produce new compositions with marks,
+    hence the second NFKC.
     """
-    non_ascii = TEXT.str.len_bytes() != TEXT.str.len_chars()
-    lower = TEXT.str.to_lowercase().str.replace_all("ß", "ss", literal=True).str.replace_all("ς", "σ", literal=True)
-    nfkc = apply_where(text, non_ascii, TEXT.str.normalize("NFKC"))
-    has_marks = TEXT.str.contains(r"\p{M}")
-    return apply_where(nfkc.alias("text").to_frame().select(lower).to_series(), has_marks, TEXT.str.normalize("NFKC"))
+    lower = TEXT.str.normalize("NFKC").str.to_lowercase()
+    folded = lower.str.replace_all("ß", "ss", literal=True).str.replace_all("ς", "σ", literal=True)
+    frame = text.alias("text").to_frame().lazy().select(folded).collect(engine="streaming")
+    return apply_where(frame.to_series(), TEXT.str.contains(r"\p{M}"), TEXT.str.normalize("NFKC"))
 
 
 def apply_where(text: pl.Series, condition: pl.Expr, change: pl.Expr) -> pl.Series:

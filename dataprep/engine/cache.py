@@ -26,7 +26,6 @@ DEFAULT_CACHE_BYTES = 10 * 10**9
 _CHECKSUMS = "checksums.json"
 _TEMPORARY = ".tmp-"
 _SECONDS_TO_WRITE = 3600  # an older temporary folder was left by a killed process
-_BLOCK = 1 << 24
 
 
 def key_of(parts: Mapping[str, Any]) -> str:
@@ -126,8 +125,6 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _checksum(path: Path) -> str:
-    digest = xxhash.xxh3_128()
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
+        digest = hashlib.file_digest(file, xxhash.xxh3_128)
     return f"{path.stat().st_size}-{digest.hexdigest()}"

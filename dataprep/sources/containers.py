@@ -16,11 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dataprep.common.errors import InputError
-from dataprep.sources import jsonlines
 from dataprep.sources.arrow_checks import check_batch
 from dataprep.sources.bytestream import BLOCK, COMPRESSED, ByteStream
 from dataprep.sources.csvlines import csv_units
-from dataprep.sources.jsonlines import Block, count_lines, decode_record
+from dataprep.sources.jsonlines import Block, decode_record
 
 JSON_EXTENSIONS = (".jsonl", ".ndjson", ".json")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -129,7 +128,7 @@ def count_records(unit: Unit) -> int:
     """Count the records in `unit` independently of any format; the part lost to a fault counts as one record."""
     if isinstance(unit, Batch):
         return len(unit.data) + bool(unit.fault)
-    return jsonlines.count_records(unit.data) + len(unit.rejected) + bool(unit.fault)
+    return unit.count_records() + len(unit.rejected) + bool(unit.fault)
 
 
 def _parquet_units(path: Path, start: int, stop: int | None) -> Iterator[Unit]:
@@ -237,10 +236,10 @@ def _line_units(start: bytes, stream: ByteStream, max_record_bytes: int, is_part
             data = data[end:]
         cut = data.rfind(b"\n") + 1
         if cut:
-            block = b"".join([*parts, memoryview(data)[:cut]])
-            if not block.isspace():
-                yield Block(block, line, stream.done)
-            line += count_lines(block)
+            block = Block(b"".join([*parts, memoryview(data)[:cut]]), line, stream.done)
+            if not block.data.isspace():
+                yield block
+            line += block.bounds.line_ends
             parts, size = [], 0
         parts.append(data[cut:])
         size += len(data) - cut

@@ -6,10 +6,11 @@ import glob
 import hashlib
 import os
 import re
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from dataprep.common.progress import Advance
 from dataprep.common.text import without_credentials
 from dataprep.contract import MANIFEST, read_manifest_data
 from dataprep.sources import hub
-from dataprep.sources.containers import EXTENSIONS
+from dataprep.sources.containers import EXTENSIONS, JSON_EXTENSIONS, cut_points
 from dataprep.sources.splits import TRAIN, is_of_split, left_out_note, split_of, standard_name
 
 # Files with a data extension that describe data and hold none: of datasets, of the Hub, and of our own builds.
@@ -33,6 +34,7 @@ _METADATA_FILES = {
 }
 _PUBLISHED_ROWS = "data"  # the folder with the rows of a published data set
 _SHARD = re.compile(r"data-\d+-of-\d+\.arrow|dataset\.arrow")  # names that save_to_disk uses, now and before 2022
+_BLOCK = 1 << 20  # bytes hashed at a time
 _READABLE = f"files that can be read end in {', '.join(EXTENSIONS)}"
 
 
@@ -66,11 +68,21 @@ class SourceFile:
     split_stated: bool = False
     note: str = ""
     state: FileState | None = None  # before it was hashed
+    prefixes: Mapping[int, str] = field(default_factory=dict)  # SHA-256 of the bytes before each position of a cut
+
+    def content_of(self, start: int, stop: int | None) -> list[str | int | None]:
+        """Return what identifies the bytes from `start` to `stop`, by the bytes before both if their digests are known.
+
+        So the first parts of a file keep their identity when lines are appended to it.
+        """
+        before = "" if start == 0 else self.prefixes.get(start)
+        through = self.digest if stop is None else self.prefixes.get(stop)
+        return [before, through] if before is not None and through is not None else [self.digest, start, stop]
 
     def to_manifest(self) -> dict[str, str | int]:
         """Return the file's entry in a manifest."""
         entry = asdict(self)
-        for name in ("path", "split_stated", "note", "state", *([] if self.split else ["split"])):
+        for name in ("path", "split_stated", "note", "state", "prefixes", *([] if self.split else ["split"])):
             del entry[name]
         return entry
 
@@ -118,22 +130,46 @@ def _with_unique_names(files: Iterable[SourceFile]) -> list[SourceFile]:
     return [file for file, _ in named]
 
 
-def hash_files(files: Iterable[SourceFile], advance: Advance = lambda done: None) -> list[SourceFile]:
+def hash_files(
+    files: Iterable[SourceFile], advance: Advance = lambda done: None, part_bytes: int | None = None
+) -> list[SourceFile]:
     """Return `files` with their digests; a file that has a digest is not read again.
 
-    `advance` is called with the number of bytes hashed so far.
+    Args:
+        files: as `find_files` returns them.
+        advance: called with the number of bytes hashed so far.
+        part_bytes: size of the parts in which the files will be read, so that `prefixes` are known; None: not in parts.
+
+    Raises:
+        InputError: a file cannot be read.
     """
     files = [replace(file, state=_state(file.path)) for file in files]
-    unhashed = [file for file in files if not file.digest]
     done = 0
-    digests: dict[Path, str] = {}
+    hashed: list[SourceFile] = []
     # hashing and reading both release the GIL, so two files at a time use two cores
     with ThreadPoolExecutor(max_workers=2) as pool:
-        for file, digest in zip(unhashed, pool.map(lambda file: _sha256(file.path), unhashed), strict=True):
-            digests[file.path] = digest
+        for file in pool.map(lambda file: file if file.digest else _hashed(file, part_bytes), files):
+            hashed.append(file)
             done += file.bytes
             advance(done)
-    return [replace(file, digest=file.digest or digests[file.path]) for file in files]
+    return hashed
+
+
+def _hashed(file: SourceFile, part_bytes: int | None) -> SourceFile:
+    is_json = file.path.name.endswith(JSON_EXTENSIONS)
+    cuts = cut_points(file.path, part_bytes) if is_json and part_bytes is not None else []
+    digest, prefixes, block = hashlib.sha256(), {}, memoryview(bytearray(_BLOCK))
+    at = 0
+    try:
+        with file.path.open("rb", buffering=0) as stream:
+            for end in [*cuts, sys.maxsize]:
+                while size := stream.readinto(block[: end - at]):
+                    digest.update(block[:size])
+                    at += size
+                prefixes[at] = digest.hexdigest()
+    except OSError as fault:
+        raise InputError(f"{file.path} cannot be read: {fault.strerror}.") from None
+    return replace(file, digest=digest.hexdigest(), prefixes=prefixes)
 
 
 def require_unchanged(files: Iterable[SourceFile]) -> None:
@@ -162,14 +198,6 @@ def _state(path: Path) -> FileState:
     except OSError as fault:
         raise InputError(f"{path} cannot be read: {fault.strerror}.") from None
     return FileState(status.st_size, status.st_mtime_ns, status.st_ino)
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as fault:
-        raise InputError(f"{path} cannot be read: {fault.strerror}.") from None
 
 
 def _expand(source: str, all_splits: bool) -> Iterator[SourceFile]:

@@ -98,10 +98,13 @@ def find_markers(text: npt.NDArray[np.uint8], ends: Offsets) -> Markers:
 
 
 def _matching(text: npt.NDArray[np.uint8], positions: Lines, marker: bytes) -> Lines:
-    """Return those of `positions` at which `text` has `marker`."""
+    """Return those of `positions` at which `text` has `marker`, by its first and last eight bytes (it has 8 to 16)."""
     positions = positions[positions + len(marker) <= len(text)]
-    window = text[positions[:, None] + np.arange(len(marker))]
-    is_match: Bools = (window == np.frombuffer(marker, np.uint8)).all(axis=1)
+    if not len(positions):
+        return positions
+    eight = np.ndarray((len(text) - 7,), "<u8", text, strides=(1,))  # overlapping views, one for each byte
+    first, last = (int.from_bytes(part, "little") for part in (marker[:8], marker[-8:]))
+    is_match: Bools = (eight[positions] == first) & (eight[positions + (len(marker) - 8)] == last)
     return positions[is_match]
 
 

@@ -28,7 +28,6 @@ from dataprep.sources.formats import (
     parse_unit,
     recognise,
 )
-from dataprep.sources.jsonlines import count_lines
 from dataprep.sources.options import ReadOptions
 from dataprep.sources.records import rename_keys
 from dataprep.sources.rows import FieldCounts
@@ -241,7 +240,7 @@ def _convert_unit(unit: Unit, format: Format, parsing: Parsing, options: ReadOpt
         counts.add(rows.counts)
     frame = concat_frames([frame for frame, _ in converted])
     is_batch = isinstance(unit, Batch)
-    lines = unit.line - 1 + (len(unit.data) if isinstance(unit, Batch) else count_lines(unit.data))
+    lines = unit.line - 1 + (len(unit.data) if isinstance(unit, Batch) else unit.bounds.line_ends)
     size = unit.data.nbytes if isinstance(unit, Batch) else len(unit.data)
     lost = pl.concat(lost for _, lost in converted)
     return _UnitRows(frame, lost, counts, count_records(unit), lines, size, bool(unit.fault) and is_batch)

@@ -168,8 +168,11 @@ def _tasks(
             frames = how.folder and how.folder / f"read-{number:06d}"
             units_at_a_time = UNITS_AT_A_TIME if len(files) == 1 and not cuts else 1
             advance = tally.of_task(number) if tally else ignore_progress
+            # a task needs no other digests: a large file has many
+            prefixes = {at: digest for at, digest in file.prefixes.items() if at in (start, stop)}
+            part_of = replace(file, prefixes=prefixes)
             yield ReadTask(
-                file, options, start, stop, None, recognised, frames, how.max_bytes, units_at_a_time, advance
+                part_of, options, start, stop, None, recognised, frames, how.max_bytes, units_at_a_time, advance
             )
             number += 1
 

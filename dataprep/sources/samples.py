@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
 
 from dataprep.common.errors import EmptyFile, InputError
 from dataprep.sources.containers import Batch, Unit
 from dataprep.sources.files import SourceFile
 from dataprep.sources.formats import NAMES, to_json_lines
-from dataprep.sources.jsonlines import decode_record, iter_lines, line_bounds
+from dataprep.sources.jsonlines import decode_record, iter_lines
 from dataprep.sources.schema import Record
 
 SAMPLES = 100  # records from which a format is recognised
@@ -31,10 +32,10 @@ def limited(stream: Iterator[Unit], limit: int | None) -> Iterator[Unit]:
             count = len(unit.data)
             unit = unit._replace(data=unit.data.slice(0, limit))
         else:
-            starts, ends, _ = line_bounds(unit.data)
+            starts, ends, *_ = unit.bounds
             records = [end for start, end in zip(starts, ends, strict=True) if unit.data[start:end].strip()]
             count = len(records)
-            unit = unit._replace(data=unit.data[: records[limit - 1]] if count > limit else unit.data)
+            unit = replace(unit, data=unit.data[: records[limit - 1]]) if count > limit else unit
         yield unit
         limit -= count
         if limit <= 0:
@@ -69,7 +70,7 @@ def with_samples(stream: Iterator[Unit], file: SourceFile) -> tuple[Iterator[Uni
 def _samples(unit: Unit) -> tuple[list[Record], list[str]]:
     """Return the first readable records of a unit, and the faults of those that cannot be read."""
     if isinstance(unit, Batch):
-        unit = to_json_lines(unit.data.slice(0, SAMPLES), unit.line)._replace(fault=unit.fault)
+        unit = replace(to_json_lines(unit.data.slice(0, SAMPLES), unit.line), fault=unit.fault)
     records: list[Record] = []
     faults = [f"line {line}: {detail}" for line, _, detail in unit.rejected[:1]]
     for line, data in iter_lines(unit):

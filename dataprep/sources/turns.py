@@ -133,6 +133,8 @@ def to_conversations(rows: ParsedRows, turns: Turns, tools: pa.StringArray | Non
 
 def _empty_to_null(texts: pa.StringArray) -> pa.StringArray:
     """Replace empty texts by null: an empty id is not an id."""
+    if texts.null_count == len(texts):
+        return texts
     column = pl.Series("text", texts, dtype=pl.String).to_frame().select(pl.when(pl.col("text") != "").then("text"))
     return strings(column.to_series())
 

@@ -57,7 +57,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[ReadTask]:
 def read_all(cache: Cache, file: SourceFile, folder: Path, max_bytes: int = 3000, **options: Any) -> Reading:
     folder.mkdir()
     how = Partitioning(max_bytes, folder, CachedReader(cache))
-    return read(hash_files([replace(file, digest="")]), ReadOptions(**options), partitioning=how)
+    return read(hash_files([replace(file, digest="")], part_bytes=max_bytes), ReadOptions(**options), partitioning=how)
 
 
 def test_a_second_reading_takes_all_partitions_from_the_cache(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -292,7 +293,7 @@ def test_records_are_counted_before_they_are_parsed(tmp_path: Path, monkeypatch:
     """So the ledger notices a line that a format loses without a reject."""
     parse = jsonlines.parse
     monkeypatch.setattr(
-        jsonlines, "_parse_by_lines", lambda block, parsing: parse(block._replace(data=GOOD), parsing)[0]
+        jsonlines, "_parse_by_lines", lambda block, parsing: parse(replace(block, data=GOOD), parsing)[0]
     )
     reading = read_bytes(tmp_path, "g.jsonl", b"\n".join([GOOD, b" \t", b"bad", b"worse", b"", GOOD]))
     assert reading.conversations.height == 2 and reading.fates.height == 0 and reading.files[0].records == 4
