@@ -19,7 +19,10 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 BATCH_BYTES = 1 << 24  # text whose documents or n-grams are held at a time; n-grams take up to 30 times as much
 MANY = 1 << 14  # values from which Polars sorts faster than NumPy
+BLOCK_TEXTS = 1 << 12  # texts processed at a time
 BLOCK_BYTES = 1 << 18  # text processed at a time: with its temporaries, a block stays in a core's caches
+
+_POSITIONS = pl.Series(np.arange(2 * BLOCK_BYTES, dtype=np.uint32))
 
 
 class TextBuffer(NamedTuple):
@@ -59,6 +62,18 @@ def offsets_from_sizes(sizes: npt.NDArray[np.integer]) -> Offsets:
     return np.cumsum(np.append(0, sizes), dtype=np.int64)
 
 
+def selected(values: npt.NDArray[Number], mask: npt.NDArray[np.bool_]) -> npt.NDArray[Number]:
+    """Return `values[mask]` (read-only); Polars takes a tenth of NumPy's time for small numbers."""
+    return np.asarray(pl.Series(values).filter(pl.Series(mask)).to_numpy(), values.dtype)
+
+
+def true_positions(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+    """Return the indices at which a mask is true; Polars takes a third of NumPy's time for what fits into a block."""
+    if len(mask) > len(_POSITIONS):
+        return np.flatnonzero(mask)
+    return _POSITIONS.head(len(mask)).filter(pl.Series(mask)).to_numpy().astype(np.intp)
+
+
 def sorted_numbers(values: npt.NDArray[Number]) -> npt.NDArray[Number]:
     """Return the values in ascending order; Polars takes a third of NumPy's time for many of them."""
     return pl.Series(values).sort().to_numpy() if len(values) >= MANY else np.sort(values)
@@ -93,9 +108,10 @@ def for_each_block(column: pl.Series, process: Callable[[TextBuffer, slice], Non
     """Call `process(texts, rows)` for each block of a string column, on as many threads as Polars uses.
 
     `process` should write its results at `rows` of arrays of its own. NumPy releases the GIL in its loops, and the copy
-    that `text_buffer` makes of one block is small and stays in the caches.
+    that `text_buffer` makes of one block is small and stays in the caches. A block has at most `BLOCK_TEXTS` texts.
     """
-    ranges = ranges_of_size(offsets_from_sizes(column.str.len_bytes().fill_null(0).to_numpy()), BLOCK_BYTES)
+    sizes = np.maximum(column.str.len_bytes().fill_null(0).to_numpy(), BLOCK_BYTES // BLOCK_TEXTS)
+    ranges = ranges_of_size(offsets_from_sizes(sizes), BLOCK_BYTES)
 
     def run(bounds: tuple[int, int]) -> None:
         start, stop = bounds

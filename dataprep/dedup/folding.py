@@ -17,6 +17,7 @@ import numpy.typing as npt
 import polars as pl
 
 from dataprep.common.arrow import replace_at
+from dataprep.dedup.buffers import true_positions
 
 CodePoints = npt.NDArray[np.uint32]
 
@@ -72,9 +73,9 @@ def apply_where(text: pl.Series, condition: pl.Expr, change: pl.Expr) -> pl.Seri
 
 def non_ascii_characters(text: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int32]]:
     """Return where multi-byte characters begin in valid UTF-8, and their code points (capped at OTHER_PLANES)."""
-    at = np.flatnonzero(text >= 0xC0)
-    first = text[at].astype(np.int32)
-    points = (first & 0x1F) << 6 | text[at + 1] & 0x3F
+    at = true_positions(text >= 0xC0)
+    first = text[at]
+    points = (first & 0x1F).astype(np.int32) << 6 | text[at + 1] & 0x3F
     for length, lead in ((3, 0xE0), (4, 0xF0)):
         longer = np.flatnonzero(first >= lead)
         points[longer] = points[longer] << 6 | text[at[longer] + length - 1] & 0x3F

@@ -9,28 +9,33 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dataprep.dedup.buffers import BATCH_BYTES, Offsets, offsets_from_sizes, on_threads, sorted_numbers
-from dataprep.dedup.ngrams import JACCARD_WORDS, NGrams, document_ngrams
-from dataprep.dedup.normal_form import RowIndices
+from dataprep.dedup.buffers import BATCH_BYTES, Offsets, offsets_from_sizes, on_threads, sorted_unique
+from dataprep.dedup.ngrams import JACCARD_WORDS, Hashes, ngrams_of, words_of
+from dataprep.dedup.normal_form import NormalisedBlock, RowIndices, for_each_normalised_block
 
 Similarities = npt.NDArray[np.float64]
 
-PAIRS = 1 << 12  # pairs whose sets are merged at a time
-MARKING_PAIRS = 4  # pairs with the same left document from which marking its members beats merging for each pair
+# The number of a document or of a pair (12 bits) and 52 bits of a hash are packed into one number, so that sorting is one
+# sort of numbers. Two different n-grams of a pair of texts with 300 words collide with a probability of 2 in 10^11.
+NUMBER_BITS = np.uint64(12)
+HASH_MASK = np.uint64((1 << 52) - 1)
+PAIRS = 1 << 12  # pairs whose sets are merged at a time: as many as NUMBER_BITS can number
+BATCH_PAIRS = 1 << 14  # pairs whose texts are read at a time
 
 
 class Sets(NamedTuple):
-    """A set of numbers for each document: document `i` has `members[offsets[i]:offsets[i + 1]]`, ascending."""
+    """A set of numbers for each document: document `i` has the `size[i]` members from `start[i]` on, ascending."""
 
-    members: npt.NDArray[np.uint32]
-    offsets: npt.NDArray[np.int64]
+    member: Hashes  # below 2^52
+    start: RowIndices
+    size: RowIndices
 
-    def of(self, documents: RowIndices) -> tuple[RowIndices, npt.NDArray[np.uint32]]:
+    def of(self, documents: RowIndices) -> tuple[RowIndices, Hashes]:
         """Return the sets of these documents one after the other: index into `documents`, and member."""
-        sizes = np.diff(self.offsets)[documents]
+        sizes = self.size[documents]
         owner = np.repeat(np.arange(len(documents)), sizes)
         within = np.arange(len(owner)) - offsets_from_sizes(sizes)[owner]
-        return owner, self.members[self.offsets[documents][owner] + within]
+        return owner, self.member[self.start[documents][owner] + within]
 
 
 def jaccard(documents: pl.Series, left: RowIndices, right: RowIndices, words: int = JACCARD_WORDS) -> Similarities:
@@ -44,7 +49,7 @@ def jaccard(documents: pl.Series, left: RowIndices, right: RowIndices, words: in
     numbered = documents.alias("text").to_frame().with_row_index("row")
     first_row = numbered.select(pl.col("row").min().over("text")).to_series().to_numpy()
     distinct, set_of = np.unique(first_row, return_inverse=True)
-    sets = ngram_sets(document_ngrams(documents.gather(distinct), words), len(distinct))
+    sets = ngram_sets(documents.gather(distinct), words)
     return set_similarities(sets, set_of[left], set_of[right])
 
 
@@ -77,32 +82,29 @@ def pair_similarities(
 
 def set_similarities(sets: Sets, left: RowIndices, right: RowIndices) -> Similarities:
     """Return the Jaccard similarity of the sets `left[i]` and `right[i]`."""
-    shared, sizes = np.zeros(len(left), np.int64), np.diff(sets.offsets)
-    order = np.argsort(left, kind="stable")
-    has_many = np.bincount(left)[left[order]] >= MARKING_PAIRS
-    merged = order[~has_many]
-    for chosen in (merged[i : i + PAIRS] for i in range(0, len(merged), PAIRS)):
+    shared = np.zeros(len(left), np.int64)
+    for chosen in (slice(i, i + PAIRS) for i in range(0, len(left), PAIRS)):
         shared[chosen] = _common_members(sets, left[chosen], right[chosen])
-    by_left = order[has_many]
-    marked = np.zeros(int(sets.members.max(initial=0)) + 1, bool)
-    for pairs in np.split(by_left, np.flatnonzero(np.diff(left[by_left])) + 1) if len(by_left) else ():
-        members = sets.of(left[pairs[:1]])[1]
-        marked[members] = True
-        for chosen in (pairs[i : i + PAIRS] for i in range(0, len(pairs), PAIRS)):
-            pair, member = sets.of(right[chosen])
-            shared[chosen] = np.bincount(pair[marked[member]], minlength=len(chosen))
-        marked[members] = False
-    similarities: Similarities = shared / np.maximum(sizes[left] + sizes[right] - shared, 1)
+    similarities: Similarities = shared / np.maximum(sets.size[left] + sets.size[right] - shared, 1)
     return similarities
 
 
-def ngram_sets(ngrams: NGrams, count: int) -> Sets:
-    """Return the n-grams of `count` documents as sets of dense numbers (0 for the smallest hash, …)."""
-    number = pl.Series(ngrams.hash).rank("dense").to_numpy().astype(np.uint64) - np.uint64(1)
-    keys = sorted_numbers(ngrams.document.astype(np.uint64) << np.uint64(32) | number)
-    keys = keys[np.append(True, keys[1:] != keys[:-1])[: len(keys)]]
-    sizes = np.bincount((keys >> np.uint64(32)).astype(np.intp), minlength=count)
-    return Sets(keys.astype(np.uint32), offsets_from_sizes(sizes))
+def ngram_sets(documents: pl.Series, words: int = JACCARD_WORDS) -> Sets:
+    """Return the set of n-grams of each document, by 52 bits of their hashes."""
+    parts, sizes = list[tuple[RowIndices, Hashes]](), np.zeros(len(documents), np.intp)
+
+    def process(block: NormalisedBlock) -> None:
+        ngrams = ngrams_of(words_of(block.texts), words)
+        keys = sorted_unique(ngrams.document.astype(np.uint64) << np.uint64(52) | ngrams.hash >> NUMBER_BITS)
+        sizes[block.rows] = np.bincount((keys >> np.uint64(52)).astype(np.intp), minlength=len(block.rows))
+        parts.append((block.rows, keys & HASH_MASK))
+
+    for_each_normalised_block(documents, process)
+    # blocks arrive in the order of threads
+    rows = np.concatenate([np.zeros(0, np.intp), *(rows for rows, _ in parts)])
+    start = np.zeros(len(documents), np.intp)
+    start[rows] = offsets_from_sizes(sizes[rows])[:-1]
+    return Sets(np.concatenate([np.zeros(0, np.uint64), *(members for _, members in parts)]), start, sizes)
 
 
 def _batches(
@@ -118,7 +120,7 @@ def _batches(
 
 def _last_fitting(left: RowIndices, right: RowIndices, sizes: Offsets, start: int, limit: int) -> int:
     """Return where to stop, so that the distinct texts of the pairs from `start` on have at most `limit` bytes."""
-    stop = len(left)
+    stop = min(len(left), start + BATCH_PAIRS)
     while stop > start + 1:
         needed = sizes[np.unique(np.concatenate([left[start:stop], right[start:stop]]))].sum()
         if needed <= limit:
@@ -132,7 +134,7 @@ def _common_members(sets: Sets, left: RowIndices, right: RowIndices) -> npt.NDAr
     keys = []
     for side in (left, right):
         pair, member = sets.of(side)
-        keys.append(pair.astype(np.uint64) << np.uint64(32) | member)
+        keys.append(pair.astype(np.uint64) << np.uint64(52) | member)
     both = np.sort(np.concatenate(keys), kind="stable")  # two sorted runs: one merge
-    shared = both[1:][both[1:] == both[:-1]] >> np.uint64(32)
+    shared = both[1:][both[1:] == both[:-1]] >> np.uint64(52)
     return np.bincount(shared.astype(np.intp), minlength=len(left))

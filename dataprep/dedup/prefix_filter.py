@@ -132,6 +132,8 @@ class PrefixIndex:
         """
         if sum(len(run.by_key.key) for run in self.runs) + len(more.key) > self.max_entries:
             raise self.full
+        if not len(more.key):
+            return
         self.bitmap[more.key & BITMAP_MASK] = True
         run = Run(more.take(np.argsort(more.key, kind="stable")), more)
         while self.runs and len(self.runs[-1].by_key.key) <= 2 * len(run.by_key.key):
@@ -166,9 +168,8 @@ class PrefixIndex:
 
     def _matches(self, run: PrefixGrams, probe: PrefixGrams, max_matches: int | None) -> PackedPairs:
         """Return pairs that share a prefix n-gram so early that enough others can follow it in both (position filter)."""
-        start = np.searchsorted(run.key, probe.key)
-        present = np.flatnonzero(np.append(run.key, np.uint64(0))[start] == probe.key)
-        present = present[start[present] < len(run.key)]
+        start = np.searchsorted(run.key, probe.key[probe.key <= run.key[-1]])  # both are sorted
+        present = np.flatnonzero(run.key[start] == probe.key[: len(start)])
         start, probe = start[present], probe.take(present)
         matches = np.searchsorted(run.key, probe.key, "right") - start
         step = np.maximum(matches // max_matches, 1) if max_matches else np.ones_like(matches)

@@ -15,7 +15,6 @@ from dataprep.dedup.corpus import best_first
 from dataprep.dedup.jaccard import ngram_sets, set_similarities
 from dataprep.dedup.minhash import BANDS
 from dataprep.dedup.near import drop_near_duplicates
-from dataprep.dedup.ngrams import document_ngrams
 from dataprep.dedup.normal_form import RowIndices, content_bytes, documents
 from dataprep.dedup.prefix_filter import PrefixIndex, frequency_levels, prefix_grams
 from tests.support.texts import corpus_of, edited, questions, sentence
@@ -25,7 +24,7 @@ def similar_pairs(frame: pl.DataFrame, threshold: float) -> tuple[RowIndices, Ro
     """Return the rows of all pairs at the threshold or above, by brute force."""
     texts = documents(frame)
     left, right = np.triu_indices(len(frame), 1)
-    reached = set_similarities(ngram_sets(document_ngrams(texts), len(frame)), left, right) >= threshold
+    reached = set_similarities(ngram_sets(texts), left, right) >= threshold
     return left[reached], right[reached]
 
 
