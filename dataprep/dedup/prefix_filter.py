@@ -11,8 +11,8 @@ pairs are never looked at.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,10 +33,10 @@ NUMBER_BITS, LEVEL_BITS, NGRAM_BITS = np.uint64(12), np.uint64(4), np.uint64(48)
 MAX_DOCUMENTS = 1 << 12  # documents whose prefixes are computed at a time: as many as NUMBER_BITS can number
 SAMPLE, SAMPLE_PART = 1 << 12, 1 << 9  # documents that frequencies are estimated from, and how many at a time
 SLOT_SHIFT = np.uint64(44)  # leaves the upper 20 bits of a hash, by which occurrences are counted
-BITMAP_BITS, BITMAP_MASK = 22, np.uint64((1 << 22) - 1)
+MIN_SLOTS, MIN_SLOTS_EACH = 1 << 16, 4  # of the bitmap of an index, in all and for each entry
 PAIRS_PER_STEP = 1 << 20  # pairs looked at at a time
 TESTED_PER_STEP = 1 << 12  # pairs whose prefixes are compared at a time; pair number and n-gram fit into 64 bits
-ENTRY_BYTES = 40  # memory of one entry of an index
+ENTRY_BYTES = 56  # memory of one entry of an index
 EPSILON = 1e-9  # tolerance for rounding; it can only admit one n-gram more
 
 
@@ -54,7 +54,7 @@ def frequency_levels(documents_at: Callable[[RowIndices], pl.Series], rows: RowI
 
 
 class PrefixGrams(NamedTuple):
-    """The prefixes of some documents: their first n-grams in the order from rare to common."""
+    """N-grams in the prefixes of some documents: the first ones of each in the order from rare to common."""
 
     key: Hashes  # [ngrams] (rank in the order << 1) | outside the shorter prefix that suffices for the smaller document
     document: Column  # [ngrams]
@@ -70,12 +70,36 @@ class PrefixGrams(NamedTuple):
         columns = [np.concatenate([a, b]) for a, b in zip(tuple(self), tuple(more), strict=True)]
         return PrefixGrams(*columns)
 
-    def of(self, documents: RowIndices) -> PrefixGrams:
-        """Return only the entries of these documents."""
-        return self.take(np.isin(self.document, documents))
+    def merged(self, more: PrefixGrams) -> PrefixGrams:
+        """Return the entries of both, sorted by key; both are sorted, and of equal keys these come first."""
+        at = np.searchsorted(self.key, more.key, "right") + np.arange(len(more.key))
+        is_own = np.ones(len(self.key) + len(more.key), bool)
+        is_own[at] = False
+
+        def merge(own: npt.NDArray[Any], other: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            merged = np.empty(len(is_own), own.dtype)
+            merged[is_own], merged[at] = own, other
+            return merged
+
+        return PrefixGrams(*map(merge, self, more))
 
 
-def prefix_grams(documents: pl.Series, numbers: RowIndices, levels: FrequencyLevels, threshold: float) -> PrefixGrams:
+class Prefixes(NamedTuple):
+    """The prefixes of some documents, in two orders."""
+
+    by_key: PrefixGrams
+    by_document: PrefixGrams  # sorted by document, then by key
+
+    def of(self, documents: RowIndices) -> Prefixes:
+        """Return only the prefixes of these documents."""
+        return Prefixes(*(entries.take(np.isin(entries.document, documents)) for entries in self))
+
+    def followed_by(self, more: Prefixes) -> Prefixes:
+        """Return the prefixes of both; the documents of `more` have larger numbers."""
+        return Prefixes(self.by_key.merged(more.by_key), self.by_document.concatenated(more.by_document))
+
+
+def prefix_grams(documents: pl.Series, numbers: RowIndices, levels: FrequencyLevels, threshold: float) -> Prefixes:
     """Return the prefixes of at most `MAX_DOCUMENTS` documents.
 
     Args:
@@ -104,14 +128,8 @@ def prefix_grams(documents: pl.Series, numbers: RowIndices, levels: FrequencyLev
     for_each_normalised_block(documents, process)
     prefixes = PrefixGrams(*(np.concatenate(columns) for columns in zip(*map(tuple, parts), strict=True)))
     # Each document is in one block, but blocks arrive in the order of threads, and folded documents come after the others.
-    return prefixes.take(np.argsort(prefixes.document, kind="stable"))
-
-
-class Run(NamedTuple):
-    """The entries of some documents of an index, in two orders."""
-
-    by_key: PrefixGrams
-    by_document: PrefixGrams  # sorted by document, then by key
+    by_document = prefixes.take(np.argsort(prefixes.document, kind="stable"))
+    return Prefixes(by_document.take(np.argsort(by_document.key, kind="stable")), by_document)
 
 
 class PrefixIndex:
@@ -121,53 +139,81 @@ class PrefixIndex:
         """Create an empty index; adding more than `max_entries` entries raises `full`."""
         self.max_entries, self.full = max_entries, full or MemoryError()
         self.share = threshold / (1 + threshold)
-        self.runs: list[Run] = []
-        self.bitmap = np.zeros(1 << BITMAP_BITS, bool)  # which lower bits of a key occur: rejects most absent keys
+        self.runs: list[Prefixes] = []
+        self.bitmap = np.zeros(MIN_SLOTS, bool)  # which lower bits of a key occur: rejects most absent keys
 
-    def add(self, more: PrefixGrams) -> None:
+    def add(self, more: Prefixes) -> None:
         """Add documents whose numbers are above all added before; each entry is merged O(log n) times in all.
 
         Raises:
             the exception given as `full`: there are too many entries.
         """
-        if sum(len(run.by_key.key) for run in self.runs) + len(more.key) > self.max_entries:
+        entries = sum(len(run.by_key.key) for run in self.runs) + len(more.by_key.key)
+        if entries > self.max_entries:
             raise self.full
-        if not len(more.key):
+        if not len(more.by_key.key):
             return
-        self.bitmap[more.key & BITMAP_MASK] = True
-        run = Run(more.take(np.argsort(more.key, kind="stable")), more)
-        while self.runs and len(self.runs[-1].by_key.key) <= 2 * len(run.by_key.key):
-            previous = self.runs.pop()
-            by_key = previous.by_key.concatenated(run.by_key)
-            by_key = by_key.take(np.argsort(by_key.key, kind="stable"))  # two sorted runs: one merge
-            run = Run(by_key, previous.by_document.concatenated(run.by_document))
-        self.runs.append(run)
+        self.runs.append(more)
+        if entries * MIN_SLOTS_EACH > len(self.bitmap):
+            self.bitmap = np.zeros(1 << (2 * MIN_SLOTS_EACH * entries).bit_length(), bool)
+            self._mark(self.runs)
+        else:
+            self._mark([more])
+        while len(self.runs) > 1 and len(self.runs[-2].by_key.key) <= 2 * len(self.runs[-1].by_key.key):
+            last = self.runs.pop()
+            self.runs[-1] = self.runs[-1].followed_by(last)
 
-    def pairs(self, probe: PrefixGrams, max_matches: int | None = None) -> tuple[RowIndices, RowIndices]:
+    def _mark(self, runs: Sequence[Prefixes]) -> None:
+        """Enter the keys of these runs into the bitmap."""
+        for run in runs:
+            self.bitmap[self._slots(run.by_key.key)] = True
+
+    def _slots(self, keys: Hashes) -> RowIndices:
+        """Return where the bitmap says whether these keys can be present."""
+        return (keys & np.uint64(len(self.bitmap) - 1)).astype(np.intp)
+
+    def pairs(self, probe: Prefixes) -> tuple[RowIndices, RowIndices]:
         """Return (documents of the index, documents of `probe`) that can be similar; each pair once, in order.
 
         Args:
-            probe: as returned by `prefix_grams`, or the entries of some of its documents.
-            max_matches: look only at this many of the documents that share an n-gram, spread evenly.
+            probe: as returned by `prefix_grams`, or those of some of its documents.
         """
-        matching = [np.zeros(0, np.uint64)]
-        # The whole prefix of `probe` is looked up among the shorter prefixes of the index, and vice versa.
-        in_shorter, lookups = probe.key & np.uint64(1) == 0, []
-        for key, entries in (
-            (probe.key & ~np.uint64(1), probe),
-            (probe.key[in_shorter] | np.uint64(1), probe.take(in_shorter)),
-        ):
-            present = np.flatnonzero(self.bitmap[key & BITMAP_MASK])
-            present = present[np.argsort(key[present], kind="stable")]
-            lookups.append(entries.take(present)._replace(key=key[present]))
-        for run in self.runs:
-            pairs = sorted_unique(np.concatenate([self._matches(run.by_key, keys, max_matches) for keys in lookups]))
-            steps = range(0, len(pairs), TESTED_PER_STEP)
-            matching += [self._share_enough(run, probe, pairs[i : i + TESTED_PER_STEP]) for i in steps]
-        return unpacked(sorted_unique(np.concatenate(matching)))
+        return unpacked(self._look_up(probe, None)[0])
 
-    def _matches(self, run: PrefixGrams, probe: PrefixGrams, max_matches: int | None) -> PackedPairs:
-        """Return pairs that share a prefix n-gram so early that enough others can follow it in both (position filter)."""
+    def first_pairs(self, probe: Prefixes, max_matches: int) -> tuple[RowIndices, RowIndices, RowIndices]:
+        """Return some of `pairs`, and the documents of `probe` that can have more than these.
+
+        Args:
+            probe: as for `pairs`.
+            max_matches: look only at about this many of the documents that share an n-gram, spread evenly.
+        """
+        pairs, incomplete = self._look_up(probe, max_matches)
+        return *unpacked(pairs), incomplete
+
+    def _look_up(self, probe: Prefixes, max_matches: int | None) -> tuple[PackedPairs, RowIndices]:
+        """Return the pairs (see `pairs`), and the documents of `probe` that can have more (see `first_pairs`)."""
+        matching, incomplete = [np.zeros(0, np.uint64)], [np.zeros(0, np.int32)]
+        # The whole prefix of `probe` is looked up among the shorter prefixes of the index, and vice versa.
+        entries, lookups = probe.by_key, list[PrefixGrams]()
+        in_shorter = entries.take(entries.key & np.uint64(1) == 0)
+        for key, grams in ((entries.key & ~np.uint64(1), entries), (in_shorter.key | np.uint64(1), in_shorter)):
+            present = np.flatnonzero(self.bitmap[self._slots(key)])
+            lookups.append(grams.take(present)._replace(key=key[present]))
+        for run in self.runs:
+            found = [self._matches(run.by_key, keys, max_matches) for keys in lookups]
+            incomplete += [more for _, more in found]
+            pairs = sorted_unique(np.concatenate([pairs for pairs, _ in found]))
+            steps = range(0, len(pairs), TESTED_PER_STEP)
+            matching += [
+                self._share_enough(run.by_document, probe.by_document, pairs[i : i + TESTED_PER_STEP]) for i in steps
+            ]
+        return sorted_unique(np.concatenate(matching)), np.unique(np.concatenate(incomplete)).astype(np.intp)
+
+    def _matches(self, run: PrefixGrams, probe: PrefixGrams, max_matches: int | None) -> tuple[PackedPairs, Column]:
+        """Return pairs that share a prefix n-gram so early that enough others can follow it in both (position filter).
+
+        Also return the documents of `probe` for whose n-grams only some of the matches were looked at.
+        """
         start = np.searchsorted(run.key, probe.key[probe.key <= run.key[-1]])  # both are sorted
         present = np.flatnonzero(run.key[start] == probe.key[: len(start)])
         start, probe = start[present], probe.take(present)
@@ -182,16 +228,16 @@ class PrefixIndex:
             fits = (run.position[at] + needed <= run.size[at]) & (probe.position[lookup] + needed <= probe.size[lookup])
             indexed, probed = run.document[at[fits]], probe.document[lookup[fits]]
             candidates.append(sorted_unique(packed(indexed, probed)))
-        return sorted_unique(np.concatenate(candidates))
+        return sorted_unique(np.concatenate(candidates)), probe.document[step > 1]
 
-    def _share_enough(self, run: Run, probe: PrefixGrams, pairs: PackedPairs) -> PackedPairs:
+    def _share_enough(self, run: PrefixGrams, probe: PrefixGrams, pairs: PackedPairs) -> PackedPairs:
         """Return the pairs that can share enough n-grams, given how many prefix n-grams they share.
 
         Up to where the prefix of one of them ends, all that they share is known. Of the rest, they cannot share more than
         either has left.
         """
         sides = []
-        for entries, documents in zip((run.by_document, probe), unpacked(pairs), strict=True):
+        for entries, documents in zip((run, probe), unpacked(pairs), strict=True):
             start, stop = (np.searchsorted(entries.document, documents, side) for side in ("left", "right"))
             pair = np.repeat(np.arange(len(pairs)), stop - start)
             at = np.arange(len(pair)) - offsets_from_sizes(stop - start)[pair] + start[pair]

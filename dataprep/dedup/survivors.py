@@ -12,7 +12,7 @@ from dataprep.dedup.corpus import Corpus
 from dataprep.dedup.document_sketches import DocumentSketches
 from dataprep.dedup.minhash import BANDS
 from dataprep.dedup.normal_form import RowIndices
-from dataprep.dedup.prefix_filter import PrefixGrams, PrefixIndex, frequency_levels, prefix_grams
+from dataprep.dedup.prefix_filter import Prefixes, PrefixIndex, frequency_levels, prefix_grams
 
 BATCH_DOCUMENTS = 1 << 9  # documents compared with each other before the survivors among them enter the index
 FIRST_BATCH = 8  # documents of the first batch, which doubles: most similar documents then meet a survivor in the index
@@ -180,11 +180,15 @@ def _compare_with_better(
     index, distinct, similar = corpus.new_index(threshold), [], SimilarPairs.none()
     for batch in corpus.batches(chosen, BATCH_DOCUMENTS, FIRST_BATCH):
         probe = prefix_grams(corpus.documents(batch), batch, levels, threshold)
-        for max_matches in (FIRST_MATCHES, None):
-            left, right = _worth_verifying(sketches, *index.pairs(probe, max_matches), threshold)
-            with_indexed = _verify_until_similar(corpus, left, right, threshold)
-            batch = np.setdiff1d(batch, with_indexed.right)
-            probe, similar = probe.of(batch), similar.concatenated(with_indexed)
+        left, right, incomplete = index.first_pairs(probe, FIRST_MATCHES)
+        left, right = _worth_verifying(sketches, left, right, threshold)
+        with_indexed = _verify_until_similar(corpus, left, right, threshold)
+        incomplete = np.setdiff1d(incomplete, with_indexed.right)
+        if len(incomplete):
+            left, right = _worth_verifying(sketches, *index.pairs(probe.of(incomplete)), threshold)
+            with_indexed = with_indexed.concatenated(_verify_until_similar(corpus, left, right, threshold))
+        batch = np.setdiff1d(batch, with_indexed.right)
+        probe, similar = probe.of(batch), similar.concatenated(with_indexed)
         within_batch = _compare_within(corpus, sketches, probe, threshold)
         batch, similar = np.setdiff1d(batch, within_batch.right), similar.concatenated(within_batch)
         index.add(probe.of(batch))
@@ -219,7 +223,7 @@ def _verify_until_similar(corpus: Corpus, left: RowIndices, right: RowIndices, t
 
 
 def _compare_within(
-    corpus: Corpus, sketches: DocumentSketches | None, probe: PrefixGrams, threshold: float
+    corpus: Corpus, sketches: DocumentSketches | None, probe: Prefixes, threshold: float
 ) -> SimilarPairs:
     """Return pairs of a survivor with a dropped document among the documents of a batch.
 

@@ -42,7 +42,7 @@ def test_texts_that_do_not_fit_into_the_memory_bound_are_refused() -> None:
         match=r"Comparing 1 conversations that share much of their text.* --max-memory allows\. Allow more, or wait\.",
     ):
         for _ in range(3):
-            corpus.new_index(0.8).add(many.concatenated(many).concatenated(many))
+            corpus.new_index(0.8).add(many.followed_by(many).followed_by(many))
 
 
 def test_the_memory_limit_of_a_container_is_respected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

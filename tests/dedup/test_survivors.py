@@ -113,7 +113,7 @@ def test_the_prefix_index_returns_no_pairs_that_share_only_a_template() -> None:
     texts = questions(family(9, 400, (300, 110)))
     (corpus, all_rows), index = corpus_of(texts), PrefixIndex(0.7)
     prefixes = prefix_grams(corpus.documents(all_rows), all_rows, frequency_levels(corpus.documents, all_rows), 0.7)
-    assert prefixes.position.max() > 114  # the prefixes include words of the template
+    assert prefixes.by_key.position.max() > 114  # the prefixes include words of the template
     index.add(prefixes)
     left, right = index.pairs(prefixes)
     assert (left == right).all()
