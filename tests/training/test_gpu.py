@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from dataprep.contract import open_build
 from tests.support.commands import logged_losses, training
 from tests.support.processes import PROCESSES, back_to_step, flags, torchrun
 from tests.support.tiny_models import tiny_tokenizer, write_tiny_model
 from tests.support.training_builds import chatter, row, write_build
+from training.after.cuda_graph import graphed_decoding
 from training.after.evaluate import evaluate
 from training.after.merge import merge
 from training.config import RunConfig
@@ -87,6 +89,23 @@ def test_other_architectures_train_packed_or_padded_and_merge(
     assert record["status"] == "done"
     assert record["place"]["attention"] == attention, record["notes"]
     training("merge", "--run", tmp_path / "r", "--to", tmp_path / "m")
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_answers_with_a_replayed_graph_are_those_of_launched_kernels(name: str, tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    write_tiny_model(name, tmp_path / "model", tokenizer)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32).eval().cuda()
+    prompts = torch.tensor([[0, 0, 5, 6, 7], [5, 8, 9, 10, 11]], device="cuda")
+    options = {"attention_mask": (prompts > 0).long(), "max_new_tokens": 40, "do_sample": False, "pad_token_id": 0,
+               "eos_token_id": -1}  # fmt: skip
+    expected = model.generate(prompts, **options)
+    for _ in range(2):
+        with graphed_decoding(model, 45) as decoding:
+            answers = model.generate(prompts, **options, **decoding)
+            assert model.forward.graph is not None
+        assert answers.tolist() == expected.tolist()
+    assert "forward" not in vars(model)
 
 
 def test_too_little_memory_is_refused_with_settings_that_fit(build: Path, tmp_path: Path) -> None:

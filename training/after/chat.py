@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dataprep.common.text import visible
+from training.after.cuda_graph import graphed_decoding
 from training.after.finished_run import load_run_model, open_finished_run
-from training.after.generate import sampling, without_cudnn_attention
+from training.after.generate import sampling
 from training.after.prompts import Messages, prompt_ids, render
 from training.config import at_least, check_seed
 from training.errors import ModelError, OptionError
@@ -131,14 +132,16 @@ def run_responder(path: Path, *, max_new_tokens: int, temperature: float, seed: 
         ids = prompt_ids(template, messages, special, run.tokenizer)
         _require_positions(len(ids), positions)
         tokens = torch.tensor([ids], device=next(model.parameters()).device)
-        with attention.stock_attention(model), without_cudnn_attention(), torch.no_grad():
+        most = min(max_new_tokens, positions - len(ids)) if positions else max_new_tokens
+        with attention.stock_attention(model), graphed_decoding(model, len(ids) + most) as decoding, torch.no_grad():
             model.generate(  # type: ignore[no-untyped-call]
                 input_ids=tokens,
                 attention_mask=torch.ones_like(tokens),
-                max_new_tokens=min(max_new_tokens, positions - len(ids)) if positions else max_new_tokens,
+                max_new_tokens=most,
                 eos_token_id=end,
                 pad_token_id=pad,
                 streamer=Streamer(show),
+                **decoding,
                 **sampling(temperature),
             )
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.after.cuda_graph import graphed_decoding
 from training.after.finished_run import load_run_model, open_finished_run
 from training.after.prompts import Messages, prompt_ids
 from training.config import at_least, check_seed
@@ -77,7 +77,13 @@ def answers(
     longest = max(map(len, prompts))
     ids = torch.tensor([[pad] * (longest - len(prompt)) + prompt for prompt in prompts], device=device)
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
-    with attention.stock_attention(model), without_cudnn_attention(), torch.no_grad(), torch.random.fork_rng():
+    length = longest + max_new_tokens
+    with (
+        attention.stock_attention(model),
+        graphed_decoding(model, length) as decoding,
+        torch.no_grad(),
+        torch.random.fork_rng(),
+    ):
         torch.manual_seed(seed)
         generated = model.generate(  # type: ignore[no-untyped-call]
             input_ids=ids,
@@ -86,19 +92,10 @@ def answers(
             eos_token_id=end,
             pad_token_id=pad,
             use_cache=True,
+            **decoding,
             **sampling(temperature),
         )
     return [_answer(row, end, tokenizer) for row in generated[:, longest:].tolist()]
-
-
-def without_cudnn_attention() -> AbstractContextManager[None]:
-    """Keep SDPA from cuDNN, which builds a plan of about 30 ms for every new length of the growing cache."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    manager: AbstractContextManager[None] = sdpa_kernel(
-        [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-    )
-    return manager
 
 
 def sampling(temperature: float) -> dict[str, Any]:
