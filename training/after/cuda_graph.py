@@ -87,7 +87,7 @@ class GraphedForward:
 
         self.arguments = _copied(arguments)
         lengths = [layer.cumulative_length.clone() for layer in self.cache.layers]
-        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
         try:
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
