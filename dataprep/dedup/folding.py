@@ -23,7 +23,10 @@ CodePoints = npt.NDArray[np.uint32]
 
 # Characters that lower-casing folds: none has a compatibility form, composes with another one, or is ß, ς or Σ. There are
 # more of them, but these are all that most texts of many languages have.
-_PLAIN = r"\x00-\x7f¡-§©«-®°±¶·»¿À-Þà-ĮıĴ-ľŁ-ňŊ-žΑ-ΡΤ-ρσ-ώЀ-҂Ҋ-ԯא-תؠ-ي‐‒-‖‘-‣、-〩ぁ-ゖァ-ヺー㐀-䶿一-鿿가-힣\x{1f300}-\x{1faff}"
+_PLAIN = (
+    r"\x00-\x7f¡-§©«-®°±¶·»¿À-Þà-ĮıĴ-ľŁ-ňŊ-žΑ-ΡΤ-ρσ-ώЀ-҂Ҋ-ԯא-תؠ-ي"
+    r"‐‒-‖‘-‣€₩-₿←-⇿─-➿⠀-⣿、-〩ぁ-ゖァ-ヺー㐀-䶿一-鿿가-힣\x{1f300}-\x{1faff}"
+)
 NOT_PLAIN = f"[^{_PLAIN}]"
 
 OTHER_PLANES = 0x20000  # tables cover the two planes in everyday use; all code points above share this entry
