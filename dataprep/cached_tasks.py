@@ -76,11 +76,9 @@ class CachedReader:
 def _read_parts(task: ReadTask) -> dict[str, Any]:
     options = {key: value for key, value in dataclasses.asdict(task.options).items() if key not in _READ_OPTIONS_OF_ALL}
     is_part_of_lines = task.start or task.stop is not None
-    is_row_groups = task.file.path.name.endswith(".parquet")
     return {
         "what": "partition as read",
-        "bytes": task.file.digest if is_row_groups else task.file.content_of(task.start, task.stop),
-        "row groups": [task.start, task.stop] if is_row_groups else None,
+        "content": list(task.content),
         "starts the file": not task.start,
         "is a part": bool(is_part_of_lines),
         "name": task.file.name,

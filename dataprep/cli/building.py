@@ -58,14 +58,17 @@ def build(
     dry_run
         Print what would be kept and dropped, and write nothing.
     """
-    from dataprep.build import build as build_version
     from dataprep.common.bundled import default_name
     from dataprep.common.progress import Progress
     from dataprep.common.terminal import ProgressDisplay, stderr_console
+    from dataprep.sources.hashing import hash_ahead
 
-    chosen = options or Recipe()
+    chosen, resources = options or Recipe(), resources or Resources()
     if files:
         chosen = replace(chosen, source=(*files, *chosen.source))
+    hash_ahead(chosen.source, resources.partition_size)  # while the next line imports what reads them
+    from dataprep.build import build as build_version
+
     console = stderr_console()
     if not chosen.source:
         console.print_sentence(_SAMPLE_NOTICE, style="yellow")

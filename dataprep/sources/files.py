@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
 import re
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from dataprep.common.errors import BuildError, InputError
 from dataprep.common.jsonfile import read_json
@@ -20,7 +18,8 @@ from dataprep.common.progress import Advance
 from dataprep.common.text import without_credentials
 from dataprep.contract import MANIFEST, read_manifest_data
 from dataprep.sources import hub
-from dataprep.sources.containers import EXTENSIONS, JSON_EXTENSIONS, cut_points
+from dataprep.sources.containers import EXTENSIONS
+from dataprep.sources.hashing import FileHash, FileState, hash_of, state_of
 from dataprep.sources.splits import TRAIN, is_of_split, left_out_note, split_of, standard_name
 
 # Files with a data extension that describe data and hold none: of datasets, of the Hub, and of our own builds.
@@ -34,16 +33,7 @@ _METADATA_FILES = {
 }
 _PUBLISHED_ROWS = "data"  # the folder with the rows of a published data set
 _SHARD = re.compile(r"data-\d+-of-\d+\.arrow|dataset\.arrow")  # names that save_to_disk uses, now and before 2022
-_BLOCK = 1 << 20  # bytes hashed at a time
 _READABLE = f"files that can be read end in {', '.join(EXTENSIONS)}"
-
-
-class FileState(NamedTuple):
-    """Size, time of the last change and identity of a file: they differ once something else was written to its path."""
-
-    bytes: int
-    changed: int
-    inode: int
 
 
 @dataclass(frozen=True)
@@ -68,23 +58,25 @@ class SourceFile:
     split_stated: bool = False
     note: str = ""
     state: FileState | None = None  # before it was hashed
-    prefixes: Mapping[int, str] = field(default_factory=dict)  # SHA-256 of the bytes before each position of a cut
+    hashed: FileHash | None = None  # if it was hashed here
 
     def content_of(self, start: int, stop: int | None) -> list[str | int | None]:
-        """Return what identifies the bytes from `start` to `stop`, by the bytes before both if their digests are known.
+        """Return what identifies the part from `start` to `stop` (see `containers.cut_points`).
 
-        So the first parts of a file keep their identity when lines are appended to it.
+        For a part of a file that was hashed here, that is the digests of all bytes before both, so the first parts keep
+        their identity when lines are appended.
+
+        Raises:
+            InputError: the file cannot be read.
         """
-        before = "" if start == 0 else self.prefixes.get(start)
-        through = self.digest if stop is None else self.prefixes.get(stop)
-        return [before, through] if before is not None and through is not None else [self.digest, start, stop]
+        if self.hashed is None or stop is None or self.path.name.endswith(".parquet"):
+            return [self.digest, start, stop]
+        return [self.hashed.before(start), self.hashed.before(stop)]
 
     def to_manifest(self) -> dict[str, str | int]:
         """Return the file's entry in a manifest."""
-        entry = asdict(self)
-        for name in ("path", "split_stated", "note", "state", "prefixes", *([] if self.split else ["split"])):
-            del entry[name]
-        return entry
+        names = ("name", "bytes", "digest", "commit", "format", "records", *(["split"] if self.split else []))
+        return {name: getattr(self, name) for name in names}
 
 
 def pin(sources: Sequence[str]) -> list[str]:
@@ -131,45 +123,34 @@ def _with_unique_names(files: Iterable[SourceFile]) -> list[SourceFile]:
 
 
 def hash_files(
-    files: Iterable[SourceFile], advance: Advance = lambda done: None, part_bytes: int | None = None
+    files: Iterable[SourceFile], advance: Advance = lambda done: None, part_bytes: int = 32 << 20
 ) -> list[SourceFile]:
     """Return `files` with their digests; a file that has a digest is not read again.
 
     Args:
         files: as `find_files` returns them.
         advance: called with the number of bytes hashed so far.
-        part_bytes: size of the parts in which the files will be read, so that `prefixes` are known; None: not in parts.
+        part_bytes: size of the parts in which the files will be read.
 
     Raises:
         InputError: a file cannot be read.
     """
-    files = [replace(file, state=_state(file.path)) for file in files]
+
+    def hashed(file: SourceFile) -> SourceFile:
+        if file.digest:
+            return replace(file, state=state_of(file.path))
+        computed = hash_of(file.path, part_bytes)
+        return replace(file, digest=computed.compute(), state=computed.state, hashed=computed)
+
     done = 0
-    hashed: list[SourceFile] = []
+    results: list[SourceFile] = []
     # hashing and reading both release the GIL, so two files at a time use two cores
     with ThreadPoolExecutor(max_workers=2) as pool:
-        for file in pool.map(lambda file: file if file.digest else _hashed(file, part_bytes), files):
-            hashed.append(file)
+        for file in pool.map(hashed, list(files)):
+            results.append(file)
             done += file.bytes
             advance(done)
-    return hashed
-
-
-def _hashed(file: SourceFile, part_bytes: int | None) -> SourceFile:
-    is_json = file.path.name.endswith(JSON_EXTENSIONS)
-    cuts = cut_points(file.path, part_bytes) if is_json and part_bytes is not None else []
-    digest, prefixes, block = hashlib.sha256(), {}, memoryview(bytearray(_BLOCK))
-    at = 0
-    try:
-        with file.path.open("rb", buffering=0) as stream:
-            for end in [*cuts, sys.maxsize]:
-                while size := stream.readinto(block[: end - at]):
-                    digest.update(block[:size])
-                    at += size
-                prefixes[at] = digest.hexdigest()
-    except OSError as fault:
-        raise InputError(f"{file.path} cannot be read: {fault.strerror}.") from None
-    return replace(file, digest=digest.hexdigest(), prefixes=prefixes)
+    return results
 
 
 def require_unchanged(files: Iterable[SourceFile]) -> None:
@@ -189,15 +170,7 @@ def is_changed(file: SourceFile) -> bool:
     Raises:
         InputError: it cannot be read any more.
     """
-    return file.state is not None and _state(file.path) != file.state
-
-
-def _state(path: Path) -> FileState:
-    try:
-        status = path.stat()
-    except OSError as fault:
-        raise InputError(f"{path} cannot be read: {fault.strerror}.") from None
-    return FileState(status.st_size, status.st_mtime_ns, status.st_ino)
+    return file.state is not None and state_of(file.path) != file.state
 
 
 def _expand(source: str, all_splits: bool) -> Iterator[SourceFile]:

@@ -61,6 +61,7 @@ class ReadTask:
     frame_bytes: int = PARTITION_BYTES  # of the source for each frame
     units_at_a_time: int = 1
     advance: Advance = ignore_progress  # called with the bytes read so far
+    content: Sequence[str | int | None] = ()  # identifies the bytes to be read, if the result is to be kept
 
 
 class PartitionRows(NamedTuple):

@@ -164,15 +164,14 @@ def _tasks(
     for file in files:
         cuts, recognised = _cut(file, options, how.max_bytes)
         counts.append(len(cuts) + 1)
+        plain = replace(file, hashed=None)  # can be sent to another process
         for start, stop in zip([0, *cuts], [*cuts, None], strict=True):
             frames = how.folder and how.folder / f"read-{number:06d}"
             units_at_a_time = UNITS_AT_A_TIME if len(files) == 1 and not cuts else 1
             advance = tally.of_task(number) if tally else ignore_progress
-            # a task needs no other digests: a large file has many
-            prefixes = {at: digest for at, digest in file.prefixes.items() if at in (start, stop)}
-            part_of = replace(file, prefixes=prefixes)
+            content = file.content_of(start, stop) if how.folder else []
             yield ReadTask(
-                part_of, options, start, stop, None, recognised, frames, how.max_bytes, units_at_a_time, advance
+                plain, options, start, stop, None, recognised, frames, how.max_bytes, units_at_a_time, advance, content
             )
             number += 1
 

@@ -88,11 +88,13 @@ def test_an_appended_file_is_read_from_its_last_partition_on(
 
 def task_of(file: SourceFile, frames: Path, **changes: Any) -> ReadTask:
     recognised = Recognised("guanaco", [{"text": TEXTS[0]}])
-    return replace(ReadTask(file, ReadOptions(), 0, 1000, recognised=recognised, frames=frames), **changes)
+    content = file.content_of(0, 1000)
+    task = ReadTask(file, ReadOptions(), 0, 1000, recognised=recognised, frames=frames, content=content)
+    return replace(task, **changes)
 
 
 CHANGES: dict[str, Callable[[ReadTask], ReadTask]] = {
-    "bytes of the partition": lambda task: replace(task, stop=2000),
+    "bytes of the partition": lambda task: replace(task, content=task.file.content_of(0, 2000)),
     "place in the file": lambda task: replace(task, start=1),
     "name of the file": lambda task: replace(task, file=replace(task.file, name="other.jsonl")),
     "split of the file": lambda task: replace(task, file=replace(task.file, split="test")),
