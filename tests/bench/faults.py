@@ -5,7 +5,7 @@
 In turn a kill hits the build itself, a Ray worker of a build, the build while another one of the same name runs with the
 same cache, and one of Ray's own processes, from Ray's start on. After each kill the build is made again; its shards, fates
 and manifest (but for the time) must equal those of an undisturbed build, and no temporary folder may be left. A build of
-which a Ray worker is killed must succeed; one that loses Ray itself may end with one sentence.
+which a Ray worker is killed must succeed; one that loses Ray itself may end, with one sentence or ended by Ray.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Faults:
     seconds: float = 0.0  # of the undisturbed build
     expected: dict[str, object] = field(default_factory=dict)
     hits: Counter[str] = field(default_factory=Counter)  # kills that hit a running build, by kind
-    refused: int = 0  # builds that ended with a sentence after Ray itself was hit
+    lost: Counter[str] = field(default_factory=Counter)  # how builds ended of which Ray itself was hit
 
     @property
     def store(self) -> Path:
@@ -114,13 +114,10 @@ class Faults:
             os.kill(self.dice.choice(victims), signal.SIGKILL)
             self.hits[kind] += 1
         errors = process.communicate()[1].decode(errors="replace").strip()
-        is_refused = (
-            process.returncode == 1
-            and errors.splitlines()[-1].startswith("dataprep: ")
-            and "this is a bug" not in errors
-        )
-        self.refused += kind == RAY_ITSELF and is_refused
-        if on_ray and process.returncode and not (kind == RAY_ITSELF and is_refused):
+        if kind == RAY_ITSELF and process.returncode == 1 and "this is a bug" not in errors:
+            has_sentence = errors.splitlines()[-1].startswith("dataprep: ")
+            self.lost["with a sentence" if has_sentence else "ended by Ray"] += 1
+        elif on_ray and process.returncode:
             raise SystemExit(f"{kind}: the build ended with {process.returncode}: {errors}")
         if other and (messages := other.communicate()[1]) and other.returncode:
             raise SystemExit(f"{kind}: the build beside a killed one failed: {messages.decode()}")
@@ -155,8 +152,8 @@ def main() -> None:
             faults.kill_one(kind)
             print(f"kill {number + 1}: {kind}: the next build is identical", flush=True)
     print(
-        f"{chosen.kills} builds; killed while they ran: {dict(faults.hits)}; {faults.refused} of those that lost Ray itself ended "
-        "with a sentence; all of the builds after them are identical"
+        f"{chosen.kills} builds; killed while they ran: {dict(faults.hits)}; builds that lost Ray itself and failed: "
+        f"{dict(faults.lost)}; all of the builds after them are identical"
     )
 
 
