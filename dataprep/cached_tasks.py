@@ -121,13 +121,14 @@ def _files_of(rows: PartitionRows, target: Path) -> dict[str, Path]:
 def _rows_of(files: Mapping[str, Path], key: str) -> PartitionRows | None:
     """Return the partition in the files of an entry."""
     head = json.loads(files["head.json"].read_text())
-    counts = head.pop("counts")
-    turns = counts.pop("turns")
+    counts: dict[str, Any] = {
+        name: Counter(value) if isinstance(value, dict) else value for name, value in head.pop("counts").items()
+    }
     frames: list[Stored] = [files[f"frame-{number}"] for number in range(head.pop("frames"))]
     return PartitionRows(
         frames=frames,
         rejects=map_frame(files["rejects"]),
-        counts=FieldCounts(**{name: Counter(values) for name, values in counts.items()}, turns=turns),
+        counts=FieldCounts(**counts),
         key=key,
         **head,
     )

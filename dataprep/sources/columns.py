@@ -68,7 +68,7 @@ def _convert_turns(
     if not types.is_struct(turns.type):
         raise NeedsLineReader
     counts.turns += len(turns)
-    given = {field.name: pc.struct_field(turns, [index]) for index, field in enumerate(turns.type)}
+    given = dict(zip([field.name for field in turns.type], turns.flatten(), strict=True))
     known: dict[str, pa.Array] = {}
     for part in column.turn_columns:
         array = given.pop(part.name, None)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from dataprep.common.arrow import numbers, to_numpy
 from dataprep.common.text import MAX_NAME, excerpt
 from dataprep.sources.coercion import UNSUPPORTED_FIELD, CoercionError, has_value
-from dataprep.sources.rows import FieldCounts, Problems, add_problem, positions
+from dataprep.sources.rows import MAX_KEYS, FieldCounts, Problems, add_problem, positions
 
 UNKNOWN_FIELD = "unknown_field"
 
@@ -77,6 +77,8 @@ def account_value(
     if drop_unknown and name not in metadata:
         raise CoercionError(unknown_detail(name), UNKNOWN_FIELD)
     counts.unused[path + name] += 1
+    if len(counts.unused) > 2 * MAX_KEYS:
+        counts.limit_keys()
 
 
 def account_columns(
@@ -153,8 +155,8 @@ def value_mask(column: pa.Array) -> pa.BooleanArray:
         return pc.fill_null(pc.greater(pc.binary_length(column), 0), False)
     if types.is_struct(kind):
         mask = _falses(len(column))
-        for index in range(kind.num_fields):
-            mask = pc.or_(mask, value_mask(pc.struct_field(column, [index])))
+        for child in column.flatten():  # all at once: `struct_field` takes as long for each field as for all of them
+            mask = pc.or_(mask, value_mask(child))
         return mask
     if types.is_map(kind):
         return pc.and_(column.is_valid(), numbers(np.diff(to_numpy(column.offsets)) > 0))

@@ -10,6 +10,7 @@ pieces that fail again are read line by line, so a bad line slows down a few of 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -27,6 +28,11 @@ from dataprep.sources.records import convert_record, to_batch
 from dataprep.sources.rows import FieldCounts, Lines, ParsedRows, reject_incomplete, rejects
 from dataprep.sources.schema import Parsing
 
+MAX_FIELDS = (
+    500  # in a block that is parsed by columns: each of them costs a value in every row, even where it is missing
+)
+_FEW_KEYS = 4
+_SAMPLE_STEP = 1 << 16  # bytes between the lines whose keys are counted beforehand
 PIECE = 1 << 16  # bytes; a piece takes 0.1 ms by columns and about 1 ms line by line
 TOO_DEEP = "is nested too deeply"
 
@@ -140,6 +146,8 @@ def _parse_by_columns(block: Block, parsing: Parsing) -> ParsedRows | None:
     text = np.frombuffer(block.data, np.uint8)
     if not ((text[starts] == _OPEN).all() and (text[ends - 1] == _CLOSE).all()):
         return None
+    if _estimate_fields(block.data, starts, ends) > MAX_FIELDS:
+        raise NeedsLineReader
     try:
         _require_utf8(block.data)
         table = pa.json.read_json(
@@ -165,6 +173,44 @@ def _require_utf8(data: bytes) -> None:
     ends = pa.py_buffer(np.array([0, len(data)], np.int64))
     text = pa.Array.from_buffers(pa.large_binary(), 1, [None, ends, pa.py_buffer(data)])
     pl.Series(text).cast(pl.String)
+
+
+def _estimate_fields(data: bytes, starts: Lines, ends: Lines) -> float:
+    """Estimate the number of distinct keys, at any depth, from the longest line and lines spread over the block.
+
+    Keys that only one of these lines has stand for others: by Good's and Turing's estimate, the next line has as many
+    new keys as there are such keys for each line seen. A few of them say nothing.
+    """
+    spread = np.searchsorted(ends, np.arange(0, len(data), _SAMPLE_STEP))
+    chosen = np.unique([*spread[spread < len(ends)], np.argmax(ends - starts)])
+    lines_of_key: Counter[tuple[str, ...]] = Counter()
+    for start, end in zip(starts[chosen].tolist(), ends[chosen].tolist(), strict=True):
+        fields: set[tuple[str, ...]] = set()
+        try:
+            _collect_fields(msgspec.json.decode(data[start:end]), (), fields)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            continue
+        lines_of_key.update(fields)
+        if len(lines_of_key) > MAX_FIELDS:
+            break
+    single = sum(count == 1 for count in lines_of_key.values())
+    new = single / len(chosen) * (len(starts) - len(chosen)) if single > _FEW_KEYS else 0
+    return len(lines_of_key) + new
+
+
+def _collect_fields(value: Any, path: tuple[str, ...], fields: set[tuple[str, ...]]) -> None:
+    """Add the path of each key in a decoded JSON value to `fields`, until there are too many."""
+    if isinstance(value, dict):
+        for name, child in value.items():
+            fields.add((*path, name))
+            if len(fields) > MAX_FIELDS:
+                return
+            if isinstance(child, dict | list):
+                _collect_fields(child, (*path, name), fields)
+    elif isinstance(value, list):
+        for child in value:
+            if isinstance(child, dict | list):
+                _collect_fields(child, path, fields)
 
 
 def rename_columns(batch: pa.RecordBatch, parsing: Parsing) -> pa.RecordBatch:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataprep.common.errors import InputError
 from dataprep.common.text import MAX_NAME, agree, excerpt, plural
 from dataprep.sources.files import SourceFile
-from dataprep.sources.rows import FieldCounts
+from dataprep.sources.rows import MAX_KEYS, FieldCounts
 
 _TURN_KEY = "messages."
 _MOST_ROLES = 6  # named in one sentence
@@ -25,23 +25,26 @@ def uncoercible_notes(file: SourceFile, counts: FieldCounts) -> list[str]:
     ]
 
 
-def unused_notes(unused: Counter[str], records: int, noun: str, turns: int) -> list[str]:
+def unused_notes(counts: FieldCounts, records: int, noun: str) -> list[str]:
     """Say which keys are not used: one sentence for all keys that occur equally often.
 
     Args:
-        unused: how often each key has a value; a key of a turn begins with `messages.`.
+        counts: how often each key has a value; a key of a turn begins with `messages.`.
         records: number of records, called `noun` (records, or the messages of trees).
-        turns: number of turns in the records.
     """
     by_count: dict[tuple[bool, int], list[str]] = {}
-    for name, count in unused.items():
+    for name, count in counts.unused.items():
         by_count.setdefault((name.startswith(_TURN_KEY), count), []).append(name)
     notes = []
     for (in_turn, count), names in sorted(by_count.items(), key=lambda item: (item[0][0], -item[0][1])):
-        total = plural(turns, "message") if in_turn else plural(records, noun.removesuffix("s"))
+        total = plural(counts.turns, "message") if in_turn else plural(records, noun.removesuffix("s"))
         listed = _listed(sorted(name.removeprefix(_TURN_KEY) for name in names))
         have, are = agree(count, "has", "have"), agree(len(names), "is", "are")
         notes.append(f"{count:,} of {total} {have} {listed}, which {are} not used.")
+    if counts.unused_others:
+        notes.append(
+            f"{plural(counts.unused_others, 'value')} of further keys are not used: there are more than {MAX_KEYS:,} keys."
+        )
     return notes
 
 

@@ -256,7 +256,7 @@ def _combine(results: list[_FileResult], notes: list[str], options: ReadOptions)
             *notes,
             *(result.file.note for result in results if result.file.note),
             *(note for result in results for note in result.notes),
-            *unused_notes(counts.unused, records, noun, counts.turns),
+            *unused_notes(counts, records, noun),
         ],
         unused_fields=dict(sorted(counts.unused.items())),
         partitions=[place for result in results for place in result.partitions],

@@ -33,6 +33,9 @@ REJECTS: dict[str, pl.DataType] = {
 }
 
 
+MAX_KEYS = 1_000  # keys that are not used and counted one by one; a record of millions of keys must not fill the memory
+
+
 @dataclass
 class FieldCounts:
     """Keys that did not go into the result as they are: how often they have a value.
@@ -44,6 +47,15 @@ class FieldCounts:
     unused: Counter[str] = field(default_factory=Counter)  # keys that no format uses
     unknown_roles: Counter[str] = field(default_factory=Counter)  # roles that are not known, in turns
     turns: int = 0
+    unused_others: int = 0  # values of further keys that are not used, where there are more than `MAX_KEYS`
+
+    def limit_keys(self) -> None:
+        """Keep the counts of the `MAX_KEYS` keys that come first by name.
+
+        A key that is among them in the end always was, so its count is that of all records, in any order of the parts.
+        """
+        for name in sorted(self.unused)[MAX_KEYS:]:
+            self.unused_others += self.unused.pop(name)
 
     def add(self, other: FieldCounts) -> None:
         """Add the counts of other rows."""
@@ -51,6 +63,9 @@ class FieldCounts:
         self.unused += other.unused
         self.unknown_roles += other.unknown_roles
         self.turns += other.turns
+        self.unused_others += other.unused_others
+        if len(self.unused) > MAX_KEYS:
+            self.limit_keys()
 
 
 class ParsedRows(NamedTuple):

@@ -115,7 +115,7 @@ class Faults:
             self.hits[kind] += 1
         errors = process.communicate()[1].decode(errors="replace").strip()
         if kind == RAY_ITSELF and process.returncode == 1 and "this is a bug" not in errors:
-            has_sentence = errors.splitlines()[-1].startswith("dataprep: ")
+            has_sentence = errors.rpartition("\n")[2].startswith("dataprep: ")
             self.lost["with a sentence" if has_sentence else "ended by Ray"] += 1
         elif on_ray and process.returncode:
             raise SystemExit(f"{kind}: the build ended with {process.returncode}: {errors}")
