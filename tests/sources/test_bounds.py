@@ -9,6 +9,7 @@ import lzma
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,8 +20,9 @@ from dataprep.common.errors import InputError, RecipeError
 from dataprep.recipe import Recipe
 from dataprep.sources import containers
 from dataprep.sources.bytestream import BLOCK
+from dataprep.sources.rows import MAX_KEYS
 from tests.support.paths import ROOT
-from tests.support.reading import fates, read_bytes, read_path, turns
+from tests.support.reading import fates, json_lines, read_bytes, read_path, turns
 
 GOOD = b'{"text": "### Human: hi### Assistant: yo"}'
 HI = [("user", "hi"), ("assistant", "yo")]
@@ -188,3 +190,38 @@ def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
 def test_compression_that_the_name_does_not_tell_is_named(tmp_path: Path, name: str, data: bytes, words: str) -> None:
     with pytest.raises(InputError, match=words):
         read_bytes(tmp_path, name, data)
+
+
+def _chat(number: int, **more: object) -> dict[str, object]:
+    turns = [{"role": "user", "content": f"q {number}"}, {"role": "assistant", "content": f"a {number}"}]
+    return {"messages": turns, **more}
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [_chat(n, **{f"key{n}": 1}) for n in range(15_000)],
+        [*map(_chat, range(500)), _chat(500, **{f"key{n}": 1 for n in range(100_000)})],
+        [*map(_chat, range(500)), _chat(500, metadata={f"key{n}": 1 for n in range(20_000)})],
+        [*map(_chat, range(500)), {"messages": [{"role": "user", "content": "q", **{f"key{n}": 1 for n in range(20_000)}}]}],
+    ],
+    ids=["in all lines", "in one record", "inside of metadata", "in a message"],
+)  # fmt: skip
+def test_keys_that_occur_once_take_time_in_proportion_to_their_number(
+    tmp_path: Path, records: list[dict[str, object]]
+) -> None:
+    began = time.process_time()
+    reading = read_bytes(tmp_path, "a.jsonl", json_lines(records))
+    assert len(reading.conversations) == len(records)
+    assert time.process_time() - began < 10  # by columns, each case takes 15 seconds or more
+
+
+def test_only_the_first_thousand_unused_keys_are_counted_by_name_wherever_they_occur(tmp_path: Path) -> None:
+    names = [f"key{n:04}" for n in range(1_500)]
+    records = [_chat(n, **dict.fromkeys(names[n::75], 1)) for n in range(1_500)]
+    expected = {name: sum(name in record for record in records) for name in names[:MAX_KEYS]}
+    for order in (records, records[::-1]):
+        reading = read_bytes(tmp_path, "a.jsonl", json_lines(order))
+        assert reading.unused_fields == expected
+        others = sum(name in record for name in names[MAX_KEYS:] for record in records)
+        assert f"{others:,} values of further keys are not used: there are more than 1,000 keys." in reading.notes
