@@ -13,7 +13,7 @@ import numpy.typing as npt
 import polars as pl
 import xxhash
 
-from dataprep.dedup.buffers import TextBuffer
+from dataprep.dedup.buffers import TextBuffer, true_positions
 from dataprep.dedup.normal_form import SPACE, NormalisedBlock, RowIndices, for_each_normalised_block
 
 Hashes = npt.NDArray[np.uint64]
@@ -21,6 +21,7 @@ Hashes = npt.NDArray[np.uint64]
 JACCARD_WORDS = 5  # words of the n-grams that similarities are defined on
 BITMAP_SHIFT = np.uint64(42)  # leaves the upper 22 bits of a hash
 LONG_WORD = 256  # bytes from which a word is hashed by itself
+LOW_BYTES = np.array([(1 << 8 * count) - 1 for count in range(9)], np.uint64)  # masks of 0 to 8 bytes
 STEP, MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC4CEB9FE1A85EC53)
 
 
@@ -71,7 +72,7 @@ def document_ngrams(documents: pl.Series, words: int = JACCARD_WORDS, among: Has
 def words_of(forms: TextBuffer) -> Words:
     """Return the words of texts in normal form."""
     text, bounds = forms.data[forms.offsets[0] : forms.offsets[-1]], forms.offsets - forms.offsets[0]
-    ends = np.flatnonzero(text == SPACE)
+    ends = true_positions(text == SPACE)
     first_word = np.searchsorted(ends, bounds)
     owner = np.repeat(np.arange(len(bounds) - 1), np.diff(first_word))
     order = np.arange(len(ends))
@@ -89,9 +90,15 @@ def ngram_hashes(words: Words, count: int) -> Hashes:
     """[words] Return the hash of the n-gram that begins with each word; it is shorter where its text ends."""
     hashes = np.zeros(len(words.hash), np.uint64)
     for ahead in range(count):
-        shifted = np.append(words.hash[ahead:], np.zeros(min(ahead, len(hashes)), np.uint64))
-        hashes = (hashes + shifted * (words.remaining > ahead)) * STEP
+        hashes[: max(len(hashes) - ahead, 0)] += words.hash[ahead:]
+        hashes *= STEP
         hashes ^= hashes >> np.uint64(29)
+    short = np.flatnonzero(words.remaining < count)  # few, in which words of the next text must not count
+    hashes[short] = 0
+    for ahead in range(count):
+        following = words.hash[np.minimum(short + ahead, len(hashes) - 1)]
+        mixed = (hashes[short] + following * (words.remaining[short] > ahead)) * STEP
+        hashes[short] = mixed ^ mixed >> np.uint64(29)
     return hashes
 
 
@@ -112,17 +119,23 @@ def _is_in_sorted(hashes: Hashes, wanted: Hashes) -> npt.NDArray[np.bool_]:
 def span_hashes(text: npt.NDArray[np.uint8], starts: RowIndices, ends: RowIndices) -> Hashes:
     """Return a hash of the bytes of each span `text[starts[i]:ends[i]]`, computed eight bytes at a time."""
     padded = np.append(text, np.zeros(8, np.uint8))
-    eight = np.ndarray((len(text) + 1,), "<u8", padded, strides=(1,))  # overlapping views, one for each byte
+    # Views that overlap, one for each byte; a copy, because NumPy is slow in gathering from numbers that are not aligned.
+    eight = np.ascontiguousarray(np.ndarray((len(text) + 1,), "<u8", padded, strides=(1,)))
     lengths = ends - starts
-    hashes = lengths.astype(np.uint64)
-    for at in range(0, LONG_WORD, 8):
-        longer = np.flatnonzero(lengths > at)
-        if not len(longer):
-            break
-        rest = np.minimum(lengths[longer] - at, 8).astype(np.uint64)
-        chunk = eight[starts[longer] + at] & (np.uint64(0xFFFFFFFFFFFFFFFF) >> (np.uint64(64) - np.uint64(8) * rest))
-        mixed = (hashes[longer] ^ chunk * MIX) * STEP
-        hashes[longer] = mixed ^ mixed >> np.uint64(32)
+    hashes = _mixed(lengths.astype(np.uint64), eight[starts] & LOW_BYTES[np.minimum(lengths, 8)])
+    longer, at = np.flatnonzero((lengths > 8) & (lengths <= LONG_WORD)), 8
+    while len(longer):
+        chunk = eight[starts[longer] + at] & LOW_BYTES[np.minimum(lengths[longer] - at, 8)]
+        hashes[longer] = _mixed(hashes[longer], chunk)
+        at += 8
+        longer = longer[lengths[longer] > at]
     for word in np.flatnonzero(lengths > LONG_WORD).tolist():  # few: natural languages have no such words
         hashes[word] = xxhash.xxh3_64_intdigest(text[starts[word] : ends[word]].tobytes())
     return hashes * MIX
+
+
+def _mixed(hashes: Hashes, chunk: Hashes) -> Hashes:
+    """Return hashes that cover eight bytes more each."""
+    mixed = (hashes ^ chunk * MIX) * STEP
+    mixed ^= mixed >> np.uint64(32)
+    return mixed

@@ -81,7 +81,12 @@ class PrefixGrams(NamedTuple):
             merged[is_own], merged[at] = own, other
             return merged
 
-        return PrefixGrams(*map(merge, self, more))
+        return PrefixGrams(
+            merge(self.key, more.key),
+            merge(self.document, more.document),
+            merge(self.position, more.position),
+            merge(self.size, more.size),
+        )
 
 
 class Prefixes(NamedTuple):
