@@ -89,7 +89,7 @@ def headline_panels(figures: str) -> list[Panel]:
     """
     near = r"([\d.]+) s: ([\d.]+) times as fast as datasketch.*?([\d.]+) times as rensa"
     seconds, datasketch, rensa = _numbers(figures, "near-duplicates", near)
-    peers = r"([\d,]+) tokens/s; in the same run trl at its best ([\d,]+), unsloth ([\d,]+)"
+    peers = r"([\d,]+) tokens/s; on the same machine trl at its best ([\d,]+), unsloth ([\d,]+)"
     training, trl, unsloth = _numbers(figures, "QLoRA of a 7B model", peers)
     return [
         Panel(
