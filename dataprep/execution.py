@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +35,7 @@ class Execution:
     cache: Cache | None  # None: nothing is kept, because the sources are small or by --no-cache
     max_memory: int | None
     progress: Progress
-    folder: Path | None  # the version's temporary folder, if it is open already
+    folder: Callable[[], Path]  # returns the version's temporary folder, which the first call makes
 
     def memory_beside(self, rows: int) -> int | None:
         """Return the bytes that duplicates may be searched with, beside the tables of so many conversations.
@@ -76,7 +77,7 @@ def open_execution(
     is_large = source_bytes > resources.partition_size
     with ExitStack() as stack:
         executor = stack.enter_context(open_executor(_within_memory(resources) if is_large else resources))
-        folder: Path | None = None
+        folder = functools.cache(lambda: stack.enter_context(new_version(store, name)))
         scratch: Path | None = None
         cache: Cache | None = None
         if is_large:
@@ -86,8 +87,7 @@ def open_execution(
                 stack.enter_context(disk_errors(StoreError, "The temporary files of the dry run", advice, place))
                 scratch = stack.enter_context(temporary_folder("dataprep-scratch"))
             else:
-                folder = stack.enter_context(new_version(store, name))
-                scratch = scratch_folder(folder)
+                scratch = scratch_folder(folder())
                 cache = None if resources.no_cache else Cache(store / CACHE_FOLDER)
             executor.require_shared(scratch)
         reader = CachedReader(cache) if cache else read_partition

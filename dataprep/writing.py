@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from dataprep.rendering import Renderer
 from dataprep.report import REPORT_FILE, CollectedRows, build_report
 from dataprep.report.card import card
 from dataprep.report.croissant import CROISSANT_FILE, croissant
-from dataprep.store.commit import commit_version, keep_failed, new_version
+from dataprep.store.commit import commit_version, keep_failed
 from dataprep.store.fates import write_duplicates, write_fates
 from dataprep.store.manifest import parent_of, write_json, write_manifest
 from dataprep.store.splits import write_splits
@@ -49,22 +49,7 @@ def write_version(
     execution: Execution,
 ) -> Path:
     """Render the splits, check them and write the version: shards, fates, documents, and the manifest last."""
-    with nullcontext(execution.folder) if execution.folder else new_version(store, name) as folder:
-        return _write(folder, recipe, store, name, version, selection, renderer, gate, execution)
-
-
-def _write(
-    folder: Path,
-    recipe: Recipe,
-    store: Path,
-    name: str,
-    version: str,
-    selection: Selection,
-    renderer: Renderer,
-    gate: Gate,
-    execution: Execution,
-) -> Path:
-    progress = execution.progress
+    folder, progress = execution.folder(), execution.progress
     rows, fates, pairs = selection.summary["rows"], selection.fates, selection.pairs
     with progress.stage("render", rows) as advance:
         collected = CollectedRows(rows, recipe.seed, fates)

@@ -236,8 +236,8 @@ def test_an_interrupted_build_leaves_no_thread_running(tmp_path: Path, source: s
     def render(frame: pl.DataFrame, split: str) -> Generator[pa.RecordBatch]:
         tasks = render_tasks(frame, split, Renderer(load_template("llama2")), None)
         with closing(LocalExecutor(2).map(render_rows, tasks)) as results:
-            for batches, _ in results:
-                yield from batches
+            for batches in results:
+                yield from (batch.rows for batch in batches)
 
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt) as caught:  # its traceback keeps what was not closed
