@@ -97,10 +97,13 @@ def band_keys(signature: Hashes) -> Hashes:
 
 def _shingle_hashes(text: npt.NDArray[np.uint8]) -> Hashes:
     """Return the hash of the 9 bytes that begin at each byte (the last 9 bytes of `text` are padding)."""
-    count = len(text) - SHINGLE
-    eight = np.ndarray((count,), "<u8", text, strides=(1,))  # overlapping views, one for each byte
-    values = eight * GOLDEN
-    values += text[8 : 8 + count] * MURMUR_1
+    # Overlapping views, one for each byte; a copy, because NumPy is slow in computing with numbers that are not aligned.
+    eight = np.ascontiguousarray(np.ndarray((len(text) - 8,), "<u8", text, strides=(1,)))
+    values = eight[:-1] * GOLDEN
+    ninth = eight[1:]
+    ninth >>= np.uint64(56)
+    ninth *= MURMUR_1
+    values += ninth
     return _mix(values)
 
 

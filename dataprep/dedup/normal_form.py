@@ -145,7 +145,7 @@ def _normalise(texts: TextBuffer, is_folded: bool) -> TextBuffer:
         is_unfolded[np.searchsorted(starts, at[flags & NEEDS_FOLDING != 0], "right") - 1] = True
         for document in np.flatnonzero(is_unfolded).tolist():  # few
             spelled[starts[document] : starts[document + 1]] = SPACE
-    single = np.flatnonzero(flags & SINGLE_WORD)
+    single = true_positions(flags & SINGLE_WORD != 0)
     if len(single):
         begins = at[single]
         is_border = np.zeros(len(text) + 1, bool)
@@ -177,8 +177,9 @@ def _fold_ascii(text: Bytes) -> Bytes:
 
 def _write_multi_byte(spelled: Bytes, text: Bytes, at: RowIndices, utf8: npt.NDArray[np.uint32]) -> None:
     """Write the forms of characters of two to four bytes; those of OTHER_PLANES (their `utf8` is 0) stay as they are."""
-    written = np.flatnonzero(utf8)
-    at, utf8 = at[written], utf8[written]
+    if not utf8.all():
+        written = np.flatnonzero(utf8)
+        at, utf8 = at[written], utf8[written]
     first = text[at]
     for byte, lead in enumerate((0xC0, 0xC0, 0xE0, 0xF0)):
         if byte > 1:
