@@ -13,12 +13,14 @@ import numpy.typing as npt
 import polars as pl
 import xxhash
 
-from dataprep.dedup.buffers import BATCH_BYTES, offsets_from_sizes, ranges_of_size
+from dataprep.dedup.buffers import offsets_from_sizes, ranges_of_size
 from dataprep.dedup.document_sketches import DocumentSketches
 from dataprep.dedup.edges import opening_keys
 from dataprep.dedup.minhash import MIN_THRESHOLD, Sketches, sketch
 from dataprep.dedup.normal_form import ComparedText, RowIndices, content_bytes, contexts, documents
 from dataprep.recipe import Recipe
+
+BATCH_BYTES = 1 << 25  # text fingerprinted at a time: that of a partition, because each call of Polars costs 0.2 ms
 
 
 class Fingerprints(NamedTuple):
