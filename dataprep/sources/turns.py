@@ -213,6 +213,8 @@ def make_ids_unique(frame: pl.DataFrame) -> pl.DataFrame:
         frame = frame.with_columns(
             replace_at(frame[name], renamed["position"].to_numpy(), renamed[name]) for name in changed
         )
+        if not frame["own_id"].any():
+            break  # only an id that a record states can be equal to a new one
     return frame.drop("own_id")
 
 
@@ -220,8 +222,9 @@ def _renamed(repeated: pl.DataFrame) -> pl.DataFrame:
     """Of rows with repeated ids, return those that need a new id, with it; `position` identifies them."""
     repair = pl.struct(pl.lit("repeated_id").alias("rule"), pl.format("was '{}'", "id").alias("detail"))
     own_tree = pl.col("tree_id") != pl.col("id")
+    digests = _frame_digests(repeated) if repeated["own_id"].any() else repeated["id"]  # which are the digests then
     return (
-        repeated.with_columns(pl.Series("digest", _frame_digests(repeated)))
+        repeated.with_columns(pl.Series("digest", digests))
         .sort("id", "digest", "position")
         .with_columns(pl.int_range(1, pl.len() + 1).over("id").alias("nth"))
         .filter(pl.col("nth") > 1)
