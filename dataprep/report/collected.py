@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from dataprep.common.arrow import strings
 from dataprep.contract import SHARD_SCHEMA
 from dataprep.report.duplicates import largest_exact_groups
 
@@ -21,7 +23,7 @@ class CollectedRows:
     def __init__(self, rows: int, seed: int, fates: pl.DataFrame) -> None:
         """`rows` is the number of all rows to come; `fates` (`tables.FATES`) name the survivors of duplicates."""
         self._drawn = np.sort(np.random.default_rng(seed).choice(rows, min(SAMPLE, rows), replace=False))
-        self._survivors = largest_exact_groups(fates)["survivor"]
+        self._survivors = strings(largest_exact_groups(fates)["survivor"])
         self.schema = SHARD_SCHEMA  # of the rows: `shard_schema` with the message fields of the build
         self._numbers: list[pl.DataFrame] = []
         self._rows: dict[str, int] = {}  # rows seen of each split
@@ -47,10 +49,9 @@ class CollectedRows:
         self._rows[split] = row + batch.num_rows
         self._numbers.append(numbers)
         if len(self._survivors):
-            is_survivor = pl.Series(batch.column("id")).is_in(self._survivors.implode())
-            for at in is_survivor.arg_true():
-                record = batch.slice(at, 1).to_pylist()[0]
-                self.survivors[record["id"]] = record["messages"]
+            # pyarrow's, because Polars' threads render meanwhile
+            survivor_rows = batch.select(["id", "messages"]).filter(pc.is_in(batch.column("id"), self._survivors))
+            self.survivors |= {record["id"]: record["messages"] for record in survivor_rows.to_pylist()}
 
     @property
     def numbers(self) -> pl.DataFrame:

@@ -20,7 +20,7 @@ from dataprep.common.arrow import numbers, to_numpy
 from dataprep.contract import SHARD_SCHEMA, ShardEntry, SplitEntry
 from dataprep.store.manifest import write_json
 
-_MAX_PENDING_BUFFERS = 64  # buffers that may wait for their checksum; they stay in memory until then
+_MAX_PENDING = 128  # buffers that may wait to be written or for their checksum; they stay in memory until then
 
 
 def plain_array(column: pl.Series, kind: pa.DataType) -> pa.Array:
@@ -53,25 +53,37 @@ def _with_clean_validity(array: pa.Array) -> pa.Array:
 
 
 class _HashedFile(io.RawIOBase):
-    """A new file whose SHA-256 is computed while it is written, on the single thread of `pool`."""
+    """A new file that is written on one thread while its SHA-256 is computed on another."""
 
-    def __init__(self, path: Path, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, path: Path, writer: ThreadPoolExecutor, hasher: ThreadPoolExecutor) -> None:
+        """`writer` and `hasher` have one thread each, which takes the buffers in order."""
         self._file = path.open("wb")
         self._hash = hashlib.sha256()
-        self._pool = pool
-        self._pending: deque[Future[None]] = deque()
+        self._writer, self._hasher = writer, hasher
+        self._pending: deque[Future[Any]] = deque()
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
-        self._pending.append(self._pool.submit(self._hash.update, data))
-        if len(self._pending) > _MAX_PENDING_BUFFERS:
+        """Take the next buffer.
+
+        Raises:
+            OSError: an earlier one could not be written.
+        """
+        self._pending += self._writer.submit(self._file.write, data), self._hasher.submit(self._hash.update, data)
+        while len(self._pending) > _MAX_PENDING:
             self._pending.popleft().result()
-        return self._file.write(data)
+        return len(data)
 
     def seal(self) -> str:
-        """Flush the file to disk, close it, and return its checksum in hex."""
+        """Wait until all is written, flush the file to disk, close it, and return its checksum in hex.
+
+        Raises:
+            OSError: a buffer could not be written.
+        """
+        for future in self._pending:
+            future.result()
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -81,7 +93,7 @@ class _HashedFile(io.RawIOBase):
 class ShardWriter:
     """Writes the shards of one split, each an Arrow IPC stream of at most about `max_bytes`.
 
-    Checksums are computed, and full shards flushed to disk, on a thread beside the writing.
+    One thread beside the caller's writes; another computes checksums and flushes full shards to disk.
     """
 
     def __init__(self, folder: Path, split: str, max_bytes: int, schema: pa.Schema = SHARD_SCHEMA) -> None:
@@ -92,7 +104,7 @@ class ShardWriter:
         self._max_bytes = max_bytes
         self._finished: list[tuple[Path, int]] = []  # the path and rows of each finished shard
         self._checksums: list[Future[str]] = []
-        self._pool = ThreadPoolExecutor(1)
+        self._writer_thread, self._hasher_thread = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
         self._writer: pa.RecordBatchStreamWriter | None = None
         self._file: _HashedFile
         self._rows = self._bytes = 0
@@ -115,7 +127,8 @@ class ShardWriter:
 
     def _open(self) -> pa.RecordBatchStreamWriter:
         if self._writer is None:
-            self._file = _HashedFile(self._folder / f"part-{len(self._finished):05d}", self._pool)
+            path = self._folder / f"part-{len(self._finished):05d}"
+            self._file = _HashedFile(path, self._writer_thread, self._hasher_thread)
             self._writer = pa.ipc.new_stream(self._file, self._file_schema)
         return self._writer
 
@@ -124,7 +137,7 @@ class ShardWriter:
         assert self._writer is not None
         self._writer.close()
         self._finished.append((path, self._rows))
-        self._checksums.append(self._pool.submit(self._file.seal))
+        self._checksums.append(self._hasher_thread.submit(self._file.seal))
         self._writer, self._rows, self._bytes = None, 0, 0
 
     def finish(self, fingerprint: str) -> SplitEntry:
@@ -140,7 +153,8 @@ class ShardWriter:
                 {"file": f"{self._split}/{name}", "rows": rows, "bytes": path.stat().st_size, "sha256": sha256}
             )
             path.rename(self._folder / name)
-        self._pool.shutdown()
+        self._writer_thread.shutdown()
+        self._hasher_thread.shutdown()
         write_json(self._folder / "dataset_info.json", dataset_info(self._schema))
         files = [Path(shard["file"]).name for shard in shards]
         write_json(self._folder / "state.json", _state(files, fingerprint, self._split))

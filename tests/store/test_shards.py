@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
+import pyarrow as pa
+import pytest
 from datasets import Features
 
 from dataprep.contract import SHARD_SCHEMA, open_build
-from dataprep.store.shards import dataset_info
+from dataprep.store.shards import ShardWriter, dataset_info
 from tests.support.versions import write_version
 
 
@@ -31,3 +34,16 @@ def test_a_row_larger_than_a_shard_is_a_shard_of_its_own(tmp_path: Path) -> None
 
 def test_dataset_info_equals_what_datasets_writes() -> None:
     assert dataset_info()["features"] == Features.from_arrow_schema(SHARD_SCHEMA).to_dict()
+
+
+def test_a_shard_that_the_disk_cannot_take_is_an_error(tmp_path: Path) -> None:
+    batch = pa.record_batch({"text": ["x" * 100_000]})
+    writer = ShardWriter(tmp_path, "train", 1 << 20, batch.schema)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            writer.write(batch)
+            writer.finish("fingerprint")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
