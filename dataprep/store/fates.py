@@ -26,7 +26,7 @@ def write_fates(folder: Path, fates: pl.DataFrame) -> None:
     path = folder / FATES_FILE
     path.parent.mkdir()
     order = fates["row"].arg_sort()
-    fates = fates.with_columns(pl.col("repairs").rechunk())  # a gather of lists from several chunks copies all of them
+    fates = fates.with_columns(fates["repairs"].rechunk())  # a gather of lists from several chunks copies all of them
     schema = _to_arrow(fates.clear()).schema
     with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=_DICTIONARY_COLUMNS) as writer:
         for start in range(0, len(order), _GROUP_ROWS):  # one row group at a time is sorted and converted
