@@ -19,7 +19,7 @@ Similarities = npt.NDArray[np.float64]
 # sort of numbers. Two different n-grams of a pair of texts with 300 words collide with a probability of 2 in 10^11.
 NUMBER_BITS = np.uint64(12)
 HASH_MASK = np.uint64((1 << 52) - 1)
-PAIRS = 1 << 12  # pairs whose sets are merged at a time: as many as NUMBER_BITS can number
+PAIRS = 1 << 9  # pairs whose sets are merged at a time, in the caches; at most as many as NUMBER_BITS can number
 BATCH_PAIRS = 1 << 14  # pairs whose texts are read at a time
 
 

@@ -35,7 +35,7 @@ SAMPLE, SAMPLE_PART = 1 << 12, 1 << 9  # documents that frequencies are estimate
 SLOT_SHIFT = np.uint64(44)  # leaves the upper 20 bits of a hash, by which occurrences are counted
 MIN_SLOTS, MIN_SLOTS_EACH = 1 << 16, 4  # of the bitmap of an index, in all and for each entry
 PAIRS_PER_STEP = 1 << 20  # pairs looked at at a time
-TESTED_PER_STEP = 1 << 12  # pairs whose prefixes are compared at a time; pair number and n-gram fit into 64 bits
+TESTED_PER_STEP = 1 << 9  # pairs whose prefixes are compared at a time, in the caches; the number of a pair has 12 bits
 ENTRY_BYTES = 56  # memory of one entry of an index
 EPSILON = 1e-9  # tolerance for rounding; it can only admit one n-gram more
 
