@@ -93,8 +93,8 @@ def _run_locked(config: RunConfig, build: Build, out: Path, processes: PartialSt
         )
     runtime = choose_runtime(config)
     tokenizer = load_run_tokenizer(name, config)
-    model_config = read_model_config(name, config.revision)
-    architecture = with_added_rows(read_architecture(model_config, config.model), tokenizer, config)
+    architecture = read_architecture(read_model_config(name, config.revision), config.model)
+    architecture = with_added_rows(architecture, tokenizer, config)
     check_targets(config, architecture)
     check_machine(architecture.sizes, runtime, config.model)
     # Even a run without a checkpoint has its base model.
@@ -113,7 +113,7 @@ def _run_locked(config: RunConfig, build: Build, out: Path, processes: PartialSt
         )
     notes = check_rows(architecture, data, tokenizer, config.model)
     notes += added_notes(config, tokenizer)
-    notes += merge_notes(architecture, name, config.revision, model_config)
+    notes += merge_notes(architecture, name, config.revision)
     layout = choose_layout(config, architecture, data)
     if not layout.packed:
         runtime = replace(runtime, attention=architecture.stock_attention)

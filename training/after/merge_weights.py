@@ -12,7 +12,7 @@ from training.errors import ModelError
 from training.model.adapters import saved_modules
 from training.model.added_tokens import added_ids, mean_row
 from training.model.architecture import read_architecture
-from training.model.checkpoint import decoder_prefix, is_quantised, tensor_shapes, weight_files
+from training.model.checkpoint import decoder_prefix, tensor_shapes, weight_files
 from training.model.files import read_json_object
 from training.model.identity import read_model_config
 
@@ -45,14 +45,13 @@ class BaseWeights:
     def __init__(self, run: FinishedRun) -> None:
         from safetensors import SafetensorError, safe_open
 
-        self.device = run.runtime.device
-        model_config = read_model_config(run.base_model, run.config.revision)
-        self.architecture = read_architecture(model_config, run.base_model)
+        self.device, self.dtype = run.runtime.device, run.runtime.dtype
+        self.architecture = read_architecture(read_model_config(run.base_model, run.config.revision), run.base_model)
         self.shards = weight_files(run.base_model, run.config.revision)
         if not self.shards:
             raise ModelError(f"{run.base_model} has no safetensors files: merging needs them; convert the model first.")
         shapes = tensor_shapes(run.base_model, run.config.revision)
-        self._prefix = decoder_prefix(self.architecture, shapes, quantised=is_quantised(model_config))
+        self._prefix = decoder_prefix(self.architecture, shapes)
         self.names: set[str] = set()
         self._quantization: dict[str, dict[str, Tensor]] = {}  # by the name of the weight
         for shard in self.shards:
@@ -78,6 +77,7 @@ class BaseWeights:
             if name in self._quantization:
                 parts = {part: value.to(self.device) for part, value in self._quantization[name].items()}
                 state = QuantState.from_dict(parts, device=torch.device(self.device))
+                state.dtype = self.dtype
                 yield name, dequantize_4bit(weight.to(self.device), state), True
             else:
                 yield name, weight, False

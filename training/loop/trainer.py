@@ -28,7 +28,7 @@ from training.errors import RunError
 from training.loop.best import best_step
 from training.loop.checkpoints import checkpoint_path, remove_old_checkpoints
 from training.memory.batches import BatchConfig
-from training.model.base import adapters_to_fp32, checkpoint_layers
+from training.model.base import checkpoint_layers
 from training.model.sharding import data_parallel
 from training.run_folder import PARTIAL, RunFolder, commit_folder, write_errors
 
@@ -70,6 +70,7 @@ class QloraTrainer(SFTTrainer):
         self._restored: Counts | None = None
         if test is None:
             args.eval_strategy = "no"
+        trained = [(parameter, parameter.data) for parameter in model.parameters() if parameter.requires_grad]
         super().__init__(
             model=model,
             args=args,
@@ -82,7 +83,8 @@ class QloraTrainer(SFTTrainer):
         # compute_loss divides by the labels of the whole step, which transformers counts only for models that take them.
         self.model_accepts_loss_kwargs = True
         self._signature_columns: Any = ["input_ids", "labels", "seq_lengths"]
-        adapters_to_fp32(model)
+        for parameter, value in trained:  # trl rounds them to bf16 if the base is quantised
+            parameter.data = value
         fuse_output_layer(model)
         checkpoint_layers(model, batch.checkpoint_layers)
 

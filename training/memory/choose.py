@@ -16,7 +16,7 @@ from training.memory.run_plan import RunPlan
 from training.memory.schedule import requested_windows, step_schedule
 from training.model.architecture import Architecture
 from training.model.attention import PackingUnsupported, without_adapters
-from training.model.checks import check_against_stock, check_leaks
+from training.model.checks import check_against_stock, check_causal, check_leaks
 from training.model.runtime import Runtime
 from training.model.sharding import held_bytes
 from training.run_folder import RunFolder, refuse_changes
@@ -55,6 +55,7 @@ def choose_run_plan(
 
     Raises:
         NotEnoughMemory: no batch configuration fits.
+        ModelError: the model is an encoder.
         RunError: a resumed run would train with another runtime, on other windows, or for other steps than before.
     """
     from training.loop.arguments import trainer_arguments
@@ -63,10 +64,11 @@ def choose_run_plan(
     labelled = prepared.train.labelled
     windows, packing = windows_for(layout, config, labelled)
     leak = off_stock = None
+    rounding = (EXPERTS_LEAK_BOUND if architecture.sizes.expert_weights else LEAK_BOUND)[runtime.precision]
+    check_causal(adapted, windows, name=config.model, bound=rounding)
     if layout.packed:
         try:
-            bounds = EXPERTS_LEAK_BOUND if architecture.sizes.expert_weights else LEAK_BOUND
-            leak = check_leaks(adapted, windows, bound=bounds[runtime.precision])
+            leak = check_leaks(adapted, windows, bound=rounding)
             off_stock = check_against_stock(adapted, windows, bound=STOCK_BOUND[runtime.precision])
         except PackingUnsupported as obstacle:
             layout, leak = unpacked(labelled, str(obstacle)), None

@@ -1,7 +1,9 @@
 """Special tokens that a run adds to a model (--add-tokens): their ids, and the model's rows for them.
 
-A new row is the mean of the model's own rows, computed in float32, so that the same base model is made again to resume,
-evaluate and merge. The run trains the new rows only (peft's trainable tokens) and saves them with the adapter.
+A token that the tokenizer has already is trained too; models often have rows for control tokens that were never trained, or
+a tokenizer with more ids than the model has rows. A new row is the mean of the model's own rows, computed in float32, so
+that the same base model is made again to resume, evaluate and merge. The run trains the rows of these tokens only (peft's
+trainable tokens) and saves them with the adapter.
 """
 
 from __future__ import annotations
@@ -50,22 +52,16 @@ def added_tokens(config: RunConfig) -> list[str]:
 
 
 def load_run_tokenizer(model: str, config: RunConfig) -> ChatTokenizer:
-    """The tokenizer of a run: the base model's, with the tokens of --add-tokens as special tokens.
+    """The tokenizer of a run: the base model's, with those tokens of --add-tokens as special tokens that it lacks.
 
     Raises:
         ModelError: the model has no tokenizer.
-        OptionError: it has one of the tokens already.
     """
     from tokenizers import AddedToken
 
     tokenizer = load_tokenizer(model, config.revision)
-    tokens = added_tokens(config)
-    known = [token for token in tokens if token in tokenizer.special_contents]
-    if known:
-        raise OptionError(
-            f"--add-tokens: the tokenizer of {model} has the special token {known[0]!r} already: remove it."
-        )
-    tokenizer.backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in tokens])
+    new = [token for token in added_tokens(config) if token not in tokenizer.special_contents]
+    tokenizer.backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in new])
     return ChatTokenizer(tokenizer.backend, tokenizer.config, tokenizer.chat_template)
 
 
@@ -84,18 +80,17 @@ def added_notes(config: RunConfig, tokenizer: ChatTokenizer) -> list[str]:
     if not tokens:
         return []
     named = ", ".join(f"{token} ({tokenizer.id_of(token)})" for token in tokens)
-    return [
-        f"Tokens added: {named}. Their rows of the embeddings and the output layer are trained and saved with the adapter."
-    ]
+    return [f"Trained tokens: {named}. Their rows of the embeddings and the output layer are saved with the adapter."]
 
 
 def with_added_rows(architecture: Architecture, tokenizer: ChatTokenizer, config: RunConfig) -> Architecture:
-    """The architecture with a row for every id of the tokenizer, if tokens are added."""
+    """The architecture with a row for every token of --add-tokens."""
     rows = architecture.sizes.vocabulary
-    if not added_tokens(config) or tokenizer.size <= rows:
+    needed = max((tokenizer.id_of(token) + 1 for token in added_tokens(config)), default=0)
+    if needed <= rows:
         return architecture
-    more = (tokenizer.size - rows) * architecture.sizes.hidden * (1 if architecture.tied else 2)
-    sizes = replace(architecture.sizes, vocabulary=tokenizer.size, weights=architecture.sizes.weights + more)
+    more = (needed - rows) * architecture.sizes.hidden * (1 if architecture.tied else 2)
+    sizes = replace(architecture.sizes, vocabulary=needed, weights=architecture.sizes.weights + more)
     return replace(architecture, sizes=sizes)
 
 

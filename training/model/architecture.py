@@ -41,6 +41,7 @@ class Architecture:
     embeddings: str  # path of the input embeddings within the model
     output: str | None  # path of the output layer within the model
     rope_limit: int | None  # tokens; a longer row changes the rotary embedding of shorter rows in the same pass
+    in_4_bits: bool  # whether the checkpoint itself holds weights in 4 bits
 
 
 def read_architecture(model_config: dict[str, Any], name: str) -> Architecture:
@@ -58,6 +59,7 @@ def read_architecture(model_config: dict[str, Any], name: str) -> Architecture:
     )
 
     config = _config_object(model_config, name)
+    _check_quantisation(model_config, name)
     mappings: dict[str, Any] = {
         "AutoModelForCausalLM": MODEL_FOR_CAUSAL_LM_MAPPING,
         "AutoModelForImageTextToText": MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
@@ -90,6 +92,7 @@ def read_architecture(model_config: dict[str, Any], name: str) -> Architecture:
         embeddings=_path(skeleton, skeleton.get_input_embeddings()),
         output=_path(skeleton, output) if (output := skeleton.get_output_embeddings()) is not None else None,
         rope_limit=_rope_limit(text_config),
+        in_4_bits=bool(model_config.get("quantization_config")),
     )
 
 
@@ -115,6 +118,19 @@ def _config_object(model_config: dict[str, Any], name: str) -> PretrainedConfig:
     if not 0 < layers <= MOST_LAYERS:
         raise ModelError(f"The config.json of {name} is invalid: it asks for {layers} layers.")
     return config
+
+
+def _check_quantisation(model_config: dict[str, Any], name: str) -> None:
+    settings = model_config.get("quantization_config")
+    if not isinstance(settings, dict) or settings.get("load_in_4bit") or settings.get("_load_in_4bit"):
+        return
+    method = (
+        "bitsandbytes to 8 bits" if settings.get("load_in_8bit") else settings.get("quant_method", "an unknown method")
+    )
+    raise ModelError(
+        f"{name} is quantised with {method}: use the model in 16 bits that it was made from, or one that bitsandbytes has "
+        "quantised to 4 bits."
+    )
 
 
 def _decoded(value: Any) -> Any:

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.config import RunConfig
-from training.errors import ModelError, NotEnoughMemory
+from training.errors import ModelError, NotEnoughMemory, OptionError
 from training.model import attention
 from training.model.adapters import prepare_trained_layers
 from training.model.added_tokens import resize_for_added_tokens
 from training.model.architecture import Architecture, read_architecture
-from training.model.checkpoint import is_quantised
 from training.model.identity import read_model_config
 from training.model.runtime import Runtime
 from training.model.sharding import shard_base
@@ -46,6 +45,7 @@ def load_base(
 
     Raises:
         ModelError: the model cannot be read, or lacks weights.
+        OptionError: `--quantization none` for a checkpoint in 4 bits.
     """
     import torch
     import transformers
@@ -53,7 +53,7 @@ def load_base(
 
     if architecture is None:
         architecture = read_architecture(read_model_config(model, revision), model)
-    in_4_bits = shard and is_quantised(read_model_config(model, revision))
+    in_4_bits = architecture.in_4_bits
     attention.register()
     nf4 = transformers.BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,
@@ -62,6 +62,8 @@ def load_base(
         bnb_4bit_compute_dtype=runtime.dtype,
     )
     quantise = config.quantization == "nf4"
+    if in_4_bits and not quantise:
+        raise OptionError(f"--quantization none: the weights of {model} are in 4 bits already; omit it.")
     if runtime.liger:
         _apply_liger(architecture.model_type)
     try:
@@ -81,6 +83,9 @@ def load_base(
     except (SafetensorError, *UNREADABLE) as error:
         raise ModelError(f"The model {model} cannot be loaded ({_first_line(error)}).") from None
     _check_complete(model, loading)
+    _check_shapes(model, base)
+    if in_4_bits:
+        _use_run_precision(base, runtime)
     resize_for_added_tokens(base, model, config)
     base.requires_grad_(False)
     if shard:
@@ -94,6 +99,23 @@ def load_base(
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _check_shapes(model: str, base: torch.nn.Module) -> None:
+    """Check the shapes of weights in 4 bits, which transformers does not compare with the model's.
+
+    Raises:
+        ModelError: one differs.
+    """
+    from bitsandbytes.nn.modules import Linear4bit
+
+    for path, module in base.named_modules():
+        state = getattr(module.weight, "quant_state", None) if isinstance(module, Linear4bit) else None
+        if state is not None and tuple(state.shape) != (module.out_features, module.in_features):
+            raise ModelError(
+                f"The checkpoint of {model} has the shape {tuple(state.shape)} for {path}.weight, and the model "
+                f"{(module.out_features, module.in_features)}: download it again, or use another model."
+            )
 
 
 def _check_complete(model: str, loading: dict[str, Any]) -> None:
@@ -129,6 +151,23 @@ def _apply_liger(model_type: str) -> None:
         apply(**supported | {"rope": False})
 
 
+def _use_run_precision(base: torch.nn.Module, runtime: Runtime) -> None:
+    """Compute in the run's precision with a checkpoint in 4 bits, which transformers loads in the precision of its files.
+
+    Tensors in float32 stay, because some architectures need them.
+    """
+    import torch
+    from bitsandbytes.nn.modules import Linear4bit, Params4bit
+
+    for module in base.modules():
+        if isinstance(module, Linear4bit):
+            weight: Any = module.weight
+            module.compute_dtype = weight.quant_state.dtype = runtime.dtype
+    for parameter in base.parameters():
+        if not isinstance(parameter, Params4bit) and parameter.dtype in (torch.float16, torch.bfloat16):
+            parameter.data = parameter.data.to(runtime.dtype)
+
+
 def _disable_cpu_repacking(model: torch.nn.Module) -> None:
     """Keep bitsandbytes from repacking 4-bit weights on CPUs with AVX512-BF16.
 
@@ -153,8 +192,7 @@ def load_adapted(model: str, revision: str | None, adapter: Path, config: RunCon
 def adapters_to_fp32(model: PeftModel) -> PeftModel:
     """Cast the adapters to float32, in place.
 
-    trl casts the adapters of a quantised model to bf16, but a checkpoint restores them in fp32, so that a resumed run
-    would differ. In float32 a resumed run is bit-equal, and fp16's gradient scaler works.
+    peft may create them in the base's type. In float32 a resumed run is bit-equal, and fp16's gradient scaler works.
     """
     import torch
 

@@ -74,42 +74,31 @@ def _header(path: Path) -> dict[str, Any]:
     return header
 
 
-def decoder_prefix(
-    architecture: Architecture, shapes: dict[str, tuple[int, ...]], *, quantised: bool = False
-) -> str | None:
+def decoder_prefix(architecture: Architecture, shapes: dict[str, tuple[int, ...]]) -> str | None:
     """What comes before the paths of the text decoder's layers in the names of their tensors, such as `model.`.
-
-    Args:
-        quantised: whether the checkpoint itself holds quantised weights, whose shapes say nothing.
 
     Returns:
         None if no prefix, or more than one, gives a tensor for every linear layer.
     """
-    prefixes = [_prefixes(linear, shapes, quantised=quantised) for linear in architecture.sizes.linears]
+    # The shapes of weights in 4 bits say nothing.
+    prefixes = [_prefixes(linear, shapes, any_shape=architecture.in_4_bits) for linear in architecture.sizes.linears]
     common = set.intersection(*prefixes) if prefixes else set()
     return common.pop() if len(common) == 1 else None
 
 
-def _prefixes(linear: Linear, shapes: dict[str, tuple[int, ...]], *, quantised: bool) -> set[str]:
-    """What comes before the layer's path in the names of tensors that have its path and shape."""
+def _prefixes(linear: Linear, shapes: dict[str, tuple[int, ...]], *, any_shape: bool) -> set[str]:
+    """What comes before the layer's path in the names of tensors that have its path, and its shape unless `any_shape`."""
     suffix = f"{linear.path}.weight"
     shape = (linear.inputs, linear.outputs) if linear.transposed else (linear.outputs, linear.inputs)
-    names = [name for name, size in shapes.items() if name.endswith(suffix) and (quantised or size == shape)]
+    names = [name for name, size in shapes.items() if name.endswith(suffix) and (any_shape or size == shape)]
     return {prefix for name in names if (prefix := name.removesuffix(suffix)) == "" or prefix.endswith(".")}
 
 
-def merge_obstacle(
-    architecture: Architecture, model: str, revision: str | None, model_config: dict[str, Any]
-) -> str | None:
+def merge_obstacle(architecture: Architecture, model: str, revision: str | None) -> str | None:
     """Why `training merge` cannot merge an adapter into this model; None if nothing is known to prevent it."""
     shapes = tensor_shapes(model, revision)
     if not shapes:
         return "it has no safetensors files"
-    if decoder_prefix(architecture, shapes, quantised=is_quantised(model_config)) is None:
+    if decoder_prefix(architecture, shapes) is None:
         return "the names of its tensors do not belong to the layers of the loaded model"
     return None
-
-
-def is_quantised(model_config: dict[str, Any]) -> bool:
-    """Whether the checkpoint itself holds quantised weights."""
-    return bool(model_config.get("quantization_config"))

@@ -1,4 +1,4 @@
-"""Checks of packing on the loaded model, before the first step."""
+"""Checks of attention and packing on the loaded model, before the first step."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from training.errors import ModelError
 from training.model.attention import PackingUnsupported, boundaries, stock_attention, without_adapters
 
 if TYPE_CHECKING:
@@ -72,6 +73,32 @@ def _changed(ids: np.ndarray) -> np.ndarray:
     if not np.array_equal(backwards, ids):
         return backwards
     return np.where(ids > 0, ids - 1, ids + 1)
+
+
+def check_causal(model: torch.nn.Module, windows: Any, *, name: str, bound: float) -> None:
+    """Check that a token's logits do not depend on the tokens after it, as they do in an encoder.
+
+    Changes the last token of the first conversation of `windows`, and compares the logits of the tokens before it.
+
+    Args:
+        bound: of the root mean square of the differences, relative to the logits' standard deviation.
+
+    Raises:
+        ModelError: they do, so that the model would learn to copy the next token.
+    """
+    conversations = _first_conversations(windows)
+    if not conversations:
+        return
+    ids = conversations[0]
+    changed = np.concatenate([ids[:-1], np.where(ids[-1:] > 0, ids[-1:] - 1, 1)])
+    with stock_attention(model):
+        original, other = (_logits(model, each, None)[:-1] for each in (ids, changed))
+    moved = float((other - original).square().mean().sqrt() / original.std())
+    if moved > bound:
+        raise ModelError(
+            f"In {name} a token's logits change with the tokens after it, by {moved:.2g} of their standard deviation: it is an "
+            "encoder, which cannot be trained to answer; use a decoder such as Llama."
+        )
 
 
 def check_against_stock(model: torch.nn.Module, windows: Any, *, bound: float) -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from training.data.training_data import TrainingData
@@ -31,15 +29,13 @@ def check_machine(sizes: ModelSizes, runtime: Runtime, name: str) -> None:
         )
 
 
-def merge_notes(
-    architecture: Architecture, model: str, revision: str | None, model_config: dict[str, Any]
-) -> list[str]:
+def merge_notes(architecture: Architecture, model: str, revision: str | None) -> list[str]:
     """A note if `training merge` will not be able to merge the adapter, so that a run does not end with a surprise.
 
     Raises:
         ModelError: a safetensors file is missing or damaged.
     """
-    obstacle = merge_obstacle(architecture, model, revision, model_config)
+    obstacle = merge_obstacle(architecture, model, revision)
     if obstacle is None:
         return []
     return [
@@ -66,7 +62,8 @@ def check_rows(architecture: Architecture, prepared: TrainingData, tokenizer: Ch
             number = int(rows.ids[place])
             raise ModelError(
                 f"Row {row} uses the token {tokenizer.backend.id_to_token(number)!r} (id {number}), and {name} has "
-                f"{embeddings} embeddings: use the tokenizer that belongs to the model, or a template without that token."
+                f"{embeddings} embeddings: use the tokenizer that belongs to the model, a template without that token, or "
+                "--add-tokens."
             )
     if tokenizer.size > embeddings:
         notes.append(

@@ -134,12 +134,13 @@ def test_an_adapter_is_merged_into_a_checkpoint_without_the_models_prefix_in_sev
 
 
 def test_a_base_that_bitsandbytes_has_quantised_is_merged_dequantised(small_build: Path, tmp_path: Path) -> None:
+    """The run computes in fp32 although the base was quantised for bf16."""
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     base = write_base(tmp_path, small_build)
-    nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
-    model = AutoModelForCausalLM.from_pretrained(base, quantization_config=nf4, dtype=torch.float32)
+    nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(base, quantization_config=nf4, dtype=torch.bfloat16)
     (base / "model.safetensors").unlink()
     model.save_pretrained(base)
     path = train(tmp_path, base, small_build)

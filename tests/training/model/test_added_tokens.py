@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.support.processes import kill_after
 from tests.support.tiny_models import tiny_tokenizer, write_tiny_model
-from tests.support.training_builds import row, write_build
+from tests.support.training_builds import chatter, row, write_build
 from training.after.evaluate import evaluate
 from training.after.generate import generate
 from training.after.merge import merge
@@ -149,6 +149,38 @@ def test_a_file_of_tokens_is_recorded_by_its_content(tmp_path: Path) -> None:
         read_added_tokens(" ,")
 
 
-def test_a_token_that_the_tokenizer_has_is_refused(untied: Path) -> None:
-    with pytest.raises(OptionError, match="has the special token '<s>' already"):
-        load_run_tokenizer(str(untied), RunConfig(data=untied, model="m", add_tokens="<s>"))
+def test_a_run_continues_from_an_adapter_with_the_same_added_tokens(chatml: Path, base: Path, tmp_path: Path) -> None:
+    first = run(config_for(chatml, base, tmp_path / "first", add_tokens=CHATML))
+    config = config_for(chatml, base, tmp_path / "second", add_tokens=CHATML, init_adapter=tmp_path / "first")
+    second = run(config)
+    assert second["metrics"]["held_out_before"] == pytest.approx(first["metrics"]["held_out_after"], rel=1e-5)
+    for number, tokens in enumerate(("<|im_end|>,<|im_start|>", CHATML + ",<|x|>")):
+        with pytest.raises(OptionError, match="give the same --add-tokens, in the same order"):
+            run(replace(config, out=tmp_path / str(number), add_tokens=tokens))
+
+
+def test_tokens_are_added_when_a_run_continues_from_an_adapter_without_them(
+    chatml: Path, untied: Path, tmp_path: Path
+) -> None:
+    llama2 = write_build(tmp_path / "llama2", chatter(16), chatter(8, seed=5))
+    run(config_for(llama2, untied, tmp_path / "first"))
+    record = run(config_for(chatml, untied, tmp_path / "second", add_tokens=CHATML, init_adapter=tmp_path / "first"))
+    assert record["status"] == "done"
+
+
+def test_tokens_that_the_tokenizer_has_get_the_rows_that_the_model_lacks(
+    chatml: Path, untied: Path, tmp_path: Path
+) -> None:
+    """The tokenizer has one more id beyond the embeddings, which no row uses."""
+    base = tmp_path / "base"
+    shutil.copytree(untied, base)
+    larger = load_run_tokenizer(str(base), RunConfig(data=chatml, model="m", add_tokens=CHATML + ",<|more|>"))
+    larger.backend.save(str(base / "tokenizer.json"))
+    with pytest.raises(ModelError, match="or --add-tokens"):
+        run(config_for(chatml, base, tmp_path / "refused"))
+    record = run(config_for(chatml, base, tmp_path / "run", add_tokens="<s>," + CHATML))
+    assert any("no row uses an id beyond them" in note for note in record["notes"])
+    weights = load_file(tmp_path / "run" / "adapter" / "adapter_model.safetensors")
+    assert {tuple(value.shape) for key, value in weights.items() if "lora_" not in key} == {(3, 64)}
+    assert merge(tmp_path / "run", tmp_path / "merged", check=True)["kl"] < 1e-5
+    assert json.loads((tmp_path / "merged" / "config.json").read_text())["vocab_size"] == larger.size - 1

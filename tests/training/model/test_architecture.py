@@ -64,6 +64,8 @@ def test_a_rotary_embedding_that_depends_on_the_longest_row_has_a_limit() -> Non
     ({"model_type": "llama", "num_hidden_layers": 10**9}, "asks for 1000000000 layers"),
     ({"model_type": "llama", "num_hidden_layers": 0}, "asks for 0 layers"),
     ({"model_type": "llama", "vocab_size": -5}, "does not describe a model"),
+    (LLAMA_2_7B | {"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantised with gptq: use the model in 16"),
+    (LLAMA_2_7B | {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}, "to 8 bits"),
 ])  # fmt: skip
 def test_a_config_that_describes_no_language_model_is_refused_with_a_sentence(
     config: dict[str, Any], match: str

@@ -16,33 +16,32 @@ from training.model.checkpoint import decoder_prefix, merge_obstacle, tensor_sha
 from training.model.identity import read_model_config
 
 
-def tiny(name: str, folder: Path) -> tuple[Architecture, dict[str, Any]]:
+def tiny(name: str, folder: Path) -> Architecture:
     write_tiny_model(name, folder, tiny_tokenizer())
-    config = read_model_config(str(folder), None)
-    return read_architecture(config, name), config
+    return read_architecture(read_model_config(str(folder), None), name)
 
 
 @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if ARCHITECTURES[name].wrapper] + ["gpt2", "opt"])
 def test_every_layer_of_the_decoder_has_a_tensor(name: str, tmp_path: Path) -> None:
-    architecture, config = tiny(name, tmp_path)
+    architecture = tiny(name, tmp_path)
     shapes = tensor_shapes(str(tmp_path), None)
     prefix = decoder_prefix(architecture, shapes)
     assert prefix is not None
     assert all(f"{prefix}{linear.path}.weight" in shapes for linear in architecture.sizes.linears)
-    assert merge_obstacle(architecture, str(tmp_path), None, config) is None
+    assert merge_obstacle(architecture, str(tmp_path), None) is None
 
 
 def test_tensors_with_other_names_are_an_obstacle_to_merging(tmp_path: Path) -> None:
-    architecture, config = tiny("llama", tmp_path)
+    architecture = tiny("llama", tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
     save_file({f"{name}.x": tensor for name, tensor in tensors.items()}, tmp_path / "model.safetensors")
-    assert "names of its tensors" in str(merge_obstacle(architecture, str(tmp_path), None, config))
+    assert "names of its tensors" in str(merge_obstacle(architecture, str(tmp_path), None))
 
 
 def test_a_model_without_safetensors_files_is_an_obstacle_to_merging(tmp_path: Path) -> None:
-    architecture, config = tiny("llama", tmp_path)
+    architecture = tiny("llama", tmp_path)
     (tmp_path / "model.safetensors").unlink()
-    assert merge_obstacle(architecture, str(tmp_path), None, config) == "it has no safetensors files"
+    assert merge_obstacle(architecture, str(tmp_path), None) == "it has no safetensors files"
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM
 
 from tests.support.tiny_models import tiny_config, tiny_mistral
+from training.errors import ModelError
 from training.model import attention
 from training.model.attention import PackingUnsupported
-from training.model.checks import check_against_stock, check_leaks
+from training.model.checks import check_against_stock, check_causal, check_leaks
 
 WINDOWS = Dataset.from_list([{"input_ids": list(range(5, 45)), "seq_lengths": [12, 20, 8]}])
 BOUND = 1e-4
@@ -96,3 +97,21 @@ def test_attention_other_than_transformers_own_is_detected(monkeypatch: pytest.M
     monkeypatch.setattr(attention, "_sliding_window", lambda kwargs, longest: None)
     with pytest.raises(PackingUnsupported, match="differ from transformers' own"):
         check_against_stock(model, WINDOWS, bound=0.1)
+
+
+def test_an_encoder_is_refused() -> None:
+    from transformers import BertConfig, BertLMHeadModel
+
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
+    encoder = BertLMHeadModel(BertConfig(vocab_size=97, **settings)).eval()
+    with pytest.raises(ModelError, match="In some-model a token's logits change with the tokens after it"):
+        check_causal(encoder, WINDOWS, name="some-model", bound=BOUND)
+    decoder = BertLMHeadModel(BertConfig(vocab_size=97, is_decoder=True, **settings)).eval()
+    check_causal(decoder, WINDOWS, name="some-model", bound=BOUND)
+    check_causal(tiny_mistral(), WINDOWS, name="some-model", bound=BOUND)

@@ -36,13 +36,15 @@ def test_a_checkpoint_without_a_tensor_is_refused(tmp_path: Path, quantization: 
         load_base(str(tmp_path), None, config_for(tmp_path, quantization=quantization), RUNTIME)
 
 
-def test_a_tensor_of_another_shape_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("quantization", ["nf4", "none"])
+@pytest.mark.parametrize("tensor", ["model.layers.1.mlp.up_proj.weight", "model.norm.weight"])
+def test_a_tensor_of_another_shape_is_refused(tmp_path: Path, quantization: Any, tensor: str) -> None:
     write_tiny_model("llama", tmp_path, tiny_tokenizer())
     tensors = load_file(tmp_path / "model.safetensors")
-    tensors["model.norm.weight"] = tensors["model.norm.weight"][:-1].clone()
+    tensors[tensor] = tensors[tensor][:-1].clone()
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelError):
-        load_base(str(tmp_path), None, config_for(tmp_path, quantization="none"), RUNTIME)
+        load_base(str(tmp_path), None, config_for(tmp_path, quantization=quantization), RUNTIME)
 
 
 def test_adapters_of_a_mixture_of_experts_are_on_attention_only(tmp_path: Path) -> None:
