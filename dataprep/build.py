@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -98,7 +99,7 @@ def build(
             return Outcome(name, version, path, False, {**read_manifest(path).complete()}, progress.seconds)
     if not dry_run:
         gate.start()  # loads Great Expectations in its own process during the other stages
-    with open_execution(resources, store, name, _bytes_of(files), dry_run, progress) as execution:
+    with open_execution(resources, store, name, _bytes_held(files), dry_run, progress) as execution:
         selection = _select(recipe, files, benchmarks, renderer, execution)
         if dry_run:
             return Outcome(name, version, None, False, selection.summary, progress.seconds)
@@ -162,6 +163,11 @@ def _select(
 
 def _bytes_of(files: Sequence[SourceFile]) -> int:
     return sum(file.bytes for file in files)
+
+
+def _bytes_held(files: Sequence[SourceFile]) -> float:
+    """Return the bytes that the sources take in memory: without bound if a file may hold more than its own bytes."""
+    return math.inf if any(file.may_expand for file in files) else _bytes_of(files)
 
 
 def _split(

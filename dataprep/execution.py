@@ -64,7 +64,7 @@ class Execution:
 
 @contextmanager
 def open_execution(
-    resources: Resources, store: Path, name: str, source_bytes: int, dry_run: bool, progress: Progress
+    resources: Resources, store: Path, name: str, source_bytes: float, dry_run: bool, progress: Progress
 ) -> Iterator[Execution]:
     """Start what a build runs with, and end it afterwards.
 

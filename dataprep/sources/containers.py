@@ -48,6 +48,9 @@ class Batch(NamedTuple):
     done: int
     fault: str = ""  # why the file breaks off after these rows; empty if it does not
     rule: str = "truncated"
+    rejected: tuple[
+        tuple[int, str, str], ...
+    ] = ()  # (line, rule, detail) of records after these rows that are not read
 
 
 Unit = Block | Batch
@@ -60,7 +63,7 @@ def iter_units(
 
     Args:
         path: a file with one of `EXTENSIONS`.
-        max_record_bytes: longest record of a JSON file, at least `BLOCK`; a longer record becomes a fault.
+        max_record_bytes: longest record, at least `BLOCK`; a longer record becomes a fault.
         start, stop: the part as `cut_points` bounds it, in which records are numbered from 1; by default the whole file.
             The units of a part of a text file end with an empty block, whose `line` is one more than that of its last line.
 
@@ -68,9 +71,9 @@ def iter_units(
         InputError: the file is missing, empty, or not what its extension says.
     """
     if path.name.endswith(".parquet"):
-        return _parquet_units(path, start, stop)
+        return _parquet_units(path, max_record_bytes, start, stop)
     if path.name.endswith(".arrow"):
-        return _arrow_units(path)
+        return _arrow_units(path, max_record_bytes)
     if start or stop is not None:
         return _part_of_lines(path, max_record_bytes, start, stop)
     return _text_units(path, max_record_bytes)
@@ -127,25 +130,41 @@ def _line_points(path: Path, max_bytes: int) -> list[int]:
 def count_records(unit: Unit) -> int:
     """Count the records in `unit` independently of any format; the part lost to a fault counts as one record."""
     if isinstance(unit, Batch):
-        return len(unit.data) + bool(unit.fault)
+        return len(unit.data) + len(unit.rejected) + bool(unit.fault)
     return unit.count_records() + len(unit.rejected) + bool(unit.fault)
 
 
-def _parquet_units(path: Path, start: int, stop: int | None) -> Iterator[Unit]:
+def _parquet_units(path: Path, max_record_bytes: int, start: int, stop: int | None) -> Iterator[Unit]:
     """Yield the rows of the row groups from `start` to `stop`."""
     try:
         with pq.ParquetFile(path) as file:
             metadata = file.metadata
             groups = list(range(start, metadata.num_row_groups if stop is None else stop))
             size, total = path.stat().st_size, max(metadata.num_rows, 1)
+            for number in groups:
+                _check_row_group(path, number, metadata.row_group(number), max_record_bytes)
             in_memory = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
             rows = min(max(PARQUET_BYTES * total // max(in_memory, 1), 1), PARQUET_ROWS)
-            yield from _batches(file.iter_batches(rows, groups), size / total, is_start=not start)
+            yield from _batches(file.iter_batches(rows, groups), max_record_bytes, size / total, is_start=not start)
     except _ARROW_FAULTS as fault:
         raise InputError(f"{path} cannot be read as Parquet: {_first_line(fault)}.") from None
 
 
-def _arrow_units(path: Path) -> Iterator[Unit]:
+def _check_row_group(path: Path, number: int, group: pq.RowGroupMetaData, max_record_bytes: int) -> None:
+    """Check a row group before it is read, because a whole record is read at once.
+
+    Raises:
+        InputError: its records are too long on average.
+    """
+    average = group.total_byte_size // max(group.num_rows, 1)
+    if average > max_record_bytes:
+        raise InputError(
+            f"{path} cannot be read: the records of its row group {number} have {average:,} bytes on average, more than "
+            f"--max-record-bytes {max_record_bytes}."
+        )
+
+
+def _arrow_units(path: Path, max_record_bytes: int) -> Iterator[Unit]:
     """Map an IPC stream or file without copying it; the first bytes tell which of the two it is."""
     try:
         with pa.memory_map(str(path)) as source:
@@ -154,12 +173,14 @@ def _arrow_units(path: Path) -> Iterator[Unit]:
             source.seek(0)
             reader = pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
             batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else iter(reader)
-            yield from _batches(batches, None)
+            yield from _batches(batches, max_record_bytes, None)
     except _ARROW_FAULTS as fault:
         raise InputError(f"{path} cannot be read as an Arrow stream or file: {_first_line(fault)}.") from None
 
 
-def _batches(batches: Iterator[pa.RecordBatch], bytes_per_row: float | None, is_start: bool = True) -> Iterator[Unit]:
+def _batches(
+    batches: Iterator[pa.RecordBatch], max_record_bytes: int, bytes_per_row: float | None, is_start: bool = True
+) -> Iterator[Unit]:
     """Number the rows of `batches`. A file that breaks off after its first batch keeps the rows before the fault."""
     line, done = 1, 0
     while True:
@@ -175,8 +196,23 @@ def _batches(batches: Iterator[pa.RecordBatch], bytes_per_row: float | None, is_
         if batch is None:
             break
         done += int(len(batch) * bytes_per_row) if bytes_per_row is not None else batch.nbytes
-        yield Batch(batch, line, done)
-        line += len(batch)
+        for part in _bounded_parts(batch, max_record_bytes):
+            is_long = len(part) == 1 and part.nbytes > max_record_bytes
+            if is_long:
+                yield Batch(part.slice(0, 0), line, done, rejected=(_too_long(line, part.nbytes, max_record_bytes),))
+            else:
+                yield Batch(part, line, done)
+            line += len(part)
+
+
+def _bounded_parts(batch: pa.RecordBatch, max_bytes: int) -> Iterator[pa.RecordBatch]:
+    """Cut a batch into parts of at most `max_bytes`, or of one row."""
+    if batch.nbytes <= max_bytes or len(batch) == 1:
+        yield batch
+        return
+    half = len(batch) // 2
+    yield from _bounded_parts(batch.slice(0, half), max_bytes)
+    yield from _bounded_parts(batch.slice(half), max_bytes)
 
 
 def _text_units(path: Path, max_record_bytes: int) -> Iterator[Unit]:
@@ -272,8 +308,12 @@ def _pieces(start: bytes, stream: ByteStream) -> Iterator[bytes]:
 
 def _oversize(line: int, size: int, stream: ByteStream, max_record_bytes: int) -> Block:
     """An empty block whose fault is a record of `size` bytes."""
-    detail = f"has {size:,} bytes, more than --max-record-bytes {max_record_bytes}"
-    return Block(b"", line, stream.done, detail, "too_long")
+    _, rule, detail = _too_long(line, size, max_record_bytes)
+    return Block(b"", line, stream.done, detail, rule)
+
+
+def _too_long(line: int, size: int, max_record_bytes: int) -> tuple[int, str, str]:
+    return line, "too_long", f"has {size:,} bytes, more than --max-record-bytes {max_record_bytes}"
 
 
 def _array_units(start: bytes, stream: ByteStream, max_record_bytes: int) -> Iterator[Unit]:

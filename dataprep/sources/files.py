@@ -18,6 +18,7 @@ from dataprep.common.progress import Advance
 from dataprep.common.text import without_credentials
 from dataprep.contract import MANIFEST, read_manifest_data
 from dataprep.sources import hub
+from dataprep.sources.bytestream import COMPRESSED
 from dataprep.sources.containers import EXTENSIONS
 from dataprep.sources.hashing import FileHash, FileState, hash_of, state_of
 from dataprep.sources.splits import TRAIN, is_of_split, left_out_note, split_of, standard_name
@@ -59,6 +60,11 @@ class SourceFile:
     note: str = ""
     state: FileState | None = None  # before it was hashed
     hashed: FileHash | None = None  # if it was hashed here
+
+    @property
+    def may_expand(self) -> bool:
+        """Whether it may hold far more than its own bytes: it is compressed, or repeats values as columns can."""
+        return self.path.suffix in (*COMPRESSED, ".parquet", ".arrow")
 
     def content_of(self, start: int, stop: int | None) -> list[str | int | None]:
         """Return what identifies the part from `start` to `stop` (see `containers.cut_points`).

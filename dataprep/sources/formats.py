@@ -121,12 +121,8 @@ def is_preference(format: Format) -> bool:
 
 def parse_unit(unit: Unit, format: Format, parsing: Parsing) -> list[ParsedRows]:
     """Parse the records of `unit`; records that its container cannot read become rejects."""
-    if isinstance(unit, Block):
-        parts = format.parse(unit, parsing)
-        faults = list(unit.rejected)
-    else:
-        parts = _parse_batch(unit, format, parsing)
-        faults = []
+    parts = format.parse(unit, parsing) if isinstance(unit, Block) else _parse_batch(unit, format, parsing)
+    faults = list(unit.rejected)
     if unit.fault:
         faults.append((unit.line, unit.rule, unit.fault))
     if faults:

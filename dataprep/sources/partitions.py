@@ -241,7 +241,10 @@ def _convert_unit(unit: Unit, format: Format, parsing: Parsing, options: ReadOpt
         counts.add(rows.counts)
     frame = concat_frames([frame for frame, _ in converted])
     is_batch = isinstance(unit, Batch)
-    lines = unit.line - 1 + (len(unit.data) if isinstance(unit, Batch) else unit.bounds.line_ends)
-    size = unit.data.nbytes if isinstance(unit, Batch) else len(unit.data)
+    if isinstance(unit, Batch):
+        lines = unit.line - 1 + len(unit.data) + len(unit.rejected)
+        size = max(unit.data.nbytes, frame.estimated_size())  # a batch may hold one value for many rows
+    else:
+        lines, size = unit.line - 1 + unit.bounds.line_ends, len(unit.data)
     lost = pl.concat(lost for _, lost in converted)
     return _UnitRows(frame, lost, counts, count_records(unit), lines, size, bool(unit.fault) and is_batch)

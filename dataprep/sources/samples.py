@@ -70,7 +70,7 @@ def with_samples(stream: Iterator[Unit], file: SourceFile) -> tuple[Iterator[Uni
 def _samples(unit: Unit) -> tuple[list[Record], list[str]]:
     """Return the first readable records of a unit, and the faults of those that cannot be read."""
     if isinstance(unit, Batch):
-        unit = replace(to_json_lines(unit.data.slice(0, SAMPLES), unit.line), fault=unit.fault)
+        unit = replace(to_json_lines(unit.data.slice(0, SAMPLES), unit.line), fault=unit.fault, rejected=unit.rejected)
     records: list[Record] = []
     faults = [f"line {line}: {detail}" for line, _, detail in unit.rejected[:1]]
     for line, data in iter_lines(unit):

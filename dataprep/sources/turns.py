@@ -244,9 +244,11 @@ def _frame_digests(frame: pl.DataFrame) -> list[str]:
     turn_type = pa.struct([("role", pa.string()), ("content", pa.string()), *extras.items()])
     result: list[str] = []
     for part in frame.iter_slices(4096):  # 32-bit offsets end at 2 GiB
-        column = part["messages"].to_arrow().cast(pa.list_(turn_type))
-        fields = {name: pc.struct_field(column.values, name) for name in ("role", "content", *extras)}
+        # the turns of this part only: the Arrow form of a slice of lists has the turns of the whole frame
+        turns = part["messages"].explode(empty_as_null=False, keep_nulls=False).to_arrow().cast(turn_type)
+        offsets = np.cumsum([0, *part["messages"].list.len().fill_null(0)], dtype=np.int32)
+        fields = {name: pc.struct_field(turns, name) for name in ("role", "content", *extras)}
         roles, contents = fields.pop("role"), fields.pop("content")
         tools = strings(part["tools"]) if "tools" in part.columns else None
-        result += digests(Turns(roles, contents, to_numpy(column.offsets), fields), tools)
+        result += digests(Turns(roles, contents, offsets, fields), tools)
     return result

@@ -22,7 +22,7 @@ from dataprep.sources import containers
 from dataprep.sources.bytestream import BLOCK
 from dataprep.sources.rows import MAX_KEYS
 from tests.support.paths import ROOT
-from tests.support.reading import fates, json_lines, read_bytes, read_path, turns
+from tests.support.reading import fates, json_lines, read_bytes, read_path, turns, write
 
 GOOD = b'{"text": "### Human: hi### Assistant: yo"}'
 HI = [("user", "hi"), ("assistant", "yo")]
@@ -225,3 +225,23 @@ def test_only_the_first_thousand_unused_keys_are_counted_by_name_wherever_they_o
         assert reading.unused_fields == expected
         others = sum(name in record for name in names[MAX_KEYS:] for record in records)
         assert f"{others:,} values of further keys are not used: there are more than 1,000 keys." in reading.notes
+
+
+@pytest.mark.parametrize("extension", ["parquet", "arrow"])
+def test_a_row_of_a_columnar_file_that_is_too_long_is_dropped_and_the_others_keep_their_numbers(
+    tmp_path: Path, extension: str
+) -> None:
+    texts = [f"### Human: {n}### Assistant: yo" for n in range(9)]
+    texts[4] = "### Human: " + "x" * (5 << 20)
+    path = write(tmp_path, extension, [{"text": text} for text in texts])
+    reading = read_path(path, max_record_bytes=BLOCK)
+    assert fates(reading) == [(5, "too_long")]
+    assert reading.conversations["line"].to_list() == [1, 2, 3, 4, 6, 7, 8, 9]
+
+
+def test_a_parquet_file_of_records_that_are_too_long_is_not_read(tmp_path: Path) -> None:
+    path = write(tmp_path, "parquet", [{"text": "x" * (5 << 20)}])
+    with pytest.raises(
+        InputError, match=r"records of its row group 0 have 5,\d+,\d+ bytes on average, more than --max"
+    ):
+        read_path(path, max_record_bytes=BLOCK)
