@@ -20,6 +20,7 @@ Similarities = npt.NDArray[np.float64]
 NUMBER_BITS = np.uint64(12)
 HASH_MASK = np.uint64((1 << 52) - 1)
 PAIRS = 1 << 9  # pairs whose sets are merged at a time, in the caches; at most as many as NUMBER_BITS can number
+STAR_PAIRS = 8  # pairs with the same left document from which its set is searched instead of merged with each
 BATCH_PAIRS = 1 << 14  # pairs whose texts are read at a time
 
 
@@ -82,9 +83,14 @@ def pair_similarities(
 
 def set_similarities(sets: Sets, left: RowIndices, right: RowIndices) -> Similarities:
     """Return the Jaccard similarity of the sets `left[i]` and `right[i]`."""
-    shared = np.zeros(len(left), np.int64)
-    for chosen in (slice(i, i + PAIRS) for i in range(0, len(left), PAIRS)):
+    shared, order = np.zeros(len(left), np.int64), np.argsort(left, kind="stable")
+    in_star = np.bincount(left)[left[order]] >= STAR_PAIRS
+    for chosen in _steps(order[~in_star]):
         shared[chosen] = _common_members(sets, left[chosen], right[chosen])
+    stars = order[in_star]
+    for pairs in np.split(stars, np.flatnonzero(np.diff(left[stars])) + 1):
+        for chosen in _steps(pairs):
+            shared[chosen] = _members_shared_with(sets, left[chosen[0]], right[chosen])
     similarities: Similarities = shared / np.maximum(sets.size[left] + sets.size[right] - shared, 1)
     return similarities
 
@@ -127,6 +133,21 @@ def _last_fitting(left: RowIndices, right: RowIndices, sizes: Offsets, start: in
             break
         stop = start + max(1, int((stop - start) * min(0.8, limit / needed)))
     return stop
+
+
+def _steps(pairs: RowIndices) -> Iterator[RowIndices]:
+    """Divide pairs into steps of at most `PAIRS`."""
+    return (pairs[start : start + PAIRS] for start in range(0, len(pairs), PAIRS))
+
+
+def _members_shared_with(sets: Sets, document: int, others: RowIndices) -> npt.NDArray[np.int64]:
+    """Return how many members the set of each of `others` has in common with that of `document`."""
+    members = sets.member[sets.start[document] :][: sets.size[document]]
+    members = np.append(
+        members, HASH_MASK + np.uint64(1)
+    )  # a number above all others, so that every search ends at one
+    other, member = sets.of(others)
+    return np.bincount(other[members[np.searchsorted(members, member)] == member], minlength=len(others))
 
 
 def _common_members(sets: Sets, left: RowIndices, right: RowIndices) -> npt.NDArray[np.int64]:

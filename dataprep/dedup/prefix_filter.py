@@ -32,6 +32,8 @@ Column = npt.NDArray[np.int32]
 NUMBER_BITS, LEVEL_BITS, NGRAM_BITS = np.uint64(12), np.uint64(4), np.uint64(48)
 MAX_DOCUMENTS = 1 << 12  # documents whose prefixes are computed at a time: as many as NUMBER_BITS can number
 SAMPLE, SAMPLE_PART = 1 << 12, 1 << 9  # documents that frequencies are estimated from, and how many at a time
+SLACK_BITS = np.uint64(11)
+SLACK_STEPS, MAX_SLACK = 64, 2047  # levels of slack for each doubling, and the largest level
 SLOT_SHIFT = np.uint64(44)  # leaves the upper 20 bits of a hash, by which occurrences are counted
 MIN_SLOTS, MIN_SLOTS_EACH = 1 << 16, 4  # of the bitmap of an index, in all and for each entry
 PAIRS_PER_STEP = 1 << 20  # pairs looked at at a time
@@ -56,7 +58,9 @@ def frequency_levels(documents_at: Callable[[RowIndices], pl.Series], rows: RowI
 class PrefixGrams(NamedTuple):
     """N-grams in the prefixes of some documents: the first ones of each in the order from rare to common."""
 
-    key: Hashes  # [ngrams] (rank in the order << 1) | outside the shorter prefix that suffices for the smaller document
+    # [ngrams] 53 bits: (rank in the order << 1) | outside the shorter prefix that suffices for the smaller document; and
+    # SLACK_BITS that decrease with the slack (see `_slack_levels`), so that of one n-gram those with the most come first
+    key: Hashes
     document: Column  # [ngrams]
     position: Column  # [ngrams] number of n-grams of the document that come before
     size: Column  # [ngrams] number of distinct n-grams of the document
@@ -127,6 +131,7 @@ def prefix_grams(documents: pl.Series, numbers: RowIndices, levels: FrequencyLev
         position, size = position[in_prefix], size[in_prefix]
         shorter = size - np.ceil(2 * threshold / (1 + threshold) * size - EPSILON) + 1
         key = entries[in_prefix] << NUMBER_BITS >> NUMBER_BITS << np.uint64(1) | (position >= shorter).astype(np.uint64)
+        key = key << SLACK_BITS | _slack_codes(size - position - threshold / (1 + threshold) * size)
         number = numbers[block.rows[document[in_prefix]]]
         parts.append(PrefixGrams(key, *(column.astype(np.int32) for column in (number, position, size))))
 
@@ -135,6 +140,17 @@ def prefix_grams(documents: pl.Series, numbers: RowIndices, levels: FrequencyLev
     # Each document is in one block, but blocks arrive in the order of threads, and folded documents come after the others.
     by_document = prefixes.take(np.argsort(prefixes.document, kind="stable"))
     return Prefixes(by_document.take(np.argsort(by_document.key, kind="stable")), by_document)
+
+
+def _slack_codes(slack: npt.NDArray[np.floating]) -> Hashes:
+    """Return a number of SLACK_BITS for each slack, which is smaller or equal where the slack is larger.
+
+    The *slack* of an n-gram is the number of n-grams that its document has from it on, minus t a / (1 + t) if it has `a` in
+    all. A document with `b` can share enough of them only if t b / (1 + t) is at most the slack.
+    """
+    level = np.floor(SLACK_STEPS * np.log2(np.maximum(slack, 0) + 1))
+    codes: Hashes = (MAX_SLACK - np.minimum(level, MAX_SLACK)).astype(np.uint64)
+    return codes
 
 
 class PrefixIndex:
@@ -171,10 +187,10 @@ class PrefixIndex:
     def _mark(self, runs: Sequence[Prefixes]) -> None:
         """Enter the keys of these runs into the bitmap."""
         for run in runs:
-            self.bitmap[self._slots(run.by_key.key)] = True
+            self.bitmap[self._slots(run.by_key.key >> SLACK_BITS)] = True
 
     def _slots(self, keys: Hashes) -> RowIndices:
-        """Return where the bitmap says whether these keys can be present."""
+        """Return where the bitmap says whether these keys (without slack) can be present."""
         return (keys & np.uint64(len(self.bitmap) - 1)).astype(np.intp)
 
     def pairs(self, probe: Prefixes) -> tuple[RowIndices, RowIndices]:
@@ -199,8 +215,8 @@ class PrefixIndex:
         """Return the pairs (see `pairs`), and the documents of `probe` that can have more (see `first_pairs`)."""
         matching, incomplete = [np.zeros(0, np.uint64)], [np.zeros(0, np.int32)]
         # The whole prefix of `probe` is looked up among the shorter prefixes of the index, and vice versa.
-        entries, lookups = probe.by_key, list[PrefixGrams]()
-        in_shorter = entries.take(entries.key & np.uint64(1) == 0)
+        entries = probe.by_key._replace(key=probe.by_key.key >> SLACK_BITS)
+        in_shorter, lookups = entries.take(entries.key & np.uint64(1) == 0), list[PrefixGrams]()
         for key, grams in ((entries.key & ~np.uint64(1), entries), (in_shorter.key | np.uint64(1), in_shorter)):
             present = np.flatnonzero(self.bitmap[self._slots(key)])
             lookups.append(grams.take(present)._replace(key=key[present]))
@@ -217,12 +233,15 @@ class PrefixIndex:
     def _matches(self, run: PrefixGrams, probe: PrefixGrams, max_matches: int | None) -> tuple[PackedPairs, Column]:
         """Return pairs that share a prefix n-gram so early that enough others can follow it in both (position filter).
 
-        Also return the documents of `probe` for whose n-grams only some of the matches were looked at.
+        The keys of `probe` are without slack. Also return the documents of `probe` for whose n-grams only some of the
+        matches were looked at.
         """
-        start = np.searchsorted(run.key, probe.key[probe.key <= run.key[-1]])  # both are sorted
-        present = np.flatnonzero(run.key[start] == probe.key[: len(start)])
+        probe = probe.take(probe.key <= run.key[-1] >> SLACK_BITS)
+        start = np.searchsorted(run.key, probe.key << SLACK_BITS)
+        present = np.flatnonzero(run.key[start] >> SLACK_BITS == probe.key)
         start, probe = start[present], probe.take(present)
-        matches = np.searchsorted(run.key, probe.key, "right") - start
+        last = probe.key << SLACK_BITS | _slack_codes(self.share * probe.size - EPSILON)
+        matches = np.searchsorted(run.key, last, "right") - start
         step = np.maximum(matches // max_matches, 1) if max_matches else np.ones_like(matches)
         visited = matches // step
         ends, candidates = offsets_from_sizes(visited), [np.zeros(0, np.uint64)]
@@ -246,7 +265,7 @@ class PrefixIndex:
             start, stop = (np.searchsorted(entries.document, documents, side) for side in ("left", "right"))
             pair = np.repeat(np.arange(len(pairs)), stop - start)
             at = np.arange(len(pair)) - offsets_from_sizes(stop - start)[pair] + start[pair]
-            rank, last_rank = (entries.key[chosen] >> np.uint64(1) for chosen in (at, stop - 1))
+            rank, last_rank = (entries.key[chosen] >> SLACK_BITS + np.uint64(1) for chosen in (at, stop - 1))
             sides.append((pair, rank, last_rank, entries.size[start]))
         (pair_a, rank_a, last_a, size_a), (pair_b, rank_b, last_b, size_b) = sides
         known = np.minimum(last_a, last_b)
