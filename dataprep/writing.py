@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -51,7 +52,8 @@ def write_version(
     """Render the splits, check them and write the version: shards, fates, documents, and the manifest last."""
     folder, progress = execution.folder(), execution.progress
     rows, fates, pairs = selection.summary["rows"], selection.fates, selection.pairs
-    with progress.stage("render", rows) as advance:
+    with progress.stage("render", rows) as advance, ThreadPoolExecutor(1) as pool:
+        fates_written = pool.submit(write_fates, folder, fates)  # mostly without the GIL
         collected = CollectedRows(rows, recipe.seed, fates)
         render = partial(_rendered, renderer=renderer, gate=gate, collected=collected, executor=execution.executor)
         selection.summary["splits"] = write_splits(
@@ -60,10 +62,10 @@ def write_version(
         for frame in selection.splits.values():
             renderer.check_sample(frame, recipe.seed)
         selection.splits.clear()  # frees the texts before Great Expectations and the report need memory
+        fates_written.result()
     gate.close()
     with progress.stage("gate"):
-        write_fates(folder, fates)  # while Great Expectations judges in its own process
-        write_duplicates(folder, pairs)
+        write_duplicates(folder, pairs)  # while Great Expectations judges in its own process
         verdict = gate.verdict()
     with progress.stage("write"):
         manifest = {

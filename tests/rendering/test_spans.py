@@ -29,6 +29,7 @@ def test_a_conversation_of_200_turns_has_100_spans() -> None:
 def test_work_is_linear_in_the_number_of_turns(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """All runs of the template together see a bounded number of messages for each message of the conversation."""
     messages_seen = 0
+    monkeypatch.setattr(plan, "_derivations", {})  # of earlier tests
 
     def counting(run: Callable[..., Any]) -> Callable[..., Any]:
         def counted(template: Any, messages: Any, *more: Any, **named: Any) -> Any:
