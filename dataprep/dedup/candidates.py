@@ -19,7 +19,7 @@ BandKeys = Iterable[npt.NDArray[np.uint32]]  # for each band, the key of each do
 
 
 class Buckets(NamedTuple):
-    """The buckets of one band: one entry for each document, sorted by bucket, then by document."""
+    """The buckets of one band with two or more documents: one entry for each document, by bucket, then by document."""
 
     member: RowIndices  # [entries]
     bucket: RowIndices  # [entries] number of its bucket, from 0
@@ -81,9 +81,11 @@ def uncompared_survivors(bands: BandKeys, survives: npt.NDArray[np.bool_], is_ne
 
 
 def _buckets(bands: BandKeys) -> Iterator[Buckets]:
-    """Yield the buckets of each band."""
+    """Yield the buckets of each band that have two documents or more."""
     for keys in bands:
-        key, member = unpacked(sorted_numbers(packed(keys, np.arange(len(keys)))))
+        entries = sorted_numbers(packed(keys, np.arange(len(keys))))
+        as_next = np.diff(entries >> np.uint64(32)) == 0
+        key, member = unpacked(entries[(np.append(as_next, False) | np.append(False, as_next))[: len(entries)]])
         starts_bucket = np.append(True, key[1:] != key[:-1])[: len(key)]
         bucket = np.cumsum(starts_bucket) - 1
         yield Buckets(member, bucket, member[starts_bucket][bucket])

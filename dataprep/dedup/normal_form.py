@@ -107,8 +107,12 @@ def for_each_normalised_block(column: pl.Series, process: Callable[[NormalisedBl
 
     for_each_block(column, normalise_rows(np.arange(len(column)), is_folded=False))
     rest = np.flatnonzero(pending)
+    if not len(rest):
+        return
     for_each_block(fold(column.gather(rest)), normalise_rows(rest, is_folded=True))
     rest = np.flatnonzero(pending)
+    if not len(rest):
+        return
     raw = column.gather(rest).str.strip_chars().alias("text").to_frame()
     spaced = raw.select(pl.when(TEXT == "").then(TEXT).otherwise(TEXT + " ")).to_series()
     for_each_block(spaced, lambda texts, chosen: process(_without_empty(texts, rest[chosen])))
