@@ -125,6 +125,7 @@ def executed(
 KINDS: dict[str, tuple[Callable[[Sandbox, random.Random, int], Outcomes], int]] = {
     **{kind: (partial(executed, partial(files.cases, kind)), 340) for kind in files.FORMATS},
     "files that expand": (partial(executed, files.bombs), len(files.BOMBS)),
+    "files of many keys or repeated values": (partial(executed, files.wide), len(files.WIDE)),
     "re-sealed builds": (partial(executed, builds.resealed), 150),
     "manifests": (partial(executed, builds.manifests), 150),
     "configurations": (partial(executed, configurations.cases), 150),

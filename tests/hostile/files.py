@@ -215,3 +215,71 @@ def bombs(sandbox: Sandbox, rng: random.Random, count: int, scale: float = 1.0) 
         sandbox.prepare()
         write_bomb(sandbox.input / file, start, part, round(times * scale), end)
         yield Case.of(name, *build_command(sandbox.input / file, sandbox))
+
+
+_CHAT = '{"messages": [{"role": "user", "content": "q"%s}, {"role": "assistant", "content": "a"}]%s}\n'
+_LONG_TEXT = "### Human: " + "q" * 3_000 + "### Assistant: a"
+
+
+def _keys(count: int) -> str:
+    return "".join(f', "key{number}": 1' for number in range(count))
+
+
+def _repeated_values(count: int) -> pa.Table:
+    """A long text in `count` rows, stored once."""
+    return pa.table({"text": pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), pa.array([_LONG_TEXT]))})
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _arrow(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+_SOME_CHATS = "".join(_CHAT % ("", f', "id": "{number}"') for number in range(500))
+# Name: file, and what makes its content from a number. Small files that take time or memory out of proportion if each key
+# costs a value in every row, or if a value is copied for each row.
+WIDE: dict[str, tuple[str, Callable[[int], bytes]]] = {
+    "a key for each record": (
+        "rows.jsonl",
+        lambda n: "".join(_CHAT % ("", f', "key{number}": 1') for number in range(n)).encode(),
+    ),
+    "a record of many keys": ("rows.jsonl", lambda n: (_SOME_CHATS + _CHAT % ("", _keys(10 * n))).encode()),
+    "a message of many keys": ("rows.jsonl", lambda n: (_SOME_CHATS + _CHAT % (_keys(10 * n), "")).encode()),
+    "metadata of many keys": (
+        "rows.jsonl",
+        lambda n: (_SOME_CHATS + _CHAT % ("", ', "meta": {"a": 1' + _keys(10 * n) + "}")).encode(),
+    ),
+    "a column for each key": ("rows.csv", lambda n: f"prompt,completion{_keys(n)}\n".encode() + b"a,b" + b",1" * n),
+    "a Parquet column for each key": (
+        "rows.parquet",
+        lambda n: _parquet(pa.table({"text": ["x"] * 30, **{f"key{k}": [k] * 30 for k in range(n // 10)}})),
+    ),
+    "one id in all records": ("rows.jsonl", lambda n: (_CHAT % ("", ', "id": "same"') * 10 * n).encode()),
+    "a text in all rows of Parquet": ("rows.parquet", lambda n: _parquet(_repeated_values(2 * n))),
+    "a text in all rows of Arrow": ("rows.arrow", lambda n: _arrow(_repeated_values(2 * n))),
+    "a row of 20,000 times the others": (
+        "rows.parquet",
+        lambda n: _parquet(pa.table({"text": [_LONG_TEXT] * 99 + ["x" * 5_000 * n]})),
+    ),
+    "a text in all records, compressed": (
+        "rows.jsonl.gz",
+        lambda n: gzip.compress(json.dumps({"text": _LONG_TEXT}).encode() + b"\n", mtime=0) * (2 * n),
+    ),
+}
+_WIDTH = 30_000
+
+
+def wide(sandbox: Sandbox, rng: random.Random, count: int, scale: float = 1.0) -> Iterator[Case]:
+    """Builds of `count` files of `WIDE`, in order, at `scale` of their size."""
+    for name, (file, make) in list(WIDE.items())[:count]:
+        sandbox.prepare()
+        (sandbox.input / file).write_bytes(make(round(_WIDTH * scale)))
+        yield Case.of(name, *build_command(sandbox.input / file, sandbox), "--near-dup", rng.choice(("off", "0.9")))

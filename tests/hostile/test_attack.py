@@ -43,6 +43,13 @@ def test_files_that_expand_are_read_in_bounded_time_and_memory(attacker: Attacke
     assert failures(outcomes) == []
 
 
+def test_files_of_many_keys_or_repeated_values_are_read_in_bounded_time_and_memory(
+    attacker: Attacker, sandbox: Sandbox
+) -> None:
+    outcomes = map(attacker.execute, files.wide(sandbox, random.Random(SEED), 11, scale=0.1))
+    assert failures(outcomes) == []
+
+
 @pytest.mark.parametrize("make", [builds.resealed, builds.manifests])
 def test_builds_of_others_are_read_or_refused_in_one_sentence(
     attacker: Attacker, sandbox: Sandbox, make: Maker
