@@ -26,6 +26,7 @@ _COMPRESSIONS = {
 COMPRESSED = tuple(_COMPRESSIONS)
 _ARCHIVES = {b"PK\x03\x04": "a zip archive", b"7z\xbc\xaf\x27\x1c": "a 7z archive", b"Rar!": "a RAR archive"}
 _XZ_MEMORY = 256 << 20  # bytes; a header may ask for 4 GiB, and the strongest usual setting (-9) for 65 MiB
+_TAIL = 64 << 10  # last bytes of a block in which its last line end is looked for
 _GZIP_WINDOW = 31  # zlib's window size for a gzip member whose checksum is verified
 # What zlib says if a member's data is whole but its checksum or its length differs.
 _CHECKSUM_FAULTS = ("incorrect data check", "incorrect length check")
@@ -82,13 +83,26 @@ class ByteStream:
 
     def _read_file(self, size: int) -> bytes:
         try:
-            data = self._file.read(size if self._left is None else min(size, self._left))
+            if self._left is not None:
+                size = self._to_line_end(size) if size < self._left else self._left
+            data = self._file.read(size)
         except OSError as fault:
             raise InputError(f"{self.path} cannot be read: {fault.strerror}.") from None
         self.done += len(data)
         if self._left is not None:
             self._left -= len(data)
         return data
+
+    def _to_line_end(self, size: int) -> int:
+        """Return a smaller number of the next bytes, so that they end with a line, if one ends near the end of `size` bytes.
+
+        The beginning of a line would have to be joined with its rest, which copies the whole block.
+        """
+        at, tail = self._file.tell(), min(size, _TAIL)
+        self._file.seek(at + size - tail)
+        cut = self._file.read(tail).rfind(b"\n") + 1
+        self._file.seek(at)
+        return size - tail + cut if cut else size
 
     def _read_members(self, new_decoder: Callable[[], Any]) -> bytes:
         """Decompress a block of a file of concatenated members (gzip, bzip2) or streams (xz)."""

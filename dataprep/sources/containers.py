@@ -272,12 +272,14 @@ def _line_units(start: bytes, stream: ByteStream, max_record_bytes: int, is_part
             data = data[end:]
         cut = data.rfind(b"\n") + 1
         if cut:
-            block = Block(b"".join([*parts, memoryview(data)[:cut]]), line, stream.done)
+            whole = data if cut == len(data) else memoryview(data)[:cut]
+            block = Block(b"".join([*parts, whole]), line, stream.done)  # one `bytes` is not copied
             if not block.data.isspace():
                 yield block
             line += block.bounds.line_ends
             parts, size = [], 0
-        parts.append(data[cut:])
+        if cut < len(data):
+            parts.append(data[cut:])
         size += len(data) - cut
         if size > max_record_bytes or oversize:
             parts, size, oversize = [], 0, oversize + size
