@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import astuple, dataclass, fields
 from functools import partial
 from itertools import chain, pairwise
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
@@ -60,6 +60,7 @@ REMEMBERED_ROWS = 200_000  # counts of what rows leave out, about 150 bytes each
 TEMPLATE_REFUSED = "template_refused"  # a rule of the fates
 _MESSAGE_BYTES = 64  # the cost of a message without text: its view, its numbers, its constants
 
+Result = TypeVar("Result")
 _Columns = tuple[pa.Array, pa.Array, pa.Array]  # text, spans, controls
 
 
@@ -105,8 +106,7 @@ class Renderer:
             `detail` (the reason, a sentence), in the order of `frame`.
         """
         refused: dict[int, tuple[str, str]] = {}  # by position in `frame`
-        for start, part in split_into_batches(frame):
-            planned = self._plan(part)
+        for start, part, planned in _on_threads(lambda _, part: self._plan(part), frame):
             for number, strategy in enumerate(planned.strategies):
                 if isinstance(strategy, Refusal):
                     positions = (np.flatnonzero(planned.strategy_of == number) + start).tolist()
@@ -131,15 +131,8 @@ class Renderer:
         Raises:
             TemplateError: a row cannot be rendered, or its text is longer than 2 GiB.
         """
-        # Polars, Arrow and NumPy release the GIL, so batches are rendered while the caller writes an earlier one.
-        with ThreadPoolExecutor(WORKERS) as pool:
-            pending: deque[Future[list[Batch]]] = deque()
-            for start, part in split_into_batches(frame):
-                pending.append(pool.submit(self.render_part, start, part))
-                if len(pending) > WORKERS:
-                    yield from pending.popleft().result()
-            while pending:
-                yield from pending.popleft().result()
+        for _, _, batches in _on_threads(self.render_part, frame):
+            yield from batches
 
     def unwritten(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Count what the template leaves out of each conversation.
@@ -315,6 +308,24 @@ def split_into_batches(frame: pl.DataFrame) -> Iterator[tuple[int, pl.DataFrame]
     wanted = frame.select(name for name in ("messages", "tools") if name in frame.columns)
     for start, end in pairwise(bounds):
         yield start, wanted[start:end]
+
+
+def _on_threads(
+    function: Callable[[int, pl.DataFrame], Result], frame: pl.DataFrame
+) -> Iterator[tuple[int, pl.DataFrame, Result]]:
+    """Yield each batch of a frame (see `split_into_batches`) with `function(start, batch)`, a few of them ahead.
+
+    Polars, Arrow and NumPy release the GIL, so batches are computed while the caller works on an earlier one.
+    """
+    with ThreadPoolExecutor(WORKERS) as pool:
+        pending: deque[tuple[int, pl.DataFrame, Future[Result]]] = deque()
+        for start, part in split_into_batches(frame):
+            pending.append((start, part, pool.submit(function, start, part)))
+            if len(pending) > WORKERS:
+                first, batch, future = pending.popleft()
+                yield first, batch, future.result()
+        for first, batch, future in pending:
+            yield first, batch, future.result()
 
 
 def batch_bounds(frame: pl.DataFrame) -> list[int]:
