@@ -1,8 +1,8 @@
 """Work whose results the cache of a store keeps: partitions as read, fingerprints, and near-duplicates.
 
 A key covers all that a result depends on: the bytes, the options that decide what is made of them, the code of dataprep
-and the versions of the libraries. Results do not depend on where in a file a partition lies, so an appended file is read
-from its first changed partition on.
+and the versions of the libraries. A partition is named by all bytes before its end, so an appended file is read from its
+first changed partition on.
 """
 
 from __future__ import annotations
