@@ -18,7 +18,8 @@ SIZES: dict[str, Any] = {
     "num_key_value_heads": 2, "head_dim": 16, "initializer_range": 0.3, "max_position_embeddings": 512,
 }  # fmt: skip
 GPT_SIZES = {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 512}
-EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 32}
+ROUTED = {"num_experts_per_tok": 2}
+EXPERTS = ROUTED | {"moe_intermediate_size": 32}  # liger reads this width wherever a config has it
 LATENT_ATTENTION = {
     "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16, "head_dim": 8,
     "n_routed_experts": 4, "first_k_dense_replace": 1, "num_key_value_heads": 4, "n_group": 1, "topk_group": 1,
@@ -64,11 +65,11 @@ ARCHITECTURES = {
     "cohere2": TinyArchitecture({"sliding_window": 8}),
     "starcoder2": TinyArchitecture(),
     "exaone4": TinyArchitecture({"sliding_window": 8}),
-    "mixtral": TinyArchitecture(EXPERTS | {"num_local_experts": 4, "output_router_logits": True}),
+    "mixtral": TinyArchitecture(ROUTED | {"num_local_experts": 4, "output_router_logits": True}),
     "qwen3_moe": TinyArchitecture(EXPERTS | {"num_experts": 4}),
-    "granitemoe": TinyArchitecture(EXPERTS | {"num_local_experts": 4}),
+    "granitemoe": TinyArchitecture(ROUTED | {"num_local_experts": 4}),
     "deepseek_v3": TinyArchitecture(EXPERTS | LATENT_ATTENTION | {"n_shared_experts": 1}),
-    "gpt_oss": TinyArchitecture(EXPERTS | {"num_local_experts": 4, "sliding_window": 8}),
+    "gpt_oss": TinyArchitecture(ROUTED | {"num_local_experts": 4, "sliding_window": 8}),
     "gpt2": TinyArchitecture(GPT_SIZES),
     "gpt_neox": TinyArchitecture(),
     "opt": TinyArchitecture({"ffn_dim": 96, "word_embed_proj_dim": 64, "dropout": 0.0}),
@@ -85,7 +86,7 @@ ARCHITECTURES = {
     "bamba": TinyArchitecture(STATE_SPACE | {"attn_layer_indices": [1]}, packed=False),
     "falcon_h1": TinyArchitecture(STATE_SPACE | {"mamba_d_ssm": 128}, packed=False),
     "granitemoehybrid": TinyArchitecture(
-        EXPERTS | STATE_SPACE | {"num_local_experts": 4, "layer_types": ["mamba", "attention"], "shared_intermediate_size": 32},
+        ROUTED | STATE_SPACE | {"num_local_experts": 4, "layer_types": ["mamba", "attention"], "shared_intermediate_size": 32},
         packed=False,
     ),
     "qwen3_next": TinyArchitecture(
