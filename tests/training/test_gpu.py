@@ -124,7 +124,7 @@ def test_a_model_divided_among_gpus_with_added_tokens_is_resumed_evaluated_and_m
     write_tiny_model("llama", tmp_path / "model", tiny_tokenizer())
     one = RunConfig(
         data=write_build(tmp_path / "b", rows[:32], rows[32:], style="chatml"), model=str(tmp_path / "model"), max_steps=4,
-        save_every=2, stop_prompts=2, max_tokens=128, tokens_per_step=512, micro_batch=1, lora_r=4, lr=0.02,
+        save_every=2, stop_prompts=2, max_tokens=128, tokens_per_step=512, micro_batch=1, lora_r=4, lr=0.002,
         add_tokens="<|im_start|>,<|im_end|>", out=tmp_path / "one",
     )  # fmt: skip
     divided = replace(one, shard=True, out=tmp_path / "divided")
