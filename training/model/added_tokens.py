@@ -8,10 +8,12 @@ trainable tokens) and saves them with the adapter.
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dataprep.common.text import excerpt, plural
 from training.config import RunConfig
 from training.errors import OptionError
 from training.model.tokenizer import ChatTokenizer, load_tokenizer
@@ -22,16 +24,22 @@ if TYPE_CHECKING:
     from training.model.architecture import Architecture
 
 
+MAX_TOKENS = 10_000
+MAX_TOKEN = 200  # characters: tokenizers take minutes for a token of 100,000
+
+
 def read_added_tokens(option: str | None) -> str | None:
     """--add-tokens with the content of a file in place of its name: one token a line, as run.json records it.
 
     Raises:
-        OptionError: the file cannot be read, or there is no token.
+        OptionError: the file cannot be read, or there is no token, or more or longer ones than can be.
     """
-    if option is None or "\n" in option:
-        return option
+    if option is None:
+        return None
     path = Path(option).expanduser()
-    if path.is_file():
+    if "\n" in option:  # as recorded
+        tokens = option.splitlines()
+    elif os.path.isfile(path):  # False where a list is too long for the name of a file
         try:
             tokens = path.read_text("utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as fault:
@@ -41,7 +49,12 @@ def read_added_tokens(option: str | None) -> str | None:
     tokens = list(dict.fromkeys(filter(None, map(str.strip, tokens))))
     if not tokens:
         raise OptionError(
-            f"--add-tokens {option} names no token: give a file with one a line, or a list such as '<a>,<b>'."
+            f"--add-tokens {excerpt(option)} names no token: give a file with one a line, or a list such as '<a>,<b>'."
+        )
+    if len(tokens) > MAX_TOKENS or max(map(len, tokens)) > MAX_TOKEN:
+        raise OptionError(
+            f"--add-tokens names {plural(len(tokens), 'token')}, the longest with {plural(max(map(len, tokens)), 'character')}: "
+            f"at most {MAX_TOKENS:,} tokens of {MAX_TOKEN} characters can be added."
         )
     return "\n".join([*tokens, ""])
 

@@ -149,6 +149,18 @@ def test_a_file_of_tokens_is_recorded_by_its_content(tmp_path: Path) -> None:
         read_added_tokens(" ,")
 
 
+def test_long_lists_are_read_and_more_or_longer_tokens_than_can_be_are_refused() -> None:
+    assert read_added_tokens(",".join(f"<tool_{n}>" for n in range(3_000))) == "".join(
+        f"<tool_{n}>\n" for n in range(3_000)
+    )
+    with pytest.raises(
+        OptionError, match="names 1 token, the longest with 100,000 characters: at most 10,000 tokens of 200"
+    ):
+        read_added_tokens("x" * 100_000)
+    with pytest.raises(OptionError, match="names 10,001 tokens"):
+        read_added_tokens("\n".join(f"<{n}>" for n in range(10_001)))
+
+
 def test_a_run_continues_from_an_adapter_with_the_same_added_tokens(chatml: Path, base: Path, tmp_path: Path) -> None:
     first = run(config_for(chatml, base, tmp_path / "first", add_tokens=CHATML))
     config = config_for(chatml, base, tmp_path / "second", add_tokens=CHATML, init_adapter=tmp_path / "first")
