@@ -68,6 +68,7 @@ ARCHITECTURES = {
     "mixtral": TinyArchitecture(ROUTED | {"num_local_experts": 4, "output_router_logits": True}),
     "qwen3_moe": TinyArchitecture(EXPERTS | {"num_experts": 4}),
     "granitemoe": TinyArchitecture(ROUTED | {"num_local_experts": 4}),
+    "phimoe": TinyArchitecture(ROUTED | {"num_local_experts": 4, "router_jitter_noise": 0.0, "input_jitter_noise": 0.0}),
     "deepseek_v3": TinyArchitecture(EXPERTS | LATENT_ATTENTION | {"n_shared_experts": 1}),
     "gpt_oss": TinyArchitecture(ROUTED | {"num_local_experts": 4, "sliding_window": 8}),
     "gpt2": TinyArchitecture(GPT_SIZES),
@@ -84,6 +85,10 @@ ARCHITECTURES = {
         {"lru_width": 64, "attention_window_size": 8, "block_types": ["recurrent", "attention"]}, packed=False
     ),
     "bamba": TinyArchitecture(STATE_SPACE | {"attn_layer_indices": [1]}, packed=False),
+    "jamba": TinyArchitecture(
+        STATE_SPACE | {"num_experts": 2, "attn_layer_offset": 1, "attn_layer_period": 2, "use_mamba_kernels": False},
+        packed=False,
+    ),
     "falcon_h1": TinyArchitecture(STATE_SPACE | {"mamba_d_ssm": 128}, packed=False),
     "granitemoehybrid": TinyArchitecture(
         ROUTED | STATE_SPACE | {"num_local_experts": 4, "layer_types": ["mamba", "attention"], "shared_intermediate_size": 32},

@@ -167,7 +167,7 @@ def segment_attention(
                 q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling, enable_gqa=grouped
             )
         )
-    return torch.cat(parts, 2).transpose(1, 2), None
+    return torch.cat(parts, 2).transpose(1, 2).contiguous(), None  # as transformers' own: some layers view it
 
 
 def _attention_products(

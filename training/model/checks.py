@@ -148,10 +148,13 @@ def _logits(model: torch.nn.Module, ids: np.ndarray, lengths: list[int] | None, 
     try:
         with torch.no_grad():
             logits: Tensor = model(input_ids=tensor, use_cache=False, **arguments).logits[0, -keep:].float()
-    except (ValueError, TypeError, NotImplementedError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except (ValueError, TypeError, RuntimeError, AttributeError, LookupError) as error:  # each architecture has its own
         if lengths is None:
             raise
-        raise PackingUnsupported(f"transformers refuses packed conversations ({str(error).splitlines()[0]})") from None
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise PackingUnsupported(f"transformers refuses packed conversations ({reason})") from None
     finally:
         model.train(training)
     return logits

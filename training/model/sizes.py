@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 EXPERT_LAYERS = frozenset({"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
 
 
+STATE_SPACE_LAYERS = frozenset({"out_proj", "dt_proj"})
+
+
 class Linear(NamedTuple):
     """A linear layer of the text decoder: its path, and its input and output width."""
 
@@ -98,13 +101,19 @@ def targets_path(target: str, path: str) -> bool:
 
 
 def names_without_adapter(decoder: Module) -> frozenset[str]:
-    """Names of layers that cannot have adapters: those of experts, and the output projection of state-space layers.
+    """Names of layers that cannot have adapters: those of experts and routers, and projections of state-space layers.
 
-    The kernels of state-space layers (Mamba) read that projection's weight themselves, which would ignore an adapter.
+    The kernels of state-space layers (Mamba) read the weights of these projections themselves, which would ignore an adapter.
+    Some routers are linear layers that return more than one tensor.
     """
     experts = any(is_expert(path, parameter) for path, parameter in decoder.named_parameters())
-    state_space = any({"conv1d", "out_proj"} <= module._modules.keys() for module in decoder.modules())
-    return (EXPERT_LAYERS if experts else frozenset()) | (frozenset({"out_proj"}) if state_space else frozenset())
+    names = set(EXPERT_LAYERS) if experts else set()
+    for path, module in decoder.named_modules():
+        if type(module).__name__.endswith("Router"):
+            names.add(path.rpartition(".")[2])
+        if "conv1d" in module._modules:
+            names |= STATE_SPACE_LAYERS & module._modules.keys()
+    return frozenset(names)
 
 
 def is_expert(path: str, parameter: Parameter) -> bool:
