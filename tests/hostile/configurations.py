@@ -199,7 +199,7 @@ def runs(sandbox: Sandbox, rng: random.Random, count: int) -> Iterator[Case]:
     finished = finished_run(sandbox.root / "sound")
     for number in range(count):
         sandbox.prepare()
-        run = sandbox.out / "run"
+        run, data = sandbox.out / "run", copy_build(sandbox)
         shutil.copytree(finished, run, symlinks=True)
         wanted = rng.choice(_RUN_FILES)
         files = sorted(path for path in run.rglob("*") if path.is_file() and wanted in str(path.relative_to(run)))
@@ -213,7 +213,7 @@ def runs(sandbox: Sandbox, rng: random.Random, count: int) -> Iterator[Case]:
             (
                 "run",
                 "--data",
-                sandbox.root / "sound" / "store" / NAME / "latest",
+                data,
                 "--model",
                 "tiny",
                 "--out",
