@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dataprep.common.text import excerpt
 from training.errors import DataError
 from training.model.tokenizer import ChatTokenizer
 
@@ -28,10 +29,12 @@ def render(template: str, messages: Messages, tokens: Mapping[str, Any], *, answ
         tokens: `bos_token` and `eos_token`; `content_parts` if the template takes contents as lists of parts.
         answer: append the generation prompt.
     Raises:
-        DataError: the template refuses the messages.
+        DataError: a message is not UTF-8, or the template refuses the messages.
     """
     from transformers.utils.chat_template_utils import render_jinja_template
 
+    if any(not _is_text(message["content"]) for message in messages):
+        raise DataError("A message holds bytes that are not UTF-8, or half of a surrogate pair: correct its encoding.")
     render_all: Any = render_jinja_template  # its annotations are narrower than what it accepts
     conversation: list[Mapping[str, Any]] = list(messages)
     if tokens.get("content_parts"):
@@ -42,8 +45,17 @@ def render(template: str, messages: Messages, tokens: Mapping[str, Any], *, answ
             conversations=[conversation], chat_template=template, add_generation_prompt=answer, **variables
         )
     except Exception as error:  # a template can raise anything
-        raise DataError(f"The chat template refuses this conversation ({error}).") from None
+        raise DataError(f"The chat template refuses this conversation ({excerpt(str(error))}).") from None
     return str(rendered[0])
+
+
+def _is_text(value: str) -> bool:
+    """Whether a text can be encoded: arguments of a command line that are not UTF-8 have lone surrogates."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def prompt_ids(template: str, messages: Messages, manifest: Mapping[str, Any], tokenizer: ChatTokenizer) -> list[int]:

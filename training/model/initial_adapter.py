@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dataprep.common.text import excerpt
 from dataprep.contract import sha256_of
 from training.checksums import CHECKSUMS_FILE, find_damage
 from training.config import RunConfig
@@ -113,7 +114,7 @@ def _same_tokens(path: Path, indices: dict[str, list[int]], config: RunConfig) -
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as fault:  # tokenizers raises plain Exception
-        raise OptionError(f"--init-adapter: {path} cannot be read ({fault}).") from None
+        raise OptionError(f"--init-adapter: {path} cannot be read ({excerpt(str(fault))}).") from None
     ids = [tokenizer.token_to_id(token) for token in added_tokens(config)]
     return all(ids == each for each in indices.values())
 

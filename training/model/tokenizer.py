@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dataprep.common.text import excerpt
 from training.errors import ModelError
 from training.model.files import locate, read_json_object
 from training.model.sentencepiece_model import read_sentencepiece
@@ -166,7 +167,7 @@ def _read_tokenizer_json(path: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the Rust library raises Exception itself
-        raise ModelError(f"{path} is not a readable tokenizer ({error}).") from None
+        raise ModelError(f"{path} is not a readable tokenizer ({excerpt(str(error))}).") from None
 
 
 def _plain(tokenizer: Tokenizer) -> Tokenizer:
