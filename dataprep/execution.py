@@ -68,7 +68,7 @@ def open_execution(
 ) -> Iterator[Execution]:
     """Start what a build runs with, and end it afterwards.
 
-    Sources of at most one partition stay in memory, without temporary files. Those of larger ones lie beside the version
+    Sources of at most one partition stay in memory, without temporary files, unless they may expand (see `SourceFile`). Those of larger ones lie beside the version
     that is written, and are removed with its temporary folder; those of a dry run in the system's temporary directory.
 
     Raises:
