@@ -68,8 +68,9 @@ def open_execution(
 ) -> Iterator[Execution]:
     """Start what a build runs with, and end it afterwards.
 
-    Sources of at most one partition stay in memory, without temporary files, unless they may expand (see `SourceFile`). Those of larger ones lie beside the version
-    that is written, and are removed with its temporary folder; those of a dry run in the system's temporary directory.
+    Sources of at most one partition stay in memory, without temporary files, unless they may expand (see `SourceFile`).
+    Those of larger ones lie beside the version that is written, and are removed with its temporary folder; those of a dry
+    run in the system's temporary directory.
 
     Raises:
         DataprepError: the store cannot be written, or the cluster cannot be reached or does not share the store.
