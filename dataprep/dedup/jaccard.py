@@ -143,9 +143,7 @@ def _steps(pairs: RowIndices) -> Iterator[RowIndices]:
 def _members_shared_with(sets: Sets, document: int, others: RowIndices) -> npt.NDArray[np.int64]:
     """Return how many members the set of each of `others` has in common with that of `document`."""
     members = sets.member[sets.start[document] :][: sets.size[document]]
-    members = np.append(
-        members, HASH_MASK + np.uint64(1)
-    )  # a number above all others, so that every search ends at one
+    members = np.append(members, HASH_MASK + np.uint64(1))  # above all others, so that every search ends at a member
     other, member = sets.of(others)
     return np.bincount(other[members[np.searchsorted(members, member)] == member], minlength=len(others))
 

@@ -20,6 +20,7 @@ from dataprep.sources.arrow_checks import check_batch
 from dataprep.sources.bytestream import BLOCK, COMPRESSED, ByteStream
 from dataprep.sources.csvlines import csv_units
 from dataprep.sources.jsonlines import Block, decode_record
+from dataprep.sources.rows import Fault
 
 JSON_EXTENSIONS = (".jsonl", ".ndjson", ".json")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -48,9 +49,7 @@ class Batch(NamedTuple):
     done: int
     fault: str = ""  # why the file breaks off after these rows; empty if it does not
     rule: str = "truncated"
-    rejected: tuple[
-        tuple[int, str, str], ...
-    ] = ()  # (line, rule, detail) of records after these rows that are not read
+    rejected: tuple[Fault, ...] = ()  # of records after these rows that are not read
 
 
 Unit = Block | Batch
@@ -197,8 +196,7 @@ def _batches(
             break
         done += int(len(batch) * bytes_per_row) if bytes_per_row is not None else batch.nbytes
         for part in _bounded_parts(batch, max_record_bytes):
-            is_long = len(part) == 1 and part.nbytes > max_record_bytes
-            if is_long:
+            if part.nbytes > max_record_bytes:  # of one row
                 yield Batch(part.slice(0, 0), line, done, rejected=(_too_long(line, part.nbytes, max_record_bytes),))
             else:
                 yield Batch(part, line, done)
@@ -314,7 +312,7 @@ def _oversize(line: int, size: int, stream: ByteStream, max_record_bytes: int) -
     return Block(b"", line, stream.done, detail, rule)
 
 
-def _too_long(line: int, size: int, max_record_bytes: int) -> tuple[int, str, str]:
+def _too_long(line: int, size: int, max_record_bytes: int) -> Fault:
     return line, "too_long", f"has {size:,} bytes, more than --max-record-bytes {max_record_bytes}"
 
 

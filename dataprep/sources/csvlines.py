@@ -12,8 +12,7 @@ import msgspec
 from dataprep.common.errors import InputError
 from dataprep.sources.bytestream import BLOCK, ByteStream
 from dataprep.sources.jsonlines import Block
-
-Fault = tuple[int, str, str]
+from dataprep.sources.rows import Fault
 
 _LINE_ENDS = re.compile(r"[\r\n]*")
 

@@ -25,12 +25,11 @@ import pyarrow.json
 from dataprep.sources.coercion import CoercionError
 from dataprep.sources.columns import CONVERSION_ERRORS, NeedsLineReader, convert_batch
 from dataprep.sources.records import convert_record, to_batch
-from dataprep.sources.rows import FieldCounts, Lines, ParsedRows, reject_incomplete, rejects
+from dataprep.sources.rows import Fault, FieldCounts, Lines, ParsedRows, reject_incomplete, rejects
 from dataprep.sources.schema import Parsing
 
-MAX_FIELDS = (
-    500  # in a block that is parsed by columns: each of them costs a value in every row, even where it is missing
-)
+# In a block that is parsed by columns: each of them costs a value in every row, even where it is missing.
+MAX_FIELDS = 500
 _FEW_KEYS = 4
 _SAMPLE_STEP = 1 << 16  # bytes between the lines whose keys are counted beforehand
 PIECE = 1 << 16  # bytes; a piece takes 0.1 ms by columns and about 1 ms line by line
@@ -57,7 +56,7 @@ class Block:
     done: int
     fault: str = ""  # why one record is lost after these lines, at line `line` if there are none; empty if none is
     rule: str = "truncated"  # the rule that drops this record
-    rejected: tuple[tuple[int, str, str], ...] = ()  # (line, rule, detail) of records that the container cannot read
+    rejected: tuple[Fault, ...] = ()  # of records that the container cannot read
 
     @cached_property
     def bounds(self) -> LineBounds:
@@ -248,7 +247,7 @@ def _parse_by_lines(block: Block, parsing: Parsing) -> ParsedRows:
     """Parse the records of `block` one by one: only if at least one record fits no column."""
     rows: list[dict[str, Any]] = []
     row_lines: list[int] = []
-    faults: list[tuple[int, str, str]] = []
+    faults: list[Fault] = []
     counts = FieldCounts()
     for line, data in iter_lines(block):
         record, rule, detail = decode_record(data)

@@ -21,6 +21,7 @@ from dataprep.sources.schema import RecordSchema
 
 Lines = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+Fault = tuple[int, str, str]  # line, rule and detail of a record that cannot be read
 Problems = dict[int, tuple[str, str]]  # rule and detail of the first problem of a row, by the row's position
 
 # A record that never became a message or a conversation: its number in the file, its id if it has one, and the reason.
@@ -31,8 +32,6 @@ REJECTS: dict[str, pl.DataType] = {
     "rule": pl.String(),
     "detail": pl.String(),
 }
-
-
 MAX_KEYS = 1_000  # keys that are not used and counted one by one; a record of millions of keys must not fill the memory
 
 
@@ -81,7 +80,7 @@ class ParsedRows(NamedTuple):
     rewritten: bool = False
 
 
-def rejects(faults: Iterable[tuple[int, str, str]] = ()) -> pl.DataFrame:
+def rejects(faults: Iterable[Fault] = ()) -> pl.DataFrame:
     """Make the rejects of whole lines from tuples of (line, rule, detail)."""
     rows = [(line, None, "line", rule, detail) for line, rule, detail in faults]
     return pl.DataFrame(rows, schema=REJECTS, orient="row")

@@ -19,7 +19,7 @@ from dataprep.sources.coercion import CoercionError, has_value
 from dataprep.sources.fields import UNKNOWN_FIELD, unknown_detail
 from dataprep.sources.jsonlines import TOO_DEEP, Block, decode_record, iter_lines
 from dataprep.sources.records import coerce_record, rename_keys, to_batch
-from dataprep.sources.rows import FieldCounts, ParsedRows, reject_incomplete, rejects
+from dataprep.sources.rows import Fault, FieldCounts, ParsedRows, reject_incomplete, rejects
 from dataprep.sources.schema import Column, Kind, Parsing, Record, RecordSchema
 
 # The columns of a tree; Arrow has no type for `prompt`.
@@ -83,7 +83,7 @@ def parse(block: Block, parsing: Parsing) -> list[ParsedRows]:
     """Parse the trees in `block` into rows of `oasst.SCHEMA`, in reply order; each row has the line of its tree."""
     messages: list[dict[str, Any]] = []
     message_lines: list[int] = []
-    faults: list[tuple[int, str, str]] = []
+    faults: list[Fault] = []
     counts = FieldCounts()
     for line, data in iter_lines(block):
         tree = _decode_tree(data, parsing, counts)

@@ -34,8 +34,9 @@ def graphed_decoding(model: Any, length: int) -> Iterator[dict[str, Any]]:
     import torch
 
     base = without_adapters(model)
-    cache = _static_cache(base, length)
-    if cache is None or base.device.type != "cuda" or torch.distributed.is_initialized():
+    alone_on_gpu = base.device.type == "cuda" and not torch.distributed.is_initialized()
+    cache = _static_cache(base, length) if alone_on_gpu else None
+    if cache is None:
         yield {}
         return
     before = vars(base).get("forward")

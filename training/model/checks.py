@@ -90,7 +90,7 @@ def check_causal(model: torch.nn.Module, windows: Any, *, name: str, bound: floa
     if not conversations:
         return
     ids = conversations[0]
-    changed = np.concatenate([ids[:-1], np.where(ids[-1:] > 0, ids[-1:] - 1, 1)])
+    changed = np.concatenate([ids[:-1], _changed(ids[-1:])])
     with stock_attention(model):
         original, other = (_logits(model, each, None)[:-1] for each in (ids, changed))
     moved = float((other - original).square().mean().sqrt() / original.std())
