@@ -210,9 +210,10 @@ def _check_answers(
 ) -> None:
     """Decode the ids of every answer and compare them with the whole span, so that no part of it is left untrained.
 
-    Three differences are allowed. Decoders of the Llama family omit a leading space: allowed only if that space belongs to
-    a token of the answer. Some tokenizers normalise text (Qwen's to NFC): allowed only if the tokenizer's own normaliser
-    makes both texts equal. White space that an added token absorbs is not decoded.
+    Four differences are allowed. Decoders of the Llama family omit a leading space, and tokenizers with a prefix space add
+    one: allowed only if the answer's tokens cover its start. Some tokenizers normalise text (Qwen's to NFC): allowed
+    only if the tokenizer's own normaliser makes both texts equal. SentencePiece's `▁` stands for a space. White space that
+    an added token absorbs is not decoded.
 
     Raises:
         DataError: names the first row with an answer that decodes to other text, or that has no token.
@@ -231,6 +232,8 @@ def _check_answers(
         if first[number] == first[number + 1]:
             raise DataError(f"Row {encoded.names[row]} has an answer without a token: rebuild with another template.")
         token_start, start = int(starts[positions[first[number]]]), int(spans.start[number])
+        if _absorbs(encoded, int(positions[first[number]]), tokenizer) and texts[row][start:token_start].isspace():
+            start = token_start
         expected = texts[row][min(token_start, start) : int(spans.end[number])]  # a token may begin before the span
         if text == expected or (token_start <= start and _equal_text(text, expected, tokenizer)):
             continue
@@ -240,18 +243,35 @@ def _check_answers(
         )
 
 
+def _absorbs(encoded: EncodedRows, position: int, tokenizer: ChatTokenizer) -> bool:
+    """Whether the token at `position` absorbs white space before it, or the token before it white space after it."""
+    if not tokenizer.stripping:
+        return False
+    token = tokenizer.stripping.get(int(encoded.ids[position]))
+    before = tokenizer.stripping.get(int(encoded.ids[position - 1])) if position else None
+    return (token is not None and token.lstrip) or (before is not None and before.rstrip)
+
+
 def _equal_text(text: str, expected: str, tokenizer: ChatTokenizer) -> bool:
     """Whether two texts are equal, apart from a leading space and what the tokenizer itself changes."""
+    if text in (expected, expected.removeprefix(" ")):
+        return True
+    return _as_tokenized(text, tokenizer) == _as_tokenized(expected, tokenizer)
+
+
+def _as_tokenized(text: str, tokenizer: ChatTokenizer) -> list[str]:
+    """The parts of a text between special tokens as the tokenizer sees them, then the special tokens; for comparisons."""
     for token in tokenizer.stripping.values():
-        if token.lstrip:
-            expected = token.content.join(re.split(rf"\s*{re.escape(token.content)}", expected))
-        if token.rstrip:
-            expected = token.content.join(re.split(rf"{re.escape(token.content)}\s*", expected))
-    candidates = (expected, expected.removeprefix(" "))
+        before, after = r"\s*" if token.lstrip else "", r"\s*" if token.rstrip else ""
+        text = token.content.join(re.split(before + re.escape(token.content) + after, text))
+    text = text.replace("▁", " ").removeprefix(" ")
+    special = _pattern(tokenizer.special_contents)
+    parts = [text] if special is None else special.split(text)
     normaliser = tokenizer.backend.normalizer
-    if text in candidates or normaliser is None:
-        return text in candidates
-    return normaliser.normalize_str(text) in map(normaliser.normalize_str, candidates)
+    if normaliser is not None:
+        parts = [normaliser.normalize_str(part) for part in parts]
+        parts[0] = parts[0].replace("▁", " ").removeprefix(" ")  # NFKC makes a space of a no-break space
+    return parts if special is None else [*parts, *special.findall(text)]
 
 
 def _concatenate(blocks: Iterable[EncodedRows]) -> EncodedRows:

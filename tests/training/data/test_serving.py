@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import normalizers
 
-from tests.support.tokenizers import FAMILIES, byte_level, sentencepiece_like
-from tests.support.training_builds import CHATML, LLAMA2, Style, row, table
+from tests.support.tokenizers import FAMILIES, LLAMA_3, byte_level, sentencepiece_like
+from tests.support.training_builds import CHATML, LLAMA2, Style, Writer, row, table
 from training.after.prompts import prompt_ids
 from training.data.encode import encode
 from training.data.serving import serving_difference
@@ -81,6 +82,29 @@ def test_the_ids_of_a_prompt_begin_the_ids_of_its_row(family: str, style: Style)
     ids = prompt_ids(template, [{"role": "user", "content": "Hello there"}], manifest, tokenizer)
     trained = encode(table([row("r", [("Hello there", "yes")], style=style)]), tokenizer).ids.tolist()
     assert trained[: len(ids)] == ids
+
+
+@pytest.mark.parametrize(
+    ("family", "answer"),
+    [
+        ("Phi-3 (Prepend, rstrip)", "  indented\n"),  # `<|im_end|>` absorbs the spaces
+        ("lstrip and rstrip", "\n\n"),
+        ("Mistral (Metaspace first)", "▁▂▃ a sparkline"),
+        ("GPT-2 with prefix space", "yes"),
+        ("Qwen (NFKC)", "\u00a0yes\u00a0"),
+    ],
+)
+def test_an_answer_right_after_a_control_keeps_the_ids_of_the_stock_tokenizer(family: str, answer: str) -> None:
+    families = FAMILIES | {"Qwen (NFKC)": lambda: byte_level(LLAMA_3, normalizer=normalizers.NFKC())}
+    tokenizer, writer = families[family](), Writer()
+    writer.control("<|im_end|>")
+    start = len(writer.text)
+    writer.text += answer
+    writer.control("<|im_end|>")
+    writer.spans.append((start, len(writer.text)))
+    spans, controls = ([{"start": a, "end": b} for a, b in ranges] for ranges in (writer.spans, writer.controls))
+    rows = table([row("r", []) | {"text": writer.text, "spans": spans, "controls": controls}])
+    assert encode(rows, tokenizer).ids.tolist() == stock(tokenizer)(writer.text, add_special_tokens=False)["input_ids"]
 
 
 def test_the_first_difference_is_shown_in_one_sentence() -> None:
