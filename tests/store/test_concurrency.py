@@ -6,7 +6,6 @@ Python; each builds, rebuilds and collects garbage in a loop until it is killed.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
@@ -22,11 +21,11 @@ from dataprep.contract import Manifest, read_manifest, verify
 from dataprep.store import commit, history
 from dataprep.store.verification import verify_build
 from tests.support.builds import guanaco_file, guanaco_text, make_build
+from tests.support.forks import start_fork
 
 KILLS = 60
 
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["dataprep.build", "dataprep.store.history", __name__])
+PRELOAD = ["dataprep.build", "dataprep.store.history", __name__]
 
 
 def work(store: Path, source: str, seed: int, steps: int, log: Path) -> None:
@@ -51,9 +50,7 @@ def work(store: Path, source: str, seed: int, steps: int, log: Path) -> None:
 def start(store: Path, source: str, seed: int, steps: int = 10**6) -> tuple[BaseProcess, Path]:
     store.mkdir(exist_ok=True)
     log = store.parent / f"{seed}.log"
-    process = FORKS.Process(target=work, args=(store, source, seed, steps, log), daemon=True)
-    process.start()
-    return process, log
+    return start_fork(PRELOAD, work, store, source, seed, steps, log), log
 
 
 def source_file(folder: Path, count: int = 300) -> str:

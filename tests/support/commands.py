@@ -80,13 +80,6 @@ def training_here(*arguments: object, check: int | None = 0) -> subprocess.Compl
     return done
 
 
-def start_training(*arguments: object) -> subprocess.Popen[str]:
-    """Start `training` with `arguments` in the checkout and return at once."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "training.cli", *map(str, arguments)], cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
-
-
 def logged_losses(run: Path) -> list[tuple[int, float]]:
     """Step and loss (training or held-out) of each line of a run's metrics.jsonl."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

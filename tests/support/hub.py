@@ -56,7 +56,8 @@ class Hub:
         self.leaks: list[str] = []  # requests to the storage, which is another host, that carried a token
         self.lock = threading.RLock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (_Handler,), {"hub": self}))
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        # shutdown() waits for the end of a poll
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
 
     def __enter__(self) -> Hub:
         self._thread.start()

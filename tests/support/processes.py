@@ -1,4 +1,4 @@
-"""Runs of `training` in several processes, and runs that were killed after a checkpoint."""
+"""Runs of `training` in processes of their own, one or several, and runs that were killed after a checkpoint."""
 
 from __future__ import annotations
 
@@ -7,15 +7,56 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from tests.support.commands import PYTHON_PATH
+from tests.support.forks import start_fork, use_server
 from tests.support.paths import ROOT
 from training.config import TINY, TINY_DEFAULTS, RunConfig
 from training.run_folder import RunFolder
 
 PROCESSES = 2
+TRAINING = ["training.loop.trainer", "training.loop.callbacks", "training.run"]  # which import all that a run needs
+
+
+def start_training(output: Path, *arguments: Any) -> BaseProcess:
+    """Start `training` in a process that has imported the libraries, with its output in a file, and return at once."""
+    return start_fork(TRAINING, _train, list(map(str, arguments)), output)
+
+
+def _train(arguments: list[str], output: Path | None = None) -> None:
+    from training.cli import main
+
+    if output is not None:
+        with output.open("w") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+    os.chdir(ROOT)
+    sys.argv = ["training", *arguments]
+    main()
+
+
+def in_two_processes(*arguments: Any) -> None:
+    """Run `training` in two processes, as torchrun does, but in processes that have imported the libraries."""
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    use_server(TRAINING)
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=PROCESSES, max_restarts=0, run_id="test",
+        rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="forkserver",
+    )  # fmt: skip
+    elastic_launch(config, _train_or_raise)(list(map(str, arguments)))
+
+
+def _train_or_raise(arguments: list[str]) -> None:
+    """Train; raise what the launcher reports, which waits for a result and overlooks an exit code."""
+    try:
+        _train(arguments)
+    except SystemExit as ended:
+        if ended.code:
+            raise RuntimeError(f"training ended with exit code {ended.code}") from None
 
 
 def torchrun(*arguments: Any, check: bool = True) -> subprocess.CompletedProcess[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,15 @@ RUN_OPTIONS = [
 ]  # fmt: skip
 
 
-def wait_for_step(run: Path, step: int, process: subprocess.Popen[str]) -> None:
+def wait_for_step(run: Path, step: int, process: BaseProcess) -> None:
     """Wait until the run has logged `step`."""
     deadline = time.monotonic() + 300
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and process.is_alive():
         path = run / "metrics.jsonl"
         if path.exists() and f'"step": {step},' in path.read_text():
             return
         time.sleep(0.02)
-    raise AssertionError(process.communicate()[1][-3000:])
+    raise AssertionError(f"the run did not reach step {step}; its exit code is {process.exitcode}")
 
 
 def copy_run(run: Path, to: Path, **entries: Any) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from dataclasses import replace
 from importlib import import_module
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import logged_losses, start_training, training_here
+from tests.support.commands import logged_losses, training_here
+from tests.support.processes import start_training
 from tests.support.training_builds import chatter, row, write_build
 from tests.support.training_runs import RUN_OPTIONS, STEPS, copy_run, wait_for_step
 from training.after.finished_run import open_finished_run
@@ -64,10 +66,10 @@ def test_a_killed_and_resumed_run_has_the_losses_of_an_uninterrupted_one(
     small_build: Path, tmp_path: Path, finished_run: Path
 ) -> None:
     run = tmp_path / "run"
-    process = start_training("run", "--data", small_build, *RUN_OPTIONS, "--out", run)
+    process = start_training(tmp_path / "output", "run", "--data", small_build, *RUN_OPTIONS, "--out", run)
     wait_for_step(run, 6, process)  # between two checkpoints
     process.kill()
-    process.wait()
+    process.join()
     (run / "checkpoints" / ".partial").mkdir(exist_ok=True)  # as a kill while a checkpoint is written leaves it
     training_here("run", "--data", small_build, *RUN_OPTIONS, "--out", run, "--resume", "auto")
     assert logged_losses(run) == logged_losses(finished_run)  # bit-equal
@@ -78,11 +80,12 @@ def test_a_signal_ends_the_run_with_a_checkpoint(
     small_build: Path, tmp_path: Path, finished_run: Path, number: signal.Signals, code: int
 ) -> None:
     run = tmp_path / "run"
-    process = start_training("run", "--data", small_build, *RUN_OPTIONS, "--out", run)
+    process = start_training(tmp_path / "output", "run", "--data", small_build, *RUN_OPTIONS, "--out", run)
     wait_for_step(run, 5, process)
-    process.send_signal(number)
-    printed = process.communicate()[1]
-    assert process.returncode == code and "--resume auto" in printed, printed[-2000:]
+    os.kill(process.pid or 0, number)
+    process.join()
+    printed = (tmp_path / "output").read_text()
+    assert process.exitcode == code and "--resume auto" in printed, printed[-2000:]
     checkpoint = sorted((run / "checkpoints").glob("step-*"))[-1].name
     assert RunFolder(run).read()["status"] == f"stopped at step {int(checkpoint[5:])}"
     if number == signal.SIGTERM:

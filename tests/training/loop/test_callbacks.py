@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import signal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
+from torch.distributed import init_process_group
+from transformers import TrainerControl
 
-from tests.support.paths import ROOT
+from tests.support.forks import start_fork
+from tests.support.processes import TRAINING
 from training.errors import Diverged
-from training.loop.callbacks import check_loss
+from training.loop.callbacks import SignalCallback, check_loss
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf"), 0.0])
@@ -25,36 +29,31 @@ def test_other_losses_do_not_end_the_run(loss: float | None) -> None:
     check_loss(loss, 3)
 
 
-TWO_PROCESSES = """
-import signal, sys
-from types import SimpleNamespace
-import torch
-from torch.distributed import init_process_group
-from transformers import TrainerControl
-from training.loop.callbacks import SignalCallback
-
-init_process_group("gloo")
-rank = torch.distributed.get_rank()
-args = SimpleNamespace(world_size=2, device=torch.device("cpu"))
-with SignalCallback() as signals:
+def signal_in_step_1(rank: int, meeting_point: Path, result: Path) -> None:
+    """Three steps of one of two processes: process 0 gets SIGTERM in step 1, process 1 only later, from the launcher."""
+    init_process_group("gloo", init_method=f"file://{meeting_point}", rank=rank, world_size=2)
+    args: Any = SimpleNamespace(world_size=2, device=torch.device("cpu"))
+    state: Any = None
     ends = []
-    for step in range(3):
-        if step == 1 and rank == 0:
-            signal.raise_signal(signal.SIGTERM)
-        control = TrainerControl()
-        signals.on_step_end(args, None, control)
-        ends.append(control.should_training_stop and control.should_save)
-    if rank == 1:
-        signal.raise_signal(signal.SIGTERM)  # the launcher forwards it later: counted once
-print(ends == [False, True, True] and signals.signal == 15)
-"""
+    with SignalCallback() as signals:
+        for step in range(3):
+            if step == 1 and rank == 0:
+                signal.raise_signal(signal.SIGTERM)
+            control = TrainerControl()
+            signals.on_step_end(args, state, control)
+            ends.append(control.should_training_stop and control.should_save)
+        if rank == 1:
+            signal.raise_signal(signal.SIGTERM)  # the launcher forwards it later: counted once
+    result.write_text(f"{ends} {signals.signal}")
 
 
 def test_a_signal_to_one_process_ends_all_after_the_same_step(tmp_path: Path) -> None:
-    script = tmp_path / "two_processes.py"
-    script.write_text(TWO_PROCESSES)
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.stdout.split() == ["True", "True"], done.stderr[-2000:]
+    results = [tmp_path / f"result-{rank}" for rank in range(2)]
+    processes = [
+        start_fork(TRAINING, signal_in_step_1, rank, tmp_path / "meeting-point", result)
+        for rank, result in enumerate(results)
+    ]
+    for process in processes:
+        process.join(timeout=120)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert [result.read_text() for result in results] == ["[False, True, True] 15"] * 2

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.support.commands import logged_losses
-from tests.support.processes import PROCESSES, back_to_step, flags, torchrun
+from tests.support.processes import PROCESSES, back_to_step, flags, in_two_processes, torchrun
 from tests.support.training_builds import chatter, write_build
 from training.after.merge import merge
 from training.config import TINY_DEFAULTS, RunConfig
@@ -54,7 +54,7 @@ def assert_same_losses(run: RunConfig, other: RunConfig) -> None:
 def divided(one: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     """A run that one process began, and two with --shard continued from step 2 to its end."""
     config = replace(back_to_step(2, one, tmp_path_factory.mktemp("divided") / "run"), shard=True)
-    torchrun("run", *flags(config))
+    in_two_processes("run", *flags(config))
     return config
 
 
@@ -115,7 +115,7 @@ def test_two_processes_have_the_losses_of_one_and_count_an_odd_number_of_windows
     config = RunConfig(data=build, model="tiny", out=tmp_path / "one", device=device, **options)
     run(config)
     two = replace(config, out=tmp_path / "two")
-    torchrun("run", *flags(two))
+    in_two_processes("run", *flags(two))
     assert_same_losses(two, config)
     first, second = RunFolder(tmp_path / "one").read(), RunFolder(tmp_path / "two").read()
     assert first["packing"] | {"empty": 1} == second["packing"] and second["packing"]["windows"] == 7
