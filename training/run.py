@@ -29,7 +29,7 @@ from training.model.fit import check_machine, check_rows, merge_notes
 from training.model.identity import model_revision, read_model_config
 from training.model.initial_adapter import initial_adapter_digest, load_initial_adapter
 from training.model.runtime import Runtime, choose_runtime
-from training.model.tokenizer import ChatTokenizer
+from training.model.tokenizer import ChatTokenizer, self_contained, written_tokens
 from training.run_folder import RunFolder, prepare_folder, refuse_changes
 from training.run_lock import lock_run
 from training.run_lookup import RUNS
@@ -47,6 +47,7 @@ T = TypeVar("T")
 
 # Entries of run.json that a resumed run must agree with. (`choose_run_plan` compares its runtime, schedule and windows.)
 BOUND = ("provenance", "model", "options")
+INSPECTED_ROWS = 100  # for the special tokens that the template writes
 
 
 @dataclass(frozen=True)
@@ -293,7 +294,12 @@ def _trainer(context: RunContext, plan: RunPlan, adapted: PeftModel, more: list[
         args,
         train=plan.windows,
         test=plan.test,
-        tokenizer=context.tokenizer.for_transformers(special["end_token"], template, special["special_tokens"]),
+        tokenizer=context.tokenizer.for_transformers(
+            special["end_token"],
+            self_contained(template, special),
+            written_tokens(template, special, context.data.train.table["text"].slice(0, INSPECTED_ROWS).to_pylist()),
+            special.get("bos_token"),
+        ),
         folder=folder,
         config=config,
         batch=plan.batch,

@@ -31,10 +31,9 @@ def write_adapter(context: RunContext, model: Any, tokenizer: Any, record: RunRe
     model.save_pretrained(str(partial))
     tokenizer.save_pretrained(str(partial))
     make_tokenizer_portable(partial)
-    template = context.build.manifest.template
-    ids = special_token_ids(context.base_model, context.config.revision, context.tokenizer, template)
+    ids = special_token_ids(context.base_model, context.config.revision, context.tokenizer, partial)
     write_generation_config(partial, context.base_model, context.config.revision, ids)
-    check_stopping(partial, template["end_token"])
+    check_stopping(partial, context.build.manifest.template["end_token"])
     (partial / "README.md").write_text(model_card(record), "utf-8")
     write_checksums(partial)
     commit_folder(partial, final)

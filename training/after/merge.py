@@ -130,10 +130,12 @@ def merged_config(
         untied: the output layer was separated from the embeddings.
     """
     merged = {name: value for name, value in model_config.items() if name not in ("quantization_config", "torch_dtype")}
-    if rows is not None and merged.get("text_config"):
-        merged["text_config"] = merged["text_config"] | {"vocab_size": rows}
-    elif rows is not None:
-        merged["vocab_size"] = rows
+    text = merged.get("text_config")
+    resized = {} if rows is None else {"vocab_size": rows}
+    if text:
+        merged["text_config"] = text | resized | {name: value for name, value in ids.items() if name in text}
+    else:
+        merged |= resized
     # Without a padding token the entry stays, because the default of the model's class may be no id of this model.
     merged |= {"dtype": dtype, "pad_token_id": None} | dict(ids)
     return merged | ({"tie_word_embeddings": False} if untied else {})
@@ -141,8 +143,7 @@ def merged_config(
 
 def _write_other_files(run: FinishedRun, to: Path, *, untied: bool) -> None:
     """Write configuration, tokenizer, template and card."""
-    template = run.record["template"]
-    ids = special_token_ids(run.base_model, run.config.revision, run.tokenizer, template)
+    ids = special_token_ids(run.base_model, run.config.revision, run.tokenizer, run.folder.adapter)
     model_config = read_model_config(run.base_model, run.config.revision)
     architecture = read_architecture(model_config, run.base_model)
     rows = with_added_rows(architecture, run.tokenizer, run.config).sizes.vocabulary
@@ -152,5 +153,5 @@ def _write_other_files(run: FinishedRun, to: Path, *, untied: bool) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copyfile(run.folder.adapter / name, to / name)
     write_generation_config(to, run.base_model, run.config.revision, ids)
-    check_stopping(to, template["end_token"])
+    check_stopping(to, run.record["template"]["end_token"])
     (to / "README.md").write_text(model_card(run.record, merged=True), "utf-8")

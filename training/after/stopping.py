@@ -20,23 +20,19 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 TOKENIZER_CLASS = "PreTrainedTokenizerFast"
 
 
-def special_token_ids(
-    base_model: str, revision: str | None, tokenizer: ChatTokenizer, template: Mapping[str, Any]
-) -> dict[str, Any]:
+def special_token_ids(base_model: str, revision: str | None, tokenizer: ChatTokenizer, folder: Path) -> dict[str, Any]:
     """`eos_token_id` (the template's end token, then the base model's own), and `pad_token_id` and `bos_token_id` if any.
 
     Args:
-        template: the manifest's entry of the build's template.
+        folder: of the adapter, whose tokenizer_config.json names the three tokens.
     """
-    end = tokenizer.id_of(template["end_token"])
+    saved = read_json_object(folder / TOKENIZER_CONFIG)
+    end = tokenizer.id_of(saved["eos_token"])
     own = [number for number in _own_end_ids(base_model, revision) if number != end and 0 <= number < tokenizer.size]
     ids: dict[str, Any] = {"eos_token_id": [end, *own]}
-    pad = tokenizer.padding_token(template["end_token"], template["special_tokens"])
-    if pad is not None:
-        ids["pad_token_id"] = tokenizer.id_of(pad)
-    bos = template.get("bos_token") or tokenizer.special_token("bos_token")
-    if bos is not None and tokenizer.backend.token_to_id(bos) is not None:
-        ids["bos_token_id"] = tokenizer.backend.token_to_id(bos)
+    for name in ("pad_token", "bos_token"):
+        if saved.get(name):
+            ids[f"{name}_id"] = tokenizer.backend.token_to_id(saved[name])
     return ids
 
 

@@ -8,7 +8,9 @@ SentencePiece `tokenizer.model` is converted by `sentencepiece_model.py`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -91,6 +93,9 @@ class ChatTokenizer:
         added = self.backend.get_added_tokens_decoder().items()
         return {number: token for number, token in added if token.lstrip or token.rstrip}
 
+    def _is_token(self, token: str | None) -> bool:
+        return bool(token) and self.backend.token_to_id(str(token)) is not None
+
     @cached_property
     def _special(self) -> dict[str, int]:
         return {token.content: number for number, token in self.backend.get_added_tokens_decoder().items()}
@@ -113,19 +118,29 @@ class ChatTokenizer:
         return self.id_of(self.padding_token(end_token, template_tokens) or end_token)
 
     def for_transformers(
-        self, end_token: str, template: str | None, template_tokens: Collection[str] = ()
+        self,
+        end_token: str,
+        template: str | None,
+        template_tokens: Collection[str] = (),
+        bos_token: str | None = None,
     ) -> PreTrainedTokenizerFast:
         """The same tokenizer as a transformers object, which can be saved; it adds no special token by itself.
 
         Args:
             template: the chat template; None for the model's own.
             template_tokens: special tokens that the template writes, which are not used for padding.
+            bos_token: the template's, which it may write by this name; None or "" for the model's own.
         """
         from tokenizers import Tokenizer
         from transformers import PreTrainedTokenizerFast
 
-        names = ("bos_token", "unk_token")
-        special = {name: token for name in names if (token := self.special_token(name))}
+        named = {
+            "bos_token": [bos_token, self.special_token("bos_token")],
+            "unk_token": [self.special_token("unk_token")],
+        }
+        special = {
+            name: token for name, tokens in named.items() if (token := next(filter(self._is_token, tokens), None))
+        }
         tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
             tokenizer_object=Tokenizer.from_str(self.backend.to_str()),
             eos_token=end_token,
@@ -136,6 +151,30 @@ class ChatTokenizer:
         )
         tokenizer.chat_template = template if template is not None else self.chat_template
         return tokenizer
+
+
+def written_tokens(template: str, manifest: Mapping[str, Any], texts: Iterable[str]) -> list[str]:
+    """The special tokens that a chat template writes: those in its source, by name or as text, and those in rendered texts.
+
+    A template's list of special tokens also has those that a text may not hold, such as a padding token.
+
+    Args:
+        template: Jinja.
+        manifest: the build's entry of the template.
+        texts: some that the template rendered.
+    """
+    source = re.sub(r"\{#.*?#\}", "", template, flags=re.DOTALL)
+    named = {manifest.get(name) for name in ("bos_token", "eos_token") if name in source}
+    sources = [source, *texts]
+    return [token for token in manifest["special_tokens"] if token in named or any(token in text for text in sources)]
+
+
+def self_contained(template: str, manifest: Mapping[str, Any]) -> str:
+    """A chat template that writes the same text with a tokenizer whose eos_token is the template's end token."""
+    eos_token = manifest.get("eos_token")
+    if not eos_token or eos_token == manifest["end_token"] or "eos_token" not in template:
+        return template
+    return f"{{%- set eos_token = {json.dumps(eos_token, ensure_ascii=False)} -%}}" + template
 
 
 def load_tokenizer(model: str, revision: str | None = None) -> ChatTokenizer:

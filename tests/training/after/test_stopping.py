@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from tests.support.training_builds import chatter, row, write_build
-from training.after.merge import merge
+from training.after.merge import merge, merged_config
 from training.after.stopping import check_stopping
 from training.config import TINY_DEFAULTS, RunConfig
 from training.data.training_data import open_training_build
 from training.errors import RunError
 from training.model import tiny
-from training.model.tokenizer import ChatTokenizer
+from training.model.tokenizer import ChatTokenizer, self_contained, written_tokens
 from training.run import run
 
 
@@ -104,13 +104,46 @@ def test_files_that_would_not_stop_are_refused(chatml_run: Path, tmp_path: Path)
 def test_a_token_that_the_template_writes_never_pads(
     configured: dict[str, str], special: list[str], padding: str | None
 ) -> None:
+    tokenizer = special_tokenizer(special, configured)
+    assert tokenizer.padding_token("<|im_end|>", ["<|im_start|>", "<|im_end|>"]) == padding
+    assert tokenizer.for_transformers("<|im_end|>", None, ["<|im_start|>"]).pad_token == padding
+
+
+def special_tokenizer(special: list[str], config: dict[str, str]) -> ChatTokenizer:
     from tokenizers import AddedToken, Tokenizer, models
 
     backend = Tokenizer(models.BPE())
     backend.add_special_tokens([AddedToken(token, special=True) for token in special])
-    tokenizer = ChatTokenizer(backend, dict(configured), None)
-    assert tokenizer.padding_token("<|im_end|>", ["<|im_start|>", "<|im_end|>"]) == padding
-    assert tokenizer.for_transformers("<|im_end|>", None, ["<|im_start|>"]).pad_token == padding
+    return ChatTokenizer(backend, dict(config), None)
+
+
+def test_a_saved_template_writes_the_tokens_that_it_names_as_in_the_build() -> None:
+    template = "{{ bos_token }}{% for m in messages %}{{ m.content }}<|end|>{% endfor %}{{ eos_token }}"
+    manifest: dict[str, Any] = {
+        "bos_token": "<|begin|>", "eos_token": "<|over|>", "end_token": "<|end|>",
+        "special_tokens": ["<|begin|>", "<|end|>", "<|over|>", "<pad>"],
+    }  # fmt: skip
+    tokenizer = special_tokenizer([*manifest["special_tokens"], "<s>"], {"bos_token": "<s>", "pad_token": "<pad>"})
+    saved: Any = tokenizer.for_transformers("<|end|>", self_contained(template, manifest), (), manifest["bos_token"])
+    rendered = saved.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
+    assert rendered == "<|begin|>a<|end|><|over|>"
+    assert (saved.bos_token, saved.eos_token) == ("<|begin|>", "<|end|>")
+
+
+def test_a_listed_token_that_the_template_does_not_write_pads() -> None:
+    """Gemma's template lists <pad>, Llama 2's <unk>: texts may not hold them, and the template does not write them."""
+    template = "{#- special_tokens = <pad> -#}{{ bos_token }}{{ '<|' + messages[0].role + '|>' }}"
+    manifest = {"bos_token": "<s>", "eos_token": "</s>", "special_tokens": ["<pad>", "<s>", "</s>", "<|user|>"]}
+    written = written_tokens(template, manifest, ["<s><|user|>"])
+    assert written == ["<s>", "<|user|>"]
+    tokenizer = special_tokenizer(["<|user|>", "<s>", "</s>", "<pad>"], {"pad_token": "<pad>"})
+    assert tokenizer.padding_token("</s>", written) == "<pad>"
+
+
+def test_the_end_token_of_a_multimodal_model_is_in_its_text_part_too() -> None:
+    config = {"text_config": {"eos_token_id": 2, "vocab_size": 5}, "eos_token_id": 2}
+    merged = merged_config(config, None, "float32", {"eos_token_id": [4, 2], "pad_token_id": 0}, untied=False)
+    assert merged["text_config"] == {"eos_token_id": [4, 2], "vocab_size": 5}
 
 
 def test_the_commit_of_a_hub_model_is_in_the_adapters_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
