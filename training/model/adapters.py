@@ -93,6 +93,10 @@ def add_adapters(base: PreTrainedModel, config: RunConfig, added_ids: tuple[int,
     elif without_adapter:
         targets = sorted(_linear_names(decoder) - without_adapter)
     modules = saved_modules(config)
+    tied = bool(modules) and bool(getattr(base.config, "tie_word_embeddings", False))
+    if tied:  # peft knows tied embeddings by the names embed_tokens and lm_head only
+        output = base.get_output_embeddings()  # type: ignore[no-untyped-call]
+        modules = [*modules, _name(_path_of(base, output))]
     lora = LoraConfig(
         r=config.lora_r,
         lora_alpha=config.lora_alpha,
@@ -101,8 +105,8 @@ def add_adapters(base: PreTrainedModel, config: RunConfig, added_ids: tuple[int,
         use_dora=config.dora,
         target_modules=targets,
         exclude_modules=_outside(base, decoder),
-        modules_to_save=modules or None,
-        ensure_weight_tying=bool(modules) and bool(getattr(base.config, "tie_word_embeddings", False)),
+        modules_to_save=[*modules] or None,
+        ensure_weight_tying=tied,
         trainable_token_indices=_trained_tokens(base, added_ids, modules),
         task_type="CAUSAL_LM",
     )
@@ -111,6 +115,9 @@ def add_adapters(base: PreTrainedModel, config: RunConfig, added_ids: tuple[int,
     except ValueError as error:
         reason = next(iter(str(error).strip().splitlines()), "ValueError")
         raise OptionError(f"--targets {config.targets} does not fit this model ({reason}).") from None
+    if tied:
+        saved: Any = adapted.peft_config["default"]
+        saved.modules_to_save = modules  # from which peft removed the output layer
     return prepare_trained_layers(adapted)
 
 
@@ -194,7 +201,7 @@ def _outside(base: torch.nn.Module, decoder: torch.nn.Module) -> str | None:
     """A pattern for the linear layers outside the text decoder, such as those of a vision tower; None if there are none."""
     import torch
 
-    path = next(path for path, module in base.named_modules() if module is decoder)
+    path = _path_of(base, decoder)
     inside = {id(module) for module in decoder.modules()}
     output = base.get_output_embeddings()  # type: ignore[operator]
     others = [
@@ -203,6 +210,11 @@ def _outside(base: torch.nn.Module, decoder: torch.nn.Module) -> str | None:
         if isinstance(module, torch.nn.Linear) and id(module) not in inside and module is not output
     ]
     return rf"(?!{re.escape(path)}\.).*" if others else None
+
+
+def _path_of(base: torch.nn.Module, layer: torch.nn.Module) -> str:
+    paths: dict[int, str] = {id(module): path for path, module in base.named_modules()}
+    return paths[id(layer)]
 
 
 def _linear_names(decoder: torch.nn.Module) -> set[str]:

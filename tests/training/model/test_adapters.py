@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora.variants import DoraLinearVariant
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
@@ -81,6 +81,23 @@ def test_a_variant_has_the_logits_and_gradients_of_peft(llama: Path, name: str) 
     assert ours_by_name.keys() == by_name.keys()
     for key, value in by_name.items():
         assert torch.allclose(ours_by_name[key], value, rtol=1e-4, atol=1e-6), key
+
+
+def test_tied_embeddings_of_any_name_are_trained_with_the_output_layer(tmp_path: Path) -> None:
+    write_tiny_model("gpt2", tmp_path / "base", tiny_tokenizer())  # its embeddings are named wte
+    model = ours(tmp_path / "base", modules_to_save="wte")
+    base = model.get_base_model()
+    embeddings = base.get_input_embeddings().modules_to_save["default"].weight
+    assert base.get_output_embeddings().modules_to_save["default"].weight is embeddings
+    torch.nn.init.normal_(embeddings.data)
+    model.save_pretrained(str(tmp_path / "adapter"))
+    stock: Any = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(tmp_path / "base"), tmp_path / "adapter"
+    )
+    again = stock.get_base_model().get_output_embeddings().modules_to_save["default"].weight
+    assert torch.equal(again, embeddings) and torch.allclose(
+        stock.eval()(IDS).logits, model(**PACKED).logits, atol=1e-5
+    )
 
 
 def test_lora_plus_gives_b_a_learning_rate_of_its_own(llama: Path, tmp_path: Path) -> None:
