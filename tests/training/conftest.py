@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,6 +52,15 @@ def small_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def adapted(small_build: Path, tmp_path_factory: pytest.TempPathFactory) -> Adapted:
     """A tiny NF4 model with adapters, its windows and trl's arguments; tests leave its weights as they find them."""
     return adapted_tiny_model(small_build, tmp_path_factory.mktemp("adapted"))
+
+
+@pytest.fixture
+def forked_converters() -> Iterator[None]:
+    """Run the converters of GGUF files in processes that have imported the libraries."""
+    from tests.support.processes import converters_in_forks
+
+    with converters_in_forks():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from dataprep.contract import open_build
 from dataprep.store.history import trained_on
-from tests.support.commands import logged_losses, training_here
-from tests.support.paths import REAL, ROOT
+from tests.support.commands import dataprep, logged_losses, training_here
+from tests.support.paths import REAL
 from training.data.encode import encode
 from training.model.tokenizer import ChatTokenizer
 from training.run_folder import RunFolder
@@ -19,8 +17,7 @@ from training.run_folder import RunFolder
 
 def build_with_dataprep(store: Path, *options: str) -> Path:
     """Run `dataprep build`; returns the folder of the version."""
-    command = [sys.executable, "-m", "dataprep", "build", "--gate", "off", "--store", str(store), *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = dataprep("build", "--store", store, *options)
     assert done.returncode == 0, done.stderr[-2000:]
     return next(store.glob("*/latest")).resolve()
 

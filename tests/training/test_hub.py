@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-from tests.support.commands import training
 from tests.support.hub import Hub
+from tests.support.publishing import called
+from training.cli import main
 from training.model.tiny import train_tokenizer
 
 SHAPE = {
@@ -23,14 +23,23 @@ SHAPE = {
 def test_a_model_of_the_hub_is_downloaded_or_read_from_the_cache(small_build: Path, tmp_path: Path) -> None:
     tokenizer = train_tokenizer(["text"], ["<s>", "</s>"]).backend.to_str().encode()
     plan = ["plan", "--data", small_build, "--model", "org/model", "--gpu", "t4"]
+    (home := tmp_path / "home").mkdir()
+    (empty := tmp_path / "empty").mkdir()
+
+    def plan_with(hub: Hub, home: Path, **environment: str) -> tuple[int, str]:
+        """The exit code and stderr of a plan, with the cache in `home`."""
+        code, _, err = called(main, "training", hub, home, *plan, **environment)
+        assert "Traceback" not in err
+        return code, err
+
     with Hub() as hub:
         hub.commit("org/model", {"config.json": json.dumps(SHAPE).encode(), "tokenizer.json": tokenizer})
-        home: Any = hub.environment(tmp_path / "home")
-        training(*plan, **home)  # without tokenizer.model, tokenizer_config.json and template
+        assert plan_with(hub, home)[0] == 0  # without tokenizer.model, tokenizer_config.json and template
         hub.repositories["org/model"].gated = True
-        other: Any = hub.environment(tmp_path / "other")
-        done = training(*plan, check=1, **other)
-        assert "org/model is gated" in done.stderr and "HF_TOKEN" in done.stderr and "Traceback" not in done.stderr
-    training(*plan, **home | {"HF_HUB_OFFLINE": "1"})
-    done = training(*plan, check=1, **home | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "none")})
-    assert "is not in the cache" in done.stderr and "Traceback" not in done.stderr
+        code, err = plan_with(hub, empty)
+        assert code == 1 and "org/model is gated" in err and "HF_TOKEN" in err
+    requests = len(hub.requests)
+    assert plan_with(hub, home, HF_HUB_OFFLINE="1")[0] == 0
+    code, err = plan_with(hub, empty, HF_HUB_OFFLINE="1")
+    assert code == 1 and "is not in the cache" in err
+    assert len(hub.requests) == requests

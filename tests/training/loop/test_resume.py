@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,13 @@ from training.memory import choose
 from training.model import tiny
 from training.run import run
 from training.run_folder import RunFolder
+from training.run_record import RunRecord
 
 torch.set_num_threads(1)
 STEPS = 7
 
 Killer = Callable[[RunConfig, int], None]
+Runner = Callable[[RunConfig], tuple[Path, RunRecord]]
 
 
 @pytest.fixture(scope="module")
@@ -53,53 +57,84 @@ class Killed(BaseException):
     """Ends a run as a kill does."""
 
 
+@pytest.fixture(scope="module")
+def killed_runs() -> dict[tuple[RunConfig, int], Path]:
+    """The folders of runs that were killed, by their options and the step: a new run like one of them is a copy."""
+    return {}
+
+
 @pytest.fixture
-def run_and_kill(monkeypatch: pytest.MonkeyPatch) -> Killer:
+def run_and_kill(killed_runs: dict[tuple[RunConfig, int], Path], tmp_path_factory: pytest.TempPathFactory) -> Killer:
     """Run until `step` and kill the run there, before anything of that step is saved."""
 
     def until(config: RunConfig, step: int) -> None:
-        def kill(self: object, args: object, state: Any, control: object, **_: object) -> None:
-            if state.global_step >= step:
-                raise Killed
-
-        with monkeypatch.context() as patched:
-            patched.setattr(ProgressCallback, "on_step_end" if step else "on_train_begin", kill)
-            with pytest.raises(Killed):
-                run(config)
+        folder = folder_of(config).path
+        if folder.exists():  # a resumed run
+            kill_at(step, config)
+            return
+        key = (replace(config, out=None), step)
+        if key not in killed_runs:
+            killed_runs[key] = tmp_path_factory.mktemp("killed") / "run"
+            kill_at(step, replace(config, out=killed_runs[key]))
+        shutil.copytree(killed_runs[key], folder)
 
     return until
 
 
+def kill_at(step: int, config: RunConfig) -> None:
+    """Start or resume a run that ends in `step` as a kill ends it."""
+
+    def kill(self: object, args: object, state: Any, control: object, **_: object) -> None:
+        if state.global_step >= step:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ProgressCallback, "on_step_end" if step else "on_train_begin", kill)
+        with pytest.raises(Killed):
+            run(config)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Runner:
+    """Run to the end without an interruption; return the folder and the record. Equal options run once."""
+
+    @cache
+    def to_the_end(config: RunConfig) -> tuple[Path, RunRecord]:
+        folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+        return folder, run(replace(config, out=folder))
+
+    return lambda config: to_the_end(replace(config, out=None))
+
+
 @pytest.mark.parametrize("log_every", [1, 3])
 def test_losses_and_counts_are_those_of_an_uninterrupted_run(
-    config: RunConfig, run_and_kill: Killer, tmp_path: Path, log_every: int
+    config: RunConfig, run_and_kill: Killer, uninterrupted: Runner, log_every: int
 ) -> None:
     """Also if the checkpoint lies between two logged steps."""
     config = replace(config, log_every=log_every)
-    uninterrupted = run(replace(config, out=tmp_path / "uninterrupted"))
+    expected, record = uninterrupted(config)
     run_and_kill(config, 5)
     folder = folder_of(config)
     assert [path.name for path in folder.complete_checkpoints()] == ["step-000002", "step-000004"]
     resumed = run(config)
-    assert logged_losses(folder.path) == logged_losses(tmp_path / "uninterrupted")  # bit-equal
-    assert resumed["metrics"] == uninterrupted["metrics"] and resumed["notes"] == uninterrupted["notes"]
+    assert logged_losses(folder.path) == logged_losses(expected)  # bit-equal
+    assert resumed["metrics"] == record["metrics"] and resumed["notes"] == record["notes"]
 
 
-def test_trained_tokens_are_those_of_the_steps(config: RunConfig, tmp_path: Path) -> None:
+def test_trained_tokens_are_those_of_the_steps(config: RunConfig, uninterrupted: Runner) -> None:
     """For part of an epoch, one epoch, and several."""
     epoch = run(replace(config, max_steps=None, epochs=1.0))
     tokens = epoch["ledger"]["train"]["tokens_trained"]
     assert epoch["metrics"]["trained_tokens"] == tokens
     for steps, low, high in ((1, 0.0, 1.0), (STEPS, 1.0, 9.0)):
-        out = tmp_path / str(steps)
-        record = run(replace(config, max_steps=steps, out=out))
+        out, record = uninterrupted(replace(config, max_steps=steps))
         assert low < record["metrics"]["trained_tokens"] / tokens < high
         card = (out / "adapter" / "README.md").read_text("utf-8")
         assert f"{record['metrics']['trained_tokens']} trained tokens" in card
 
 
 def test_a_run_killed_before_its_first_checkpoint_is_resumed_only_with_its_own_options(
-    config: RunConfig, run_and_kill: Killer, tmp_path: Path
+    config: RunConfig, run_and_kill: Killer, uninterrupted: Runner, tmp_path: Path
 ) -> None:
     run_and_kill(config, 0)
     assert not folder_of(config).complete_checkpoints()
@@ -109,8 +144,7 @@ def test_a_run_killed_before_its_first_checkpoint_is_resumed_only_with_its_own_o
         with pytest.raises(RunError, match=f"was started with {name}"):
             run(replace(config, **changed))
     run(config)
-    run(replace(config, out=tmp_path / "uninterrupted"))
-    assert logged_losses(folder_of(config).path) == logged_losses(tmp_path / "uninterrupted")
+    assert logged_losses(folder_of(config).path) == logged_losses(uninterrupted(config)[0])
 
 
 def test_a_base_model_without_a_run_is_written_again(config: RunConfig) -> None:
@@ -194,7 +228,7 @@ def test_a_finished_run_is_resumed_without_any_change(config: RunConfig, capsys:
 
 
 def test_a_run_killed_after_its_last_step_is_finished_without_another_step(
-    config: RunConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch, uninterrupted: Runner
 ) -> None:
     from training.after import finish
 
@@ -210,17 +244,16 @@ def test_a_run_killed_after_its_last_step_is_finished_without_another_step(
     folder = folder_of(config)
     assert [path.name for path in folder.complete_checkpoints()][-1] == f"step-{STEPS:06d}"
     resumed = run(config)
-    uninterrupted = run(replace(config, out=tmp_path / "uninterrupted"))
-    assert resumed["metrics"] == uninterrupted["metrics"] and resumed["status"] == "done"
+    expected, record = uninterrupted(config)
+    assert resumed["metrics"] == record["metrics"] and resumed["status"] == "done"
     weights = "adapter/adapter_model.safetensors"
-    assert (folder.path / weights).read_bytes() == (tmp_path / "uninterrupted" / weights).read_bytes()
+    assert (folder.path / weights).read_bytes() == (expected / weights).read_bytes()
 
 
 @pytest.mark.parametrize("file", ["optimizer.pt", "scheduler.pt", "adapter_model.safetensors", "counts.json"])
 @pytest.mark.parametrize("damage", ["missing", "flipped"])
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
-    config: RunConfig, run_and_kill: Killer, tmp_path: Path, file: str, damage: str,
-    capsys: pytest.CaptureFixture[str],
+    config: RunConfig, run_and_kill: Killer, file: str, damage: str, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     run_and_kill(config, 5)
     folder = folder_of(config)
@@ -239,12 +272,11 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
 
 
 def test_a_run_without_an_undamaged_checkpoint_starts_again(
-    config: RunConfig, run_and_kill: Killer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: RunConfig, run_and_kill: Killer, uninterrupted: Runner, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_and_kill(config, 3)
     folder = folder_of(config)
     (folder.complete_checkpoints()[0] / "checksums.json").write_text("[]")
     run(config)
     assert "Starting again" in capsys.readouterr().err
-    run(replace(config, out=tmp_path / "uninterrupted"))
-    assert logged_losses(folder.path) == logged_losses(tmp_path / "uninterrupted")
+    assert logged_losses(folder.path) == logged_losses(uninterrupted(config)[0])
