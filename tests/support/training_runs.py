@@ -5,14 +5,26 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 STEPS = 16
 RUN_OPTIONS = [
     "--model", "tiny", "--max-steps", str(STEPS), "--save-every", "4", "--eval-every", "8", "--device", "cpu",
 ]  # fmt: skip
+
+
+@contextmanager
+def short_answers() -> Iterator[None]:
+    """Check whether answers end within 24 tokens in place of 256: those of a tiny model seldom end later."""
+    from training.after.generate import stop_share
+
+    with mock.patch.dict(stop_share.__kwdefaults__, max_new_tokens=24):
+        yield
 
 
 def wait_for_step(run: Path, step: int, process: BaseProcess) -> None:

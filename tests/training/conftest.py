@@ -18,7 +18,7 @@ from tests.support.adapted import Adapted, adapted_tiny_model  # noqa: E402
 from tests.support.commands import training_here  # noqa: E402
 from tests.support.paths import REAL  # noqa: E402
 from tests.support.training_builds import Row, chatter, guanaco_rows, write_build  # noqa: E402
-from tests.support.training_runs import RUN_OPTIONS  # noqa: E402
+from tests.support.training_runs import RUN_OPTIONS, short_answers  # noqa: E402
 
 if TYPE_CHECKING:
     from training.model.tokenizer import ChatTokenizer
@@ -75,7 +75,7 @@ def finished_run(small_build: Path, tmp_path_factory: pytest.TempPathFactory) ->
     options = ["--keep", "3", "--stop-prompts", "5"]
     if find_spec("tensorboard") is not None:
         options += ["--report-to", "tensorboard"]
-    with pytest.MonkeyPatch.context() as patched:
+    with pytest.MonkeyPatch.context() as patched, short_answers():
         patched.chdir(folder)
         training_here("run", "--data", "latest", *RUN_OPTIONS, *options, "--out", "runs/first")
     latest.unlink()

@@ -13,6 +13,7 @@ import pytest
 from dataprep.contract import open_build
 from tests.support.processes import kill_after
 from tests.support.tiny_models import write_tiny_model
+from tests.support.training_runs import short_answers
 from training.after.evaluate import evaluate
 from training.after.merge import merge
 from training.config import RunConfig
@@ -39,12 +40,14 @@ def test_a_run_is_trained_resumed_evaluated_and_merged(
         data=small_build, model=str(tmp_path / "model"), device="cpu", out=tmp_path / "run", max_steps=2, save_every=1,
         stop_prompts=1, max_tokens=128, tokens_per_step=256, held_out=8, lora_r=4, lr=0.02,
     )  # fmt: skip
-    record = run(config)
+    with short_answers():
+        record = run(config)
     assert record["status"] == "done"
     assert record["place"]["attention"] == attention
     assert any(note in text for text in ["", *record["notes"]])
     kill_after(1, tmp_path / "run")
-    resumed = run(replace(config, resume="auto"))
+    with short_answers():
+        resumed = run(replace(config, resume="auto"))
     assert resumed["metrics"] == record["metrics"]
     result = evaluate(tmp_path / "run", 1, 8)
     assert result["after"]["loss"] == pytest.approx(record["metrics"]["held_out_after"], rel=1e-4)
