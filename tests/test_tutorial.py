@@ -15,12 +15,15 @@ from tests.support.chats import chat
 from tests.support.documented import Finished, run_commands, shell_commands
 from tests.support.hub import Hub
 from tests.support.paths import ROOT
+from tests.support.processes import converters_in_forks
+from tests.support.training_runs import short_answers
 
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 SAMPLE = ROOT / "data" / "sample" / "oasst_sample.trees.jsonl.gz"
 IN_THE_TEST = {
     "meta-llama/Llama-2-7b-chat-hf": "tiny",
     "--preset t4": "--device cpu --max-steps 4 --stop-prompts 2",
+    "evaluate --run evening": "evaluate --run evening --prompts 4 --max-new-tokens 16",
     "me/": "alice/",  # the user of the Hub on loopback
 }
 
@@ -51,11 +54,11 @@ def finished(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Fi
     (folder / "chats" / "0.jsonl.gz").write_bytes(gzip.compress(rows.encode()))
     commands = [line for line in shell_commands(TUTORIAL) if line.startswith(("dataprep ", "training "))]
     build, *others = commands
-    environment = hub.environment(folder / "hub")
-    (first,) = run_commands([as_tested(build)], folder, environment)
+    (first,) = run_commands([as_tested(build)], folder, hub)
     assert first.code == 0, first.err
     some_id = pl.read_parquet(folder / "data/builds/evening/latest/fates/*.parquet")["id"].drop_nulls()[0]
-    done = run_commands([as_tested(line).replace(" ID", f" {some_id}") for line in others], folder, environment)
+    with converters_in_forks(), short_answers():
+        done = run_commands([as_tested(line).replace(" ID", f" {some_id}") for line in others], folder, hub)
     return dict(zip(commands, [first, *done], strict=True))
 
 

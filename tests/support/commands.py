@@ -29,12 +29,12 @@ def dataprep(*arguments: str | Path, cwd: Path | None = None, **more: object) ->
     if cwd is None and not more:
         from dataprep.cli.main import main
 
-        return _run_here(main, ["dataprep", *texts])
+        return run_here(main, ["dataprep", *texts])
     command = [sys.executable, "-m", "dataprep", *texts]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300, **more)  # type: ignore[call-overload]
 
 
-def _run_here(main: Callable[[], None], command: list[str]) -> subprocess.CompletedProcess[str]:
+def run_here(main: Callable[[], None], command: list[str]) -> subprocess.CompletedProcess[str]:
     """Run a program in this process, with its output captured as a pipe would."""
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
     code = 0
@@ -74,7 +74,7 @@ def training_here(*arguments: object, check: int | None = 0) -> subprocess.Compl
     """Run `training` in this process, which saves the seconds in which the libraries are imported."""
     from training.cli import main
 
-    done = _run_here(main, ["training", *map(str, arguments)])
+    done = run_here(main, ["training", *map(str, arguments)])
     if check is not None:
         assert done.returncode == check, done.stderr[-3000:]
     return done

@@ -1,20 +1,18 @@
-"""Run the commands of a documentation page, all in one process, because each import of torch takes seconds."""
+"""Run the commands of a documentation page in this process, because each import of torch takes seconds."""
 
 from __future__ import annotations
 
 import contextlib
-import io
-import json
-import os
+import importlib
 import re
 import shlex
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.support.paths import ROOT
+from tests.support.commands import run_here
+from tests.support.hub import Hub
+from tests.support.publishing import client_of
 
 
 class Finished(NamedTuple):
@@ -33,30 +31,14 @@ def shell_commands(page: Path) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def run_commands(commands: Sequence[str], folder: Path, environment: Mapping[str, str]) -> list[Finished]:
-    """Run commands of `dataprep` and `training` one after the other in `folder`."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.support.documented", *commands],
-        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [Finished(*fields) for fields in json.loads(done.stdout)]
+def run_commands(commands: Sequence[str], folder: Path, hub: Hub | None = None) -> list[Finished]:
+    """Run commands of `dataprep` and `training` one after the other in `folder`, with `hub` as their Hub."""
+    with contextlib.chdir(folder), client_of(hub, folder / "hub") if hub else contextlib.nullcontext():
+        return [_run(command) for command in commands]
 
 
 def _run(command: str) -> Finished:
     program, *arguments = shlex.split(command)
-    if program == "dataprep":
-        from dataprep.__main__ import main
-    else:
-        from training.cli import main
-    sys.argv, out, err, code = [program, *arguments], io.StringIO(), io.StringIO(), 0
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            main()
-        except SystemExit as exit:
-            code = exit.code if isinstance(exit.code, int) else int(exit.code is not None)
-    return Finished(command, code, out.getvalue(), err.getvalue())
-
-
-if __name__ == "__main__":
-    print(json.dumps([_run(command) for command in sys.argv[1:]]))
+    main = importlib.import_module({"dataprep": "dataprep.__main__", "training": "training.cli"}[program]).main
+    done = run_here(main, [program, *arguments])
+    return Finished(command, done.returncode, done.stdout, done.stderr)
