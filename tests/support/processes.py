@@ -58,7 +58,7 @@ def converters_in_forks() -> Iterator[None]:
 
 def _run_module(command: list[str], *, env: dict[str, str], **_: Any) -> subprocess.CompletedProcess[str]:
     """`subprocess.run` for `python -m MODULE ARGUMENTS`, in a process that has imported the libraries of `training`."""
-    _, _, module, *arguments = command
+    module, *arguments = command[2:]
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "output"
         process = start_fork(TRAINING, _run_main, module, arguments, env, output)

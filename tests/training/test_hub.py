@@ -22,7 +22,7 @@ SHAPE = {
 
 def test_a_model_of_the_hub_is_downloaded_or_read_from_the_cache(small_build: Path, tmp_path: Path) -> None:
     tokenizer = train_tokenizer(["text"], ["<s>", "</s>"]).backend.to_str().encode()
-    plan = ["plan", "--data", small_build, "--model", "org/model", "--gpu", "t4"]
+    plan = ["plan", "--data", str(small_build), "--model", "org/model", "--gpu", "t4"]
     (home := tmp_path / "home").mkdir()
     (empty := tmp_path / "empty").mkdir()
 
