@@ -51,6 +51,8 @@ def load_base(
     import transformers
     from safetensors import SafetensorError
 
+    from training.log import log
+
     if architecture is None:
         architecture = read_architecture(read_model_config(model, revision), model)
     in_4_bits = architecture.in_4_bits
@@ -74,15 +76,24 @@ def load_base(
             quantization_config=nf4 if quantise and (in_4_bits or not shard) else None,
             device_map={"": "cpu" if shard else runtime.device},
             attn_implementation=runtime.attention,
+            ignore_mismatched_sizes=True,  # `_check_complete` names them
             output_loading_info=True,
         )
     except torch.OutOfMemoryError as error:
         raise NotEnoughMemory(
             f"The weights of {model} do not fit into the memory of {runtime.device} ({_first_line(error)}): use a larger GPU."
         ) from None
-    except (SafetensorError, *UNREADABLE) as error:
+    except SafetensorError as error:
+        raise ModelError(
+            f"The files of {model} are damaged ({_first_line(error)}): download the model again."
+        ) from None
+    except UNREADABLE as error:
         raise ModelError(f"The model {model} cannot be loaded ({_first_line(error)}).") from None
     _check_complete(model, loading)
+    if unused := sorted(loading["unexpected_keys"]):
+        log(
+            f"The checkpoint of {model} has {_named(unused)}, which the model that its config.json describes does not use."
+        )
     _check_shapes(model, base)
     if in_4_bits:
         _use_run_precision(base, runtime)
@@ -112,10 +123,8 @@ def _check_shapes(model: str, base: torch.nn.Module) -> None:
     for path, module in base.named_modules():
         state = getattr(module.weight, "quant_state", None) if isinstance(module, Linear4bit) else None
         if state is not None and tuple(state.shape) != (module.out_features, module.in_features):
-            raise ModelError(
-                f"The checkpoint of {model} has the shape {tuple(state.shape)} for {path}.weight, and the model "
-                f"{(module.out_features, module.in_features)}: download it again, or use another model."
-            )
+            expected = (module.out_features, module.in_features)
+            raise ModelError(_wrong_shape(model, f"{path}.weight", tuple(state.shape), expected))
 
 
 def _check_complete(model: str, loading: dict[str, Any]) -> None:
@@ -124,14 +133,24 @@ def _check_complete(model: str, loading: dict[str, Any]) -> None:
     Raises:
         ModelError: some are missing or have another shape.
     """
-    missing = sorted(loading["missing_keys"])
-    mismatched = sorted(str(key[0] if isinstance(key, tuple) else key) for key in loading["mismatched_keys"])
-    for names, fault in ((missing, "lacks"), (mismatched, "has the wrong shape for")):
-        if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise ModelError(
-                f"The checkpoint of {model} {fault} {', '.join(names[:3])}{more}: download it again, or use another model."
-            )
+    missing, mismatched = sorted(loading["missing_keys"]), sorted(loading["mismatched_keys"])
+    if missing:
+        raise ModelError(f"The checkpoint of {model} lacks {_named(missing)}: download it again, or use another model.")
+    if mismatched:
+        name, found, expected = mismatched[0]
+        raise ModelError(_wrong_shape(model, name, tuple(found), tuple(expected)))
+
+
+def _wrong_shape(model: str, name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    return (
+        f"The checkpoint of {model} has the shape {found} for {name}, and the model {expected}: download it again, or use "
+        "another model."
+    )
+
+
+def _named(names: list[str]) -> str:
+    """The first three names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _apply_liger(model_type: str) -> None:

@@ -76,7 +76,7 @@ def _changed(ids: np.ndarray) -> np.ndarray:
 
 
 def check_causal(model: torch.nn.Module, windows: Any, *, name: str, bound: float) -> None:
-    """Check that a token's logits do not depend on the tokens after it, as they do in an encoder.
+    """Check that a token's logits are finite and do not depend on the tokens after it, as they do in an encoder.
 
     Changes the last token of the first conversation of `windows`, and compares the logits of the tokens before it.
 
@@ -84,8 +84,10 @@ def check_causal(model: torch.nn.Module, windows: Any, *, name: str, bound: floa
         bound: of the root mean square of the differences, relative to the logits' standard deviation.
 
     Raises:
-        ModelError: they do, so that the model would learn to copy the next token.
+        ModelError: they are not finite; or they do depend on them, so that the model would learn to copy the next token.
     """
+    import torch
+
     conversations = _first_conversations(windows)
     if not conversations:
         return
@@ -93,6 +95,11 @@ def check_causal(model: torch.nn.Module, windows: Any, *, name: str, bound: floa
     changed = np.concatenate([ids[:-1], _changed(ids[-1:])])
     with stock_attention(model):
         original, other = (_logits(model, each, None)[:-1] for each in (ids, changed))
+    if not torch.isfinite(original).all():
+        raise ModelError(
+            f"The logits of {name} are not finite: its weights hold NaN or infinity, or overflow in 16 bits; download the model "
+            "again, or use --precision bf16 or fp32."
+        )
     moved = float((other - original).square().mean().sqrt() / original.std())
     if moved > bound:
         raise ModelError(

@@ -70,7 +70,7 @@ def test_damaged_weights_are_one_sentence(finished_run: Path, tmp_path: Path) ->
     with pytest.raises(ModelError, match="cannot be read"):
         read_weights(weights)
     runtime = Runtime("cpu", "fp32", "dataprep_segments", liger=False)
-    with pytest.raises(ModelError, match="cannot be loaded"):
+    with pytest.raises(ModelError, match="are damaged"):
         load_base(str(folder), None, RunConfig(data=tmp_path, model=str(folder)), runtime)
 
 

@@ -115,3 +115,10 @@ def test_an_encoder_is_refused() -> None:
     decoder = BertLMHeadModel(BertConfig(vocab_size=97, is_decoder=True, **settings)).eval()
     check_causal(decoder, WINDOWS, name="some-model", bound=BOUND)
     check_causal(tiny_mistral(), WINDOWS, name="some-model", bound=BOUND)
+
+
+def test_logits_that_are_not_finite_are_refused() -> None:
+    model = tiny_mistral()
+    model.lm_head.weight.data[0, 0] = float("nan")
+    with pytest.raises(ModelError, match="The logits of some-model are not finite"):
+        check_causal(model, WINDOWS, name="some-model", bound=BOUND)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,8 +45,18 @@ def test_a_tensor_of_another_shape_is_refused(tmp_path: Path, quantization: Any,
     tensors = load_file(tmp_path / "model.safetensors")
     tensors[tensor] = tensors[tensor][:-1].clone()
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ModelError):
+    with pytest.raises(
+        ModelError, match=rf"has the shape \({len(tensors[tensor])}, ?.*\) for {re.escape(tensor)}, and the model"
+    ):
         load_base(str(tmp_path), None, config_for(tmp_path, quantization=quantization), RUNTIME)
+
+
+def test_tensors_that_the_model_does_not_use_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_tiny_model("llama", tmp_path, tiny_tokenizer())
+    config = json.loads((tmp_path / "config.json").read_text()) | {"num_hidden_layers": 1}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    load_base(str(tmp_path), None, config_for(tmp_path, quantization="none"), RUNTIME)
+    assert "has model.layers.1.input_layernorm.weight, " in capsys.readouterr().err
 
 
 def test_adapters_of_a_mixture_of_experts_are_on_attention_only(tmp_path: Path) -> None:
