@@ -31,6 +31,7 @@ from dataprep.store.splits import write_splits
 from dataprep.store.verification import verify_build
 from dataprep.tasks import render_rows, render_tasks
 from tests.support.builds import GUANACO_TEXTS, guanaco_file, guanaco_text, make_build
+from tests.support.commands import dataprep
 
 
 @pytest.fixture
@@ -140,9 +141,8 @@ def test_shards_are_identical_with_any_number_of_threads(tmp_path: Path, source:
 
 def test_a_manifest_can_be_built_again_as_a_recipe(tmp_path: Path, source: str) -> None:
     first = make_build(tmp_path / "store", source=(source,), split="test=0.2", lang=(), max_chars=500)
-    command = [sys.executable, "-m", "dataprep", "build", "--recipe", str(first.path / "manifest.json"), "--json"]
-    process = subprocess.run([*command, "--store", str(tmp_path / "other")], capture_output=True, text=True, check=True)
-    assert json.loads(process.stdout)["version"] == first.version
+    done = dataprep("build", "--recipe", first.path / "manifest.json", "--json", "--store", tmp_path / "other")
+    assert json.loads(done.stdout)["version"] == first.version
 
 
 def test_force_rebuilds_a_damaged_version_with_identical_shards(tmp_path: Path, source: str) -> None:

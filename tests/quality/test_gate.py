@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from dataprep.store.history import gc
 from tests.support.builds import GUANACO_TEXTS, guanaco_file, make_build
 from tests.support.commands import dataprep
 from tests.support.expectations import BETWEEN, SOUND, gate_over
+from tests.support.warm_gate import warm_gates
 
 FAULTY: dict[str, Any] = {
     **SOUND,
@@ -50,6 +52,13 @@ Checks = dict[str, dict[str, Any]]
 def checks_over(rows: list[dict[str, Any]], **options: Any) -> Checks:
     gate = gate_over(rows, Recipe(max_turns=5, max_chars=10_000, **options))
     return {check["name"]: check for check in gate.verdict().checks}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def gates_in_forks() -> Iterator[None]:
+    """The gates of this process; tests of the process itself start one as a user does."""
+    with warm_gates():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +142,7 @@ def test_warn_publishes_a_failed_build_and_marks_it(store_and_source: tuple[Path
 
 
 def test_a_gate_that_is_off_starts_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
+    monkeypatch.setattr("dataprep.quality.gate.subprocess.Popen", lambda *_, **__: pytest.fail("a process was started"))
     outcome = make_build(tmp_path / "s", source=(guanaco_file(tmp_path, GUANACO_TEXTS),), gate="off")
     assert outcome.path and json.loads((outcome.path / QUALITY_FILE).read_text())["gate"] == "off"
 
