@@ -182,7 +182,10 @@ def evaluate(
     _print(f"before loss {result['before']['loss']:.4f}  perplexity {result['before']['perplexity']:.2f}")
     _print(f"after  loss {result['after']['loss']:.4f}  perplexity {result['after']['perplexity']:.2f}")
     is_tiny = RunFolder(folder).read()["options"]["model"] == TINY
-    _print(TINY_NOTICE if is_tiny else _stopped(result["stopped_by_itself"], result["prompts"]))
+    if is_tiny:
+        _print(TINY_NOTICE)
+    elif result["stopped_by_itself"] is not None:
+        _print(_stopped(result["stopped_by_itself"], result["prompts"]))
 
 
 @app.command

@@ -21,13 +21,14 @@ from training.memory.layout import choose_layout, layout_notes
 from training.memory.run_plan import RunPlan
 from training.memory.schedule import step_sentence
 from training.metrics import truncate_metrics
-from training.model.adapters import adapter_note, add_adapters, check_targets
+from training.model.adapters import adapter_note, add_adapters, check_loadable, check_targets
 from training.model.added_tokens import added_ids, added_notes, load_run_tokenizer, read_added_tokens, with_added_rows
 from training.model.architecture import read_architecture
 from training.model.base import adapters_to_fp32, load_base
 from training.model.fit import check_machine, check_rows, merge_notes
 from training.model.identity import model_revision, read_model_config
 from training.model.initial_adapter import initial_adapter_digest, load_initial_adapter
+from training.model.output_layer import WHOLE_LOGITS_NOTE, computes_whole_logits, fuse_output_layer
 from training.model.runtime import Runtime, choose_runtime
 from training.model.tokenizer import ChatTokenizer, self_contained, written_tokens
 from training.run_folder import RunFolder, prepare_folder, refuse_changes
@@ -132,11 +133,14 @@ def _run_locked(config: RunConfig, build: Build, out: Path, processes: PartialSt
 
     log_phase(f"loading {config.model}")
     adapted = load_with_new_adapters(name, config, runtime)
+    if computes_whole_logits(adapted):
+        architecture = replace(architecture, sizes=replace(architecture.sizes, whole_logits=True))
+        notes.append(WHOLE_LOGITS_NOTE)
     plan = choose_run_plan(
         config, runtime, architecture, layout, data, adapted, folder, recorded, processes.num_processes
     )
     runtime = plan.runtime
-    notes += layout_notes(config, architecture, plan.layout, data.train.labelled)
+    notes += [*layout_notes(config, architecture, plan.layout, data.train.labelled), *plan.unused_notes()]
     for note in notes:
         log(note)
     record: dict[str, Any] = {
@@ -208,12 +212,12 @@ def load_with_new_adapters(name: str, config: RunConfig, runtime: Runtime) -> Pe
     """Load the base model and add new adapters, initialised from the seed or from --init-adapter."""
     from transformers import set_seed
 
-    from training.loop.trainer import fuse_output_layer
     from training.model.fused_lora import fuse_adapters
 
     set_seed(config.seed)
     base = load_base(name, config.revision, config, runtime, shard=config.shard)
     adapted = add_adapters(base, config, added_ids(name, config))
+    check_loadable(adapted, config.model)
     if config.init_adapter is not None:
         load_initial_adapter(adapted, config)
     adapted = adapters_to_fp32(adapted)

@@ -71,6 +71,7 @@ ARCHITECTURES = {
     "phimoe": TinyArchitecture(ROUTED | {"num_local_experts": 4, "router_jitter_noise": 0.0, "input_jitter_noise": 0.0}),
     "deepseek_v3": TinyArchitecture(EXPERTS | LATENT_ATTENTION | {"n_shared_experts": 1}),
     "gpt_oss": TinyArchitecture(ROUTED | {"num_local_experts": 4, "sliding_window": 8}),
+    "llama4_text": TinyArchitecture(ROUTED | {"num_local_experts": 4, "intermediate_size_mlp": 96}),
     "gpt2": TinyArchitecture(GPT_SIZES),
     "gpt_neox": TinyArchitecture(),
     "opt": TinyArchitecture({"ffn_dim": 96, "word_embed_proj_dim": 64, "dropout": 0.0}),
@@ -104,6 +105,20 @@ ARCHITECTURES = {
             "vision_config": {"model_type": "siglip_vision_model", **VISION},
             "mm_tokens_per_image": 4,
         },
+        wrapper=True,
+    ),
+    "gemma4": TinyArchitecture(
+        {
+            "text_config": {
+                "layer_types": ["sliding_attention", "full_attention"], "sliding_window": 8, "hidden_size_per_layer_input": 8,
+                "vocab_size_per_layer_input": 345, "global_head_dim": 16, "num_kv_shared_layers": 0,
+            },
+            "vision_config": VISION, "audio_config": {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
+        },
+        wrapper=True,
+    ),
+    "aya_vision": TinyArchitecture(
+        {"text_config": {"model_type": "cohere2", "sliding_window": 8}, "vision_config": {"model_type": "siglip_vision_model", **VISION}},
         wrapper=True,
     ),
     "mistral3": TinyArchitecture(

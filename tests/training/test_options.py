@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.shapes import LLAMA_2_7B, llama_2_7b_sizes
+from tests.support.tiny_models import tiny_mistral
 from training.config import RunConfig, check, names
 from training.errors import OptionError
 from training.loop.arguments import trainer_arguments
@@ -44,13 +45,9 @@ def first_batch(config: RunConfig) -> BatchConfig:
 def lora_config(config: RunConfig) -> dict[str, Any]:
     """The configuration that peft is called with."""
     import peft
-    import torch
 
     captured: dict[str, Any] = {}
-    model: Any = torch.nn.ModuleDict({name: torch.nn.Linear(2, 2) for name in ("q_proj", "v_proj", "lm_head")})
-    model.get_decoder = lambda: model
-    model.get_output_embeddings = lambda: model["lm_head"]
-    model.config = None
+    model = tiny_mistral()
     model.save_pretrained = lambda folder: None
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(peft, "get_peft_model", lambda base, lora: captured.update(lora.to_dict()) or base)

@@ -13,7 +13,7 @@ from training.data.collate import collate
 from training.data.training_data import load_training_data
 from training.data.windows import window_dataset
 from training.errors import DataError
-from training.log import log_phase
+from training.log import log, log_phase
 from training.model.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Evaluation(TypedDict):
 
     before: HeldOutLoss
     after: HeldOutLoss
-    stopped_by_itself: float
+    stopped_by_itself: float | None  # None: transformers cannot generate with the model
     prompts: int
 
 
@@ -44,7 +44,7 @@ def evaluate(path: Path, prompts: int, max_new_tokens: int) -> Evaluation:
         OptionError: `prompts` or `max_new_tokens` is less than 1.
         DataError: the run held no rows out.
     """
-    from training.after.generate import stop_share
+    from training.after.generate import Answer, GenerationUnsupported, stop_share
 
     at_least(1, prompts=prompts, max_new_tokens=max_new_tokens)
     run = open_finished_run(path)
@@ -62,7 +62,12 @@ def evaluate(path: Path, prompts: int, max_new_tokens: int) -> Evaluation:
     after = mean_loss(adapted, windows, run.runtime)
     rows = data.test.table.slice(0, prompts)["messages"].to_pylist()
     log_phase(f"answering {plural(len(rows), 'prompt')}")
-    share, answers = stop_share(adapted, run.tokenizer, build, rows, max_new_tokens=max_new_tokens)
+    share: float | None = None
+    answers: list[Answer] = []
+    try:
+        share, answers = stop_share(adapted, run.tokenizer, build, rows, max_new_tokens=max_new_tokens)
+    except GenerationUnsupported as obstacle:
+        log(str(obstacle))
     return {
         "before": {"loss": before, "perplexity": math.exp(before)},
         "after": {"loss": after, "perplexity": math.exp(after)},

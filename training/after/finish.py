@@ -8,7 +8,7 @@ from dataprep.common.text import plural
 from training.after.adapter import write_adapter
 from training.after.loss_page import loss_page
 from training.after.sample_answers import read_sample_answers
-from training.log import log_phase
+from training.log import log, log_phase
 from training.metrics import read_metrics, summarise
 from training.run_folder import RunFolder, write_atomically, write_errors
 from training.run_record import RunRecord
@@ -48,15 +48,22 @@ def finish_run(context: RunContext, trainer: QloraTrainer, best: tuple[int, floa
 
 
 def _stop_share(context: RunContext, model: Any) -> tuple[float, int] | None:
-    """Share of answers to the first --stop-prompts held-out prompts that end with the end token, and their number."""
-    from training.after.generate import stop_share
+    """Share of answers to the first --stop-prompts held-out prompts that end with the end token, and their number.
+
+    None without prompts, or if transformers cannot generate with the model.
+    """
+    from training.after.generate import GenerationUnsupported, stop_share
     from training.after.sample_answers import SAMPLES, write_sample_answers
 
     if context.data.test is None or context.config.stop_prompts == 0:
         return None
     rows = context.data.test.table.slice(0, context.config.stop_prompts)["messages"].to_pylist()
     log_phase(f"answering {plural(len(rows), 'prompt')}")
-    share, answers = stop_share(model, context.tokenizer, context.build, rows)
+    try:
+        share, answers = stop_share(model, context.tokenizer, context.build, rows)
+    except GenerationUnsupported as obstacle:
+        log(f"{obstacle} The adapter is written without the stop check.")
+        return None
     log_phase(f"answering {plural(len(rows[:SAMPLES]), 'prompt')} without the adapter")
     write_sample_answers(
         context.folder, model, context.tokenizer, context.build, rows, answers, write=context.first_process

@@ -90,7 +90,7 @@ def open_run_build(run: FinishedRun) -> Build:
 
 def load_run_model(run: FinishedRun) -> PeftModel:
     """Load the base model with the run's adapter."""
-    from training.loop.trainer import fuse_output_layer
+    from training.model.output_layer import fuse_output_layer
 
     log_phase(f"loading {run.config.model} with the adapter")
     adapted = load_adapted(run.base_model, run.config.revision, run.folder.adapter, run.config, run.runtime)

@@ -11,6 +11,7 @@ from training.after.cuda_graph import graphed_decoding
 from training.after.finished_run import load_run_model, open_finished_run
 from training.after.prompts import Messages, prompt_ids
 from training.config import at_least, check_seed
+from training.errors import ModelError
 from training.model import attention
 from training.model.tokenizer import ChatTokenizer
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
     from dataprep.contract import Build
+
+
+class GenerationUnsupported(ModelError):
+    """transformers cannot generate with the model."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,9 @@ def answers(
 
     Args:
         temperature: 0 chooses the most likely token at each position.
+
+    Raises:
+        GenerationUnsupported: transformers raises an error.
     """
     import torch
 
@@ -85,16 +93,28 @@ def answers(
         torch.random.fork_rng(),
     ):
         torch.manual_seed(seed)
-        generated = model.generate(  # type: ignore[no-untyped-call]
-            input_ids=ids,
-            attention_mask=mask,
-            max_new_tokens=max_new_tokens,
-            eos_token_id=end,
-            pad_token_id=pad,
-            use_cache=True,
-            **decoding,
-            **sampling(temperature),
-        )
+        try:
+            generated = model.generate(  # type: ignore[no-untyped-call]
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=max_new_tokens,
+                eos_token_id=end,
+                pad_token_id=pad,
+                use_cache=True,
+                **decoding,
+                **sampling(temperature),
+            )
+        except torch.OutOfMemoryError:
+            raise
+        except (
+            ValueError,
+            TypeError,
+            RuntimeError,
+            AttributeError,
+            LookupError,
+        ) as error:  # each architecture has its own
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise GenerationUnsupported(f"transformers cannot generate with this model ({reason}).") from None
     return [_answer(row, end, tokenizer) for row in generated[:, longest:].tolist()]
 
 

@@ -21,7 +21,7 @@ from training.after.stopping import check_stopping, special_token_ids, write_gen
 from training.errors import ModelError, RunError
 from training.log import log_phase
 from training.model.added_tokens import with_added_rows
-from training.model.architecture import read_architecture
+from training.model.architecture import is_valid_config, read_architecture
 from training.model.checkpoint import INDEX
 from training.model.files import CONFIG
 from training.model.identity import read_model_config
@@ -138,7 +138,12 @@ def merged_config(
         merged |= resized
     # Without a padding token the entry stays, because the default of the model's class may be no id of this model.
     merged |= {"dtype": dtype, "pad_token_id": None} | dict(ids)
-    return merged | ({"tie_word_embeddings": False} if untied else {})
+    merged |= {"tie_word_embeddings": False} if untied else {}
+    if not is_valid_config(
+        merged
+    ):  # some architectures accept one end token only; generation_config.json has all of them
+        merged["eos_token_id"] = ids["eos_token_id"][0]
+    return merged
 
 
 def _write_other_files(run: FinishedRun, to: Path, *, untied: bool) -> None:

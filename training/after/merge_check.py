@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from training.after.finished_run import FinishedRun, autocast, load_run_model, open_run_build
 from training.data.training_data import load_training_data
 from training.model.architecture import read_architecture
+from training.model.attention import set_attention
 from training.model.identity import read_model_config
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ def compare(run: FinishedRun, merged: Path, rows: list[list[int]]) -> tuple[floa
         str(merged),
         dtype=run.runtime.dtype,
         device_map={"": run.runtime.device},
-        attn_implementation=run.runtime.attention,
     )
+    set_attention(model, run.runtime.attention)
     model.eval()
     largest, divergence, tokens = 0.0, 0.0, 0
     for row, before in zip(rows, expected, strict=True):

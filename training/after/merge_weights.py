@@ -12,7 +12,7 @@ from training.errors import ModelError
 from training.model.adapters import saved_modules
 from training.model.added_tokens import added_ids, mean_row
 from training.model.architecture import read_architecture
-from training.model.checkpoint import decoder_prefix, tensor_shapes, weight_files
+from training.model.checkpoint import merge_obstacle, tensor_names, tensor_shapes, weight_files
 from training.model.files import read_json_object
 from training.model.identity import read_model_config
 
@@ -39,7 +39,7 @@ class BaseWeights:
     """The base model's safetensors files. Weights that bitsandbytes has quantised to 4 bits are read dequantised.
 
     Raises:
-        ModelError: a file is missing or damaged.
+        ModelError: a file is missing or damaged, or a layer's weight is in none of them.
     """
 
     def __init__(self, run: FinishedRun) -> None:
@@ -48,10 +48,12 @@ class BaseWeights:
         self.device, self.dtype = run.runtime.device, run.runtime.dtype
         self.architecture = read_architecture(read_model_config(run.base_model, run.config.revision), run.base_model)
         self.shards = weight_files(run.base_model, run.config.revision)
-        if not self.shards:
-            raise ModelError(f"{run.base_model} has no safetensors files: merging needs them; convert the model first.")
-        shapes = tensor_shapes(run.base_model, run.config.revision)
-        self._prefix = decoder_prefix(self.architecture, shapes)
+        obstacle = merge_obstacle(self.architecture, run.base_model, run.config.revision)
+        if obstacle is not None:
+            raise ModelError(
+                f"The adapter cannot be merged into {run.base_model}, because {obstacle}: load it beside the model with peft."
+            )
+        self._tensors = tensor_names(self.architecture, tensor_shapes(run.base_model, run.config.revision))
         self.names: set[str] = set()
         self._quantization: dict[str, dict[str, Tensor]] = {}  # by the name of the weight
         for shard in self.shards:
@@ -83,42 +85,24 @@ class BaseWeights:
                 yield name, weight, False
 
     def name_of(self, path: str) -> str | None:
-        """The checkpoint's name of a layer's weight; None if there is none.
-
-        A checkpoint may lack the first parts of the path in the model (`model.`), or have more or others of them.
-        """
-        decoder = f"{self.architecture.decoder}." if self.architecture.decoder else ""
-        if self._prefix is not None and path.startswith(decoder):
-            name = f"{self._prefix}{path.removeprefix(decoder)}.weight"
-            return name if name in self.names else None
-        parts = path.split(".")
-        for dropped in range(min(3, len(parts))):
-            suffix = ".".join(parts[dropped:]) + ".weight"
-            if suffix in self.names:
-                return suffix
-            longer = [name for name in self.names if name.endswith(f".{suffix}")]
-            if len(longer) == 1:
-                return longer[0]
-        return None
+        """The checkpoint's name of a layer's weight; None if there is none."""
+        return self._tensors.get(f"{path}.weight")
 
 
 def quantized_names(base: BaseWeights) -> set[str]:
-    """The checkpoint's names of the weights that transformers quantises: those of the decoder's plain linear layers."""
-    linears = [linear for linear in base.architecture.sizes.linears if linear.quantised]
-    names = [base.name_of(_module_path(base, linear.path)) for linear in linears]
+    """The checkpoint's names of the weights that transformers quantises: those of plain linear layers.
+
+    Of a multimodal model only the decoder's: text does not pass through the others, which stay as they are.
+    """
+    names = [base.name_of(path) for path in base.architecture.quantised_layers()]
     return {name for name in names if name is not None}
 
 
 def transposed_names(base: BaseWeights) -> set[str]:
     """The checkpoint's names of the weights that are stored as inputs x outputs (GPT-2)."""
     linears = [linear for linear in base.architecture.sizes.linears if linear.transposed]
-    names = [base.name_of(_module_path(base, linear.path)) for linear in linears]
+    names = [base.name_of(base.architecture.module_path(linear.path)) for linear in linears]
     return {name for name in names if name is not None}
-
-
-def _module_path(base: BaseWeights, path: str) -> str:
-    """The path within the model of a layer of its decoder."""
-    return f"{base.architecture.decoder}.{path}" if base.architecture.decoder else path
 
 
 class AdapterProducts:

@@ -19,7 +19,6 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import Trainer, TrainerCallback, TrainerState
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
-from trl.trainer.utils import add_fused_lm_head
 
 from training.checksums import find_damage, write_checksums
 from training.config import RunConfig
@@ -29,6 +28,7 @@ from training.loop.best import best_step
 from training.loop.checkpoints import checkpoint_path, remove_old_checkpoints
 from training.memory.batches import BatchConfig
 from training.model.base import checkpoint_layers
+from training.model.output_layer import fuse_output_layer
 from training.model.sharding import data_parallel
 from training.run_folder import PARTIAL, RunFolder, commit_folder, write_errors
 
@@ -221,13 +221,6 @@ class _RestoreCounts(TrainerCallback):
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         self.trainer.restore_counts()
-
-
-def fuse_output_layer(model: PeftModel) -> None:
-    """Use trl's fused output layer, which computes only what the loss needs (trl's trainer adds entropy and accuracy)."""
-    base: Any = model.get_base_model()
-    base.__dict__.pop("forward", None)
-    add_fused_lm_head(base)
 
 
 def held_out_loss(trainer: QloraTrainer) -> dict[str, float]:

@@ -163,6 +163,7 @@ def memory_inputs(
         dropout=config.lora_dropout > 0,
         dora=config.dora,
         whole_weights=len(saved_modules(config)) * sizes.vocabulary * sizes.hidden,
+        whole_output=sizes.output in saved_modules(config),
         score_tokens=longest if sizes.keeps_scores or runtime.attention == EAGER else 0,
         shards=shards,
     )

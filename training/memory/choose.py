@@ -15,7 +15,7 @@ from training.memory.layout import Layout, unpacked, windows_for
 from training.memory.run_plan import RunPlan
 from training.memory.schedule import requested_windows, step_schedule
 from training.model.architecture import Architecture
-from training.model.attention import PackingUnsupported, without_adapters
+from training.model.attention import PackingUnsupported, set_attention, without_adapters
 from training.model.checks import check_against_stock, check_causal, check_leaks
 from training.model.runtime import Runtime
 from training.model.sharding import held_bytes
@@ -73,7 +73,7 @@ def choose_run_plan(
         except PackingUnsupported as obstacle:
             layout, leak = unpacked(labelled, str(obstacle)), None
             runtime = replace(runtime, attention=architecture.stock_attention)
-            without_adapters(adapted).set_attn_implementation(runtime.attention)
+            set_attention(without_adapters(adapted), runtime.attention)
             windows, packing = windows_for(layout, config, labelled)
     requested = requested_windows(config, len(windows), layout.step_tokens)
 

@@ -18,6 +18,7 @@ NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 # Two moments per weight. Paged moments stay on the GPU while it has free memory, so they count like the others.
 OPTIMIZER_BYTES = {"adamw": 8, "paged_adamw_32bit": 8, "paged_adamw_8bit": 2.03}
 CUDA_CONTEXT = int(0.6 * GIB)  # CUDA's context and its libraries' workspaces, outside PyTorch's allocator
+OUTPUT_ROWS = 32768  # rows of the output layer in one of trl's products
 GATHERED_LAYERS = 2  # of a divided model: the one that is computed, and the next one, which is being gathered
 
 
@@ -37,6 +38,7 @@ class MemoryInputs:
     dropout: bool
     dora: bool = False
     whole_weights: int = 0  # of the layers that --modules-to-save trains whole
+    whole_output: bool = False  # whether the output layer is one of them
     score_tokens: int = 0  # of the longest conversation, if attention keeps its scores; 0: a fused kernel keeps none
     shards: int = 1  # processes that the decoder's layers are divided among
 
@@ -146,6 +148,18 @@ def layer_activations(size: ModelSizes, inputs: MemoryInputs) -> int:
 
 
 def _logits(size: ModelSizes, inputs: MemoryInputs) -> int:
-    """trl's fused head: the trained tokens' hidden states, also in float32, and three tiles of logits."""
+    """trl's fused head: the trained tokens' hidden states, also in float32, and three tiles of logits.
+
+    Whole logits: those of every token and their gradient; and of the trained tokens a copy, and in float32 logits,
+    log-probabilities and their gradient.
+    """
+    hidden_states = inputs.trained_tokens * size.hidden * 6
+    # The gradient of an output layer that is trained whole exists before the first activation is freed; so does the part of
+    # its float32 weight that is cast for a product.
+    rows = min(OUTPUT_ROWS, size.vocabulary)
+    whole_output = size.hidden * (4 * size.vocabulary + inputs.bytes_per_value * rows) if inputs.whole_output else 0
+    if size.whole_logits:
+        trained = inputs.trained_tokens * (inputs.bytes_per_value + 12)
+        return size.vocabulary * (2 * inputs.bytes_per_value * inputs.micro_tokens + trained) + whole_output
     tiles = 3 * min(1024, inputs.trained_tokens) * size.vocabulary * 4
-    return int(tiles + inputs.trained_tokens * size.hidden * 6)
+    return int(tiles + hidden_states + whole_output)

@@ -15,7 +15,7 @@ from bitsandbytes.functional import GlobalPageManager
 from transformers import Trainer
 
 from training.data.collate import collate
-from training.errors import NotEnoughMemory
+from training.errors import ModelError, NotEnoughMemory
 from training.memory.batches import BatchConfig
 from training.memory.estimate import GIB
 from training.model.base import checkpoint_layers
@@ -34,6 +34,7 @@ class Measurement:
     reserved: int
     seconds: float
     tokens: int
+    unused: tuple[str, ...] = ()  # trained parameters without a gradient
 
 
 def worst_batch(windows: Dataset, micro_batch: int) -> list[dict[str, Any]]:
@@ -76,10 +77,13 @@ def measure(
             start = time.perf_counter()
             _forward_and_backward(model, args, inputs)
             optimizer.step()
+        unused = [
+            name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None
+        ]
         allocated, reserved = _peaks(device)
         seconds = time.perf_counter() - start
         del optimizer
-    return Measurement(allocated, reserved, seconds, int(inputs["input_ids"].numel()))
+    return Measurement(allocated, reserved, seconds, int(inputs["input_ids"].numel()), tuple(unused))
 
 
 def _forward_and_backward(model: PeftModel, args: SFTConfig, inputs: dict[str, Any]) -> None:
@@ -88,6 +92,8 @@ def _forward_and_backward(model: PeftModel, args: SFTConfig, inputs: dict[str, A
     with torch.autocast(inputs["input_ids"].device.type, dtype=half, enabled=args.bf16 or args.fp16):
         outputs = model(**inputs, use_cache=False, fused_lm_head=True)
         loss = -outputs.log_probs.sum() / outputs.label_mask.sum().clamp(min=1)
+    if not loss.requires_grad:
+        raise ModelError("The layers of this model give adapters no gradient (Reformer): use a decoder such as Llama.")
     loss.backward()
 
 

@@ -52,7 +52,8 @@ class RunPlan:
 
     def as_record(self) -> dict[str, Any]:
         """The plan as run.json holds it."""
-        measured = asdict(self.measured) if self.measured else None
+        measured = asdict(self.measured) if self.measured else {}
+        measured.pop("unused", None)  # a note names them
         held = {"held_bytes": self.held[0], "model_bytes": self.held[1]} if self.held else {}
         return {
             "place": self.runtime.as_record(),
@@ -67,9 +68,21 @@ class RunPlan:
                 "fill": round(self.packing.fill, 4),
                 "empty": len(self.windows) - len(self.packing.windows),
             },
-            "memory": {"estimate_gib": self.estimate.in_gib(), "measured": measured, "fits": self.fits, **held},
+            "memory": {"estimate_gib": self.estimate.in_gib(), "measured": measured or None, "fits": self.fits, **held},
             "self_test": {"leak": self.leak, "off_stock": self.off_stock},
         }
+
+    def unused_notes(self) -> list[str]:
+        """A note if adapters, or layers that are trained whole, took no part in the measured step."""
+        unused = self.measured.unused if self.measured else ()
+        layers = {path.partition(".lora_")[0].removeprefix("base_model.model.") for path in unused}
+        if not layers:
+            return []
+        names = sorted({path.rpartition(".")[2] for path in layers})
+        return [
+            f"{plural(len(layers), 'adapted layer')} took no part in computing text ({', '.join(names)}): their adapters stay as "
+            "they are. --targets can leave them out."
+        ]
 
     def sentence(self) -> str:
         """The plan in one line of the log."""

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from dataprep.common.text import nearest
 from training.config import RunConfig
-from training.errors import OptionError
+from training.errors import ModelError, OptionError
 from training.model.architecture import Architecture
-from training.model.sizes import is_pattern, names_without_adapter, target_names, targets_path
+from training.model.sizes import is_pattern, names_without_adapter, target_names, targets_path, text_decoder
+from training.model.text_pass import unused_layers
 
 if TYPE_CHECKING:
     import torch
@@ -83,15 +84,16 @@ def add_adapters(base: PreTrainedModel, config: RunConfig, added_ids: tuple[int,
     """
     from peft import LoraConfig, get_peft_model
 
-    decoder = base.get_decoder()  # type: ignore[no-untyped-call]
+    decoder = text_decoder(base)
+    unused = unused_layers(base, decoder)
     targets: str | list[str] = "all-linear"
     without_adapter = names_without_adapter(decoder)
     if is_pattern(config.targets):
         targets = config.targets
     elif (names := target_names(config.targets)) is not None:
         targets = names
-    elif without_adapter:
-        targets = sorted(_linear_names(decoder) - without_adapter)
+    elif without_adapter or unused:
+        targets = sorted(_linear_paths(base, decoder, without_adapter) - unused)
     modules = saved_modules(config)
     tied = bool(modules) and bool(getattr(base.config, "tie_word_embeddings", False))
     if tied:  # peft knows tied embeddings by the names embed_tokens and lm_head only
@@ -104,7 +106,7 @@ def add_adapters(base: PreTrainedModel, config: RunConfig, added_ids: tuple[int,
         use_rslora=config.rslora,
         use_dora=config.dora,
         target_modules=targets,
-        exclude_modules=_outside(base, decoder),
+        exclude_modules=_excluded(base, decoder, unused),
         modules_to_save=[*modules] or None,
         ensure_weight_tying=tied,
         trainable_token_indices=_trained_tokens(base, added_ids, modules),
@@ -119,6 +121,24 @@ def add_adapters(base: PreTrainedModel, config: RunConfig, added_ids: tuple[int,
         saved: Any = adapted.peft_config["default"]
         saved.modules_to_save = modules  # from which peft removed the output layer
     return prepare_trained_layers(adapted)
+
+
+def check_loadable(adapted: PeftModel, name: str) -> None:
+    """Check that peft loads the adapter that it saves: it renames weights by transformers' rules for checkpoints.
+
+    Raises:
+        ModelError: it would not, so that a resumed run, and every use of the adapter, would go on without it.
+    """
+    from peft import set_peft_model_state_dict
+    from peft.utils import get_peft_model_state_dict
+
+    weights = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    loaded: Any = set_peft_model_state_dict(adapted, dict(weights))
+    if loaded.unexpected_keys:
+        raise ModelError(
+            f"peft cannot load an adapter for {name} again, because transformers renames its weights "
+            f"({loaded.unexpected_keys[0]}): use another model, or another version of transformers."
+        )
 
 
 def _trained_tokens(base: Any, added_ids: tuple[int, ...], modules: list[str]) -> dict[str, list[int]] | None:
@@ -197,19 +217,22 @@ def adapter_note(config: RunConfig, fused: int, adapted: torch.nn.Module) -> str
     return f"Adapters: {'; '.join(filter(None, [named, computed]))}."
 
 
-def _outside(base: torch.nn.Module, decoder: torch.nn.Module) -> str | None:
-    """A pattern for the linear layers outside the text decoder, such as those of a vision tower; None if there are none."""
+def _excluded(base: torch.nn.Module, decoder: torch.nn.Module, unused: set[str]) -> str | None:
+    """A pattern for the linear layers that get no adapters; None if there are none.
+
+    These are the layers outside the text decoder, such as those of a vision tower, and unused ones.
+    """
     import torch
 
-    path = _path_of(base, decoder)
     inside = {id(module) for module in decoder.modules()}
     output = base.get_output_embeddings()  # type: ignore[operator]
-    others = [
-        module
+    patterns = [re.escape(path) for path in sorted(unused)]
+    if any(
+        isinstance(module, torch.nn.Linear) and id(module) not in inside and module is not output
         for module in base.modules()
-        if isinstance(module, torch.nn.Linear) and id(module) not in inside and module is not output
-    ]
-    return rf"(?!{re.escape(path)}\.).*" if others else None
+    ):
+        patterns.append(rf"(?!{re.escape(_path_of(base, decoder))}\.).*")
+    return "|".join(patterns) or None
 
 
 def _path_of(base: torch.nn.Module, layer: torch.nn.Module) -> str:
@@ -217,7 +240,13 @@ def _path_of(base: torch.nn.Module, layer: torch.nn.Module) -> str:
     return paths[id(layer)]
 
 
-def _linear_names(decoder: torch.nn.Module) -> set[str]:
+def _linear_paths(base: torch.nn.Module, decoder: torch.nn.Module, without_adapter: frozenset[str]) -> set[str]:
+    """Paths within the model of the decoder's linear layers, without those of some names."""
     import torch
 
-    return {_name(path) for path, module in decoder.named_modules() if isinstance(module, torch.nn.Linear)}
+    inside = {id(module) for module in decoder.modules()}
+    return {
+        path
+        for path, module in base.named_modules()
+        if isinstance(module, torch.nn.Linear) and id(module) in inside and _name(path) not in without_adapter
+    }

@@ -6,11 +6,12 @@ exactly and takes less than a second for a model of any size.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from training.errors import ModelError
-from training.model.sizes import Linear, ModelSizes, is_expert, names_without_adapter
+from training.model.sizes import Linear, ModelSizes, is_expert, names_without_adapter, text_decoder
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +43,19 @@ class Architecture:
     output: str | None  # path of the output layer within the model
     rope_limit: int | None  # tokens; a longer row changes the rotary embedding of shorter rows in the same pass
     in_4_bits: bool  # whether the checkpoint itself holds weights in 4 bits
+    skeleton: Any = field(repr=False)  # the model on the meta device
+
+    def module_path(self, path: str) -> str:
+        """The path within the model of a layer of its decoder."""
+        return f"{self.decoder}.{path}".lstrip(".")
+
+    def quantised_layers(self) -> list[str]:
+        """Paths of the linear layers that NF4 holds and text passes through: of a multimodal model, the decoder's."""
+        decoder = [self.module_path(linear.path) for linear in self.sizes.linears if linear.quantised]
+        if self.skeleton.config.get_text_config() is not self.skeleton.config:
+            return decoder
+        others = (path for path, module in self.skeleton.named_modules() if _is_quantised(module, self.skeleton))
+        return [*decoder, *(path for path in others if path not in decoder)]
 
 
 def read_architecture(model_config: dict[str, Any], name: str) -> Architecture:
@@ -74,8 +88,9 @@ def read_architecture(model_config: dict[str, Any], name: str) -> Architecture:
         model_class = model_class[0]
     if model_class.config_class is config.sub_configs.get("text_config"):
         config = config.get_text_config()
+    _check_text_alone(model_class, config, name)
     skeleton = _skeleton(model_class, config, name)
-    decoder = skeleton.get_decoder()
+    decoder = text_decoder(skeleton)
     decoder_path = _path(skeleton, decoder)
     text_config = config.get_text_config()
     positions = _value(text_config, "max_position_embeddings")
@@ -93,6 +108,7 @@ def read_architecture(model_config: dict[str, Any], name: str) -> Architecture:
         output=_path(skeleton, output) if (output := skeleton.get_output_embeddings()) is not None else None,
         rope_limit=_rope_limit(text_config),
         in_4_bits=bool(model_config.get("quantization_config")),
+        skeleton=skeleton,
     )
 
 
@@ -112,12 +128,26 @@ def _config_object(model_config: dict[str, Any], name: str) -> PretrainedConfig:
         config: PretrainedConfig = CONFIG_MAPPING[model_type].from_dict(
             {key: _decoded(value) for key, value in model_config.items() if key != "auto_map"}
         )
-        layers = int(config.get_text_config().num_hidden_layers)
+        value = _value(config.get_text_config(), "num_hidden_layers")
+        layers = None if value is None else int(value)
     except Exception as error:  # each architecture validates its values with exceptions of its own
         raise ModelError(f"The config.json of {name} is invalid ({_first_line(error)}).") from None
+    if layers is None:
+        raise ModelError(
+            f"{name} is of type '{model_type}', which is not one decoder with a number of layers: use one such as Llama."
+        )
     if not 0 < layers <= MOST_LAYERS:
         raise ModelError(f"The config.json of {name} is invalid: it asks for {layers} layers.")
     return config
+
+
+def is_valid_config(model_config: dict[str, Any]) -> bool:
+    """Whether transformers accepts the content of a config.json."""
+    try:
+        _config_object(model_config, "")
+    except ModelError:
+        return False
+    return True
 
 
 def _check_quantisation(model_config: dict[str, Any], name: str) -> None:
@@ -131,6 +161,24 @@ def _check_quantisation(model_config: dict[str, Any], name: str) -> None:
         f"{name} is quantised with {method}: use the model in 16 bits that it was made from, or one that bitsandbytes has "
         "quantised to 4 bits."
     )
+
+
+def _check_text_alone(model_class: Any, config: PretrainedConfig, name: str) -> None:
+    """Check that the model continues text, without another input.
+
+    Raises:
+        ModelError: it needs an image, for example, or is an encoder-decoder.
+    """
+    parameters = signature(model_class.forward).parameters.values()
+    needed = [
+        each.name for each in parameters if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD
+    ]
+    needed = [each for each in needed if each not in ("self", "input_ids")]
+    advice = "it cannot be trained on text alone; use a decoder such as Llama."
+    if needed:
+        raise ModelError(f"{name} is of type '{config.model_type}', which needs {' and '.join(needed)}: {advice}")
+    if config.is_encoder_decoder or config.get_text_config().is_encoder_decoder:
+        raise ModelError(f"{name} is of type '{config.model_type}', an encoder-decoder: {advice}")
 
 
 def _decoded(value: Any) -> Any:
@@ -170,16 +218,13 @@ def _sizes(skeleton: Any, decoder: torch.nn.Module, decoder_path: str, text_conf
 
     output = skeleton.get_output_embeddings()
     kinds = (torch.nn.Linear, Conv1D)
-    # bitsandbytes quantises plain linear layers only: no subclasses, no experts that are one parameter, no output layer.
-    quantised = sum(
-        module.weight.numel() for module in skeleton.modules() if type(module) in kinds and module is not output
-    )
+    quantised = sum(module.weight.numel() for module in skeleton.modules() if _is_quantised(module, skeleton))
     linears = []
     for path, module in decoder.named_modules():
         if isinstance(module, kinds) and module is not output:
             rows, columns = module.weight.shape
             width, out = (rows, columns) if isinstance(module, Conv1D) else (columns, rows)
-            linears.append(Linear(path, width, out, type(module) in kinds, isinstance(module, Conv1D)))
+            linears.append(Linear(path, width, out, _is_quantised(module, skeleton), isinstance(module, Conv1D)))
     experts = sum(parameter.numel() for path, parameter in skeleton.named_parameters() if is_expert(path, parameter))
     total = sum(parameter.numel() for parameter in skeleton.parameters())
     layers = sum(isinstance(module, GradientCheckpointingLayer) for module in decoder.modules())
@@ -201,7 +246,18 @@ def _sizes(skeleton: Any, decoder: torch.nn.Module, decoder_path: str, text_conf
         keeps_scores=_keeps_scores(decoder, text_config),
         without_adapter=names_without_adapter(decoder),
         decoder=decoder_path,
+        output=_path(
+            skeleton, skeleton.get_input_embeddings() if _is_tied(skeleton) or output is None else output
+        ).rpartition(".")[2],
     )
+
+
+def _is_quantised(module: torch.nn.Module, skeleton: Any) -> bool:
+    """Whether bitsandbytes quantises a layer: no subclass, no experts that are one parameter, and not the output layer."""
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    return type(module) in (torch.nn.Linear, Conv1D) and module is not skeleton.get_output_embeddings()
 
 
 def _value(config: Any, name: str) -> Any:
@@ -215,22 +271,26 @@ def _value(config: Any, name: str) -> Any:
 def _active_ffn(text_config: Any, hidden: int) -> int:
     """Width of the MLP that one token passes through: of all experts that it is routed to."""
     width = _value(text_config, "intermediate_size") or _value(text_config, "n_inner") or 4 * hidden
-    width = max(width) if isinstance(width, (list, tuple)) else int(width)
-    active = _value(text_config, "num_experts_per_tok")
+    width = _largest(width)
+    active = _largest(_value(text_config, "num_experts_per_tok"))
     if not active or _number_of_experts(text_config) < 2:
         return width
-    expert = _value(text_config, "moe_intermediate_size") or width
-    shared = _value(text_config, "shared_expert_intermediate_size") or 0
-    return int(active) * int(expert) + int(shared)
+    expert = _largest(_value(text_config, "moe_intermediate_size")) or width
+    return active * expert + _largest(_value(text_config, "shared_expert_intermediate_size"))
+
+
+def _largest(value: Any) -> int:
+    """A number of a config, or the largest of those of its layers; 0 without one."""
+    return max(map(int, value), default=0) if isinstance(value, (list, tuple)) else int(value or 0)
 
 
 def _number_of_experts(text_config: Any) -> int:
     names = ("num_experts", "num_local_experts", "n_routed_experts")
-    return max(int(_value(text_config, name) or 0) for name in names)
+    return max(_largest(_value(text_config, name)) for name in names)
 
 
 def _active_share(text_config: Any) -> float:
-    return int(_value(text_config, "num_experts_per_tok") or 1) / max(1, _number_of_experts(text_config))
+    return (_largest(_value(text_config, "num_experts_per_tok")) or 1) / max(1, _number_of_experts(text_config))
 
 
 def _keeps_scores(decoder: torch.nn.Module, text_config: Any) -> bool:

@@ -25,6 +25,7 @@ from training.errors import OptionError, TrainingError
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+    from transformers import PreTrainedModel
 
 VARLEN = "dataprep_varlen"
 SEGMENTS = "dataprep_segments"
@@ -101,7 +102,7 @@ def varlen_attention(
 
     if dropout or _needs_products(kwargs) or not _same_head_size(query, value):
         return segment_attention(module, query, key, value, attention_mask, scaling, dropout, **kwargs)
-    bounds, longest = _boundaries(kwargs)
+    bounds, longest = _boundaries(attention_mask, kwargs)
     window = _sliding_window(kwargs, longest)
     key, value = _repeat_heads(key, query), _repeat_heads(value, query)
     kernel_scaling = query.shape[-1] ** -0.5
@@ -150,7 +151,7 @@ def segment_attention(
     import torch
     from torch.nn.functional import scaled_dot_product_attention
 
-    bounds, longest = _boundaries(kwargs)
+    bounds, longest = _boundaries(attention_mask, kwargs)
     window = _sliding_window(kwargs, longest)
     grouped = query.shape[1] != key.shape[1]
     cuts = bounds.tolist()
@@ -215,8 +216,10 @@ def _sliding_window(kwargs: dict[str, Any], longest: int) -> int | None:
     return int(window) if window is not None and window < longest else None
 
 
-def _boundaries(kwargs: dict[str, Any]) -> tuple[Tensor, int]:
+def _boundaries(attention_mask: Tensor | None, kwargs: dict[str, Any]) -> tuple[Tensor, int]:
     bounds = kwargs.get("cu_seq_lens_q")
+    if attention_mask is not None:  # which no mask function of ours made, and which would be ignored
+        raise PackingUnsupported("its layers give attention a mask of their own")
     if bounds is None:
         raise PackingUnsupported("its layers do not pass the boundaries of packed conversations to attention")
     return bounds, int(kwargs["max_length_q"])
@@ -226,14 +229,22 @@ def _boundaries(kwargs: dict[str, Any]) -> tuple[Tensor, int]:
 def stock_attention(model: Any) -> Iterator[None]:
     """Use transformers' own attention, in evaluation mode, for the duration of the block."""
     base = without_adapters(model)
-    before, training = base.config._attn_implementation, model.training
+    before, training = base.config.get_text_config()._attn_implementation, model.training
     model.eval()
-    base.set_attn_implementation(stock_name(base))
+    set_attention(base, stock_name(base))
     try:
         yield
     finally:
-        base.set_attn_implementation(before)
+        set_attention(base, before)
         model.train(training)
+
+
+def set_attention(base: PreTrainedModel, name: str) -> None:
+    """Set the implementation of the text decoder's attention; that of other parts, such as an audio encoder, stays."""
+    config = base.config
+    text = config.get_text_config()
+    key = next((key for key in config.sub_configs if getattr(config, key, None) is text), None)
+    base.set_attn_implementation(name if key is None else {"": name, key: name})
 
 
 def without_adapters(model: Any) -> Any:

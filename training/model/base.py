@@ -75,7 +75,6 @@ def load_base(
             dtype=runtime.dtype,
             quantization_config=nf4 if quantise and (in_4_bits or not shard) else None,
             device_map={"": "cpu" if shard else runtime.device},
-            attn_implementation=runtime.attention,
             ignore_mismatched_sizes=True,  # `_check_complete` names them
             output_loading_info=True,
         )
@@ -89,6 +88,7 @@ def load_base(
         ) from None
     except UNREADABLE as error:
         raise ModelError(f"The model {model} cannot be loaded ({_first_line(error)}).") from None
+    attention.set_attention(base, runtime.attention)
     _check_complete(model, loading)
     if unused := sorted(loading["unexpected_keys"]):
         log(
@@ -101,8 +101,11 @@ def load_base(
     base.requires_grad_(False)
     if shard:
         shard_base(base, runtime, quantise=quantise and not in_4_bits)
-    base.config.get_text_config().use_cache = False
-    base.config.get_text_config().output_router_logits = False
+    text_config = base.config.get_text_config()
+    text_config.use_cache = False
+    text_config.output_router_logits = False
+    if hasattr(text_config, "altup_coef_clip"):
+        vars(text_config)["altup_coef_clip"] = None  # Gemma 3n would clip weights in place; it accepts no None itself
     _disable_cpu_repacking(base)
     loaded: PreTrainedModel = base
     return loaded

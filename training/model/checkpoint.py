@@ -74,24 +74,34 @@ def _header(path: Path) -> dict[str, Any]:
     return header
 
 
-def decoder_prefix(architecture: Architecture, shapes: dict[str, tuple[int, ...]]) -> str | None:
-    """What comes before the paths of the text decoder's layers in the names of their tensors, such as `model.`.
+def tensor_names(architecture: Architecture, shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
+    """The tensor of each parameter of the model, by the parameter's path.
 
-    Returns:
-        None if no prefix, or more than one, gives a tensor for every linear layer.
+    transformers' own rules rename the tensors. A tensor that it splits or joins with others belongs to no parameter.
     """
-    # The shapes of weights in 4 bits say nothing.
-    prefixes = [_prefixes(linear, shapes, any_shape=architecture.in_4_bits) for linear in architecture.sizes.linears]
-    common = set.intersection(*prefixes) if prefixes else set()
-    return common.pop() if len(common) == 1 else None
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightRenaming, rename_source_key
+
+    model = architecture.skeleton
+    parameters = model.state_dict()
+    rules = get_model_conversion_mapping(model)
+    renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
+    others: list[Any] = [rule for rule in rules if not isinstance(rule, WeightRenaming)]
+    names: dict[str, str] = {}
+    for name in shapes:
+        path, rule = rename_source_key(name, renamings, others, model.base_model_prefix, parameters)
+        if rule is None and path in parameters:
+            names[path] = name
+    return names
 
 
-def _prefixes(linear: Linear, shapes: dict[str, tuple[int, ...]], *, any_shape: bool) -> set[str]:
-    """What comes before the layer's path in the names of tensors that have its path, and its shape unless `any_shape`."""
-    suffix = f"{linear.path}.weight"
+def _has_tensor(
+    linear: Linear, architecture: Architecture, names: dict[str, str], shapes: dict[str, tuple[int, ...]]
+) -> bool:
+    """Whether a layer of the decoder has a tensor of its shape; the shapes of weights in 4 bits say nothing."""
+    name = names.get(f"{architecture.module_path(linear.path)}.weight")
     shape = (linear.inputs, linear.outputs) if linear.transposed else (linear.outputs, linear.inputs)
-    names = [name for name, size in shapes.items() if name.endswith(suffix) and (any_shape or size == shape)]
-    return {prefix for name in names if (prefix := name.removesuffix(suffix)) == "" or prefix.endswith(".")}
+    return name is not None and (architecture.in_4_bits or shapes[name] == shape)
 
 
 def merge_obstacle(architecture: Architecture, model: str, revision: str | None) -> str | None:
@@ -99,6 +109,10 @@ def merge_obstacle(architecture: Architecture, model: str, revision: str | None)
     shapes = tensor_shapes(model, revision)
     if not shapes:
         return "it has no safetensors files"
-    if decoder_prefix(architecture, shapes) is None:
-        return "the names of its tensors do not belong to the layers of the loaded model"
+    names = tensor_names(architecture, shapes)
+    missing = [
+        linear.path for linear in architecture.sizes.linears if not _has_tensor(linear, architecture, names, shapes)
+    ]
+    if missing:
+        return f"its files have no tensor that is the weight of {missing[0]} alone"
     return None

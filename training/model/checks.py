@@ -103,8 +103,8 @@ def check_causal(model: torch.nn.Module, windows: Any, *, name: str, bound: floa
     moved = float((other - original).square().mean().sqrt() / original.std())
     if moved > bound:
         raise ModelError(
-            f"In {name} a token's logits change with the tokens after it, by {moved:.2g} of their standard deviation: it is an "
-            "encoder, which cannot be trained to answer; use a decoder such as Llama."
+            f"In {name} a token's logits change with the tokens after it, by {moved:.2g} of their standard deviation: it reads "
+            "them as an encoder does, so it cannot be trained to answer; use a decoder such as Llama."
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from torch.nn import Module, Parameter
@@ -50,8 +50,12 @@ class ModelSizes:
     active_expert_weights: int  # of the experts that one token passes through
     weights: int
     keeps_scores: bool = False  # attention with a soft cap or sinks, which keeps every score for the backward pass
+    whole_logits: bool = False  # the loss is computed from the logits of every token (training/model/output_layer.py)
     without_adapter: frozenset[str] = frozenset()  # names of layers that cannot have adapters
     decoder: str = ""  # path of the text decoder within the model
+    output: str = (
+        ""  # name of the layer with the output layer's weight, which is that of the embeddings if they are tied
+    )
 
     def adapter_weights(self, rank: int, targets: str) -> int:
         """The adapters' weights: rank x (inputs + outputs) for each adapted layer."""
@@ -98,6 +102,16 @@ def is_pattern(targets: str) -> bool:
 def targets_path(target: str, path: str) -> bool:
     """Whether a name or pattern of `--targets` stands for the layer with this path in the model, by peft's rules."""
     return re.fullmatch(target, path) is not None if is_pattern(target) else f".{path}".endswith(f".{target}")
+
+
+def text_decoder(model: Any) -> Any:
+    """The text model below the output layer; transformers finds another module in some classes (Llama 4, ModernBERT)."""
+    from transformers import PreTrainedModel
+
+    decoder = model.get_decoder()
+    inner = [child for child in model.children() if isinstance(child, PreTrainedModel)]
+    found = decoder is not model and isinstance(decoder, PreTrainedModel)
+    return inner[0] if not found and len(inner) == 1 else decoder
 
 
 def names_without_adapter(decoder: Module) -> frozenset[str]:

@@ -13,7 +13,7 @@ from dataprep.common.errors import UserError
 from tests.support.commands import training_here
 from tests.support.disk import limited_file_size
 from tests.support.training_runs import copy_run
-from training.after.merge import merge
+from training.after.merge import merge, merged_config
 from training.after.merge_weights import AdapterProducts, read_weights
 from training.config import TINY_DEFAULTS, RunConfig
 from training.data.training_data import open_training_build
@@ -147,3 +147,9 @@ def test_a_base_that_bitsandbytes_has_quantised_is_merged_dequantised(small_buil
     result = merge(path, tmp_path / "merged", check=True)
     assert result["merged"] == 14 and result["kl"] < 1e-6
     assert "quantization_config" not in json.loads((tmp_path / "merged" / "config.json").read_text())
+
+
+@pytest.mark.parametrize("model_type, expected", [("llama", [5, 7]), ("inkling_text", 5)])
+def test_a_config_that_accepts_one_end_token_gets_that_of_the_template(model_type: str, expected: Any) -> None:
+    merged = merged_config({"model_type": model_type}, None, "float32", {"eos_token_id": [5, 7]}, untied=False)
+    assert merged["eos_token_id"] == expected

@@ -48,3 +48,14 @@ def test_a_measured_step_removes_its_paged_tensors_from_bitsandbytes_list(
     monkeypatch.setattr(probe, "_forward_and_backward", with_a_paged_tensor)
     probe.measure(model, args, probe.worst_batch(windows, 1), BatchConfig(1, 0, "adamw"), warm=1)
     assert len(manager.paged_tensors) == 1
+
+
+def test_a_parameter_that_takes_no_part_is_named(adapted: Adapted) -> None:
+    model, windows, args = adapted
+    layer: Any = model.get_base_model().model.layers[0]
+    layer.lora_unused = torch.nn.Parameter(torch.ones(1))
+    try:
+        measured = probe.measure(model, args, probe.worst_batch(windows, 1), BatchConfig(1, 0, "adamw"))
+    finally:
+        del layer.lora_unused
+    assert [name.rpartition(".")[2] for name in measured.unused] == ["lora_unused"]

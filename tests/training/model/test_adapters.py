@@ -11,20 +11,24 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora.variants import DoraLinearVariant
+from peft.utils import transformers_weight_conversion
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+from transformers.core_model_loading import WeightRenaming
 
 from tests.support.adapted import Adapted, fused, gradients, randomise_adapters
 from tests.support.tiny_models import tiny_tokenizer, write_tiny_model
 from training.config import RunConfig
 from training.data.collate import collate
-from training.loop.trainer import QloraTrainer, fuse_output_layer
+from training.errors import ModelError
+from training.loop.trainer import QloraTrainer
 from training.memory.estimate import MemoryInputs, layer_activations
 from training.memory.probe import restored_afterwards
-from training.model.adapters import adapter_note, add_adapters
+from training.model.adapters import adapter_note, add_adapters, check_loadable
 from training.model.architecture import read_architecture
 from training.model.attention import boundaries
 from training.model.base import adapters_to_fp32, load_base
 from training.model.identity import read_model_config
+from training.model.output_layer import fuse_output_layer
 from training.model.runtime import choose_runtime
 
 IDS = torch.tensor([[5, 9, 40, 7, 8, 60, 3]])
@@ -98,6 +102,17 @@ def test_tied_embeddings_of_any_name_are_trained_with_the_output_layer(tmp_path:
     assert torch.equal(again, embeddings) and torch.allclose(
         stock.eval()(IDS).logits, model(**PACKED).logits, atol=1e-5
     )
+
+
+def test_an_adapter_that_peft_would_not_load_again_is_refused(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers' rules for checkpoints rename the adapter's weights when peft loads them."""
+    rules = [WeightRenaming(r"model\.layers\.", "model.decoder.layers.")]
+    model = ours(llama)
+    check_loadable(model, "tiny")
+    for function in ("get_checkpoint_conversion_mapping", "get_model_conversion_mapping"):
+        monkeypatch.setattr(transformers_weight_conversion, function, lambda *_, **__: rules)
+    with pytest.raises(ModelError, match="cannot load an adapter for tiny again"):
+        check_loadable(model, "tiny")
 
 
 def test_lora_plus_gives_b_a_learning_rate_of_its_own(llama: Path, tmp_path: Path) -> None:

@@ -47,6 +47,14 @@ def test_the_text_part_of_a_multimodal_model_gives_the_sizes() -> None:
     assert architecture.sizes.layers == 26
 
 
+def test_a_linear_layer_beside_the_output_layer_is_quantised_too() -> None:
+    architecture = read_architecture({"model_type": "modernbert-decoder", "num_hidden_layers": 1}, "modernbert")
+    assert "lm_head.dense" in architecture.quantised_layers()
+    assert len(architecture.sizes.linears) == 6
+    multimodal = read_architecture({"model_type": "gemma3"}, "gemma3").quantised_layers()
+    assert all(path.startswith("model.language_model.") for path in multimodal)
+
+
 def test_a_rotary_embedding_that_depends_on_the_longest_row_has_a_limit() -> None:
     rope = {"rope_type": "longrope", "short_factor": [1.0] * 64, "long_factor": [2.0] * 64, "rope_theta": 10000.0,
             "original_max_position_embeddings": 64}  # fmt: skip
@@ -60,6 +68,9 @@ def test_a_rotary_embedding_that_depends_on_the_longest_row_has_a_limit() -> Non
     ({"model_type": "no_such_model"}, "does not know"),
     ({}, "has no model_type"),
     ({"model_type": "clip"}, "cannot load as a language model"),
+    ({"model_type": "blip"}, "which needs pixel_values"),
+    ({"model_type": "bart"}, "an encoder-decoder"),
+    ({"model_type": "blt"}, "not one decoder"),
     ({"model_type": "llama", "hidden_size": "wide"}, "invalid"),
     ({"model_type": "llama", "num_hidden_layers": 10**9}, "asks for 1000000000 layers"),
     ({"model_type": "llama", "num_hidden_layers": 0}, "asks for 0 layers"),

@@ -72,7 +72,7 @@ def test_the_loss_is_that_of_plain_transformers_and_the_adapter_merges(name: str
             check_against_stock(model, windows(packed=True), bound=STOCK_BOUND["fp32"])
         except PackingUnsupported:
             packed = False
-            model.get_base_model().set_attn_implementation(architecture.stock_attention)
+            attention.set_attention(model.get_base_model(), architecture.stock_attention)
     assert packed == ARCHITECTURES[name].packed
     assert architecture.sizes.layers == 2
     checkpoint_layers(model, 1)

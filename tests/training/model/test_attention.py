@@ -40,6 +40,14 @@ def test_packed_windows_without_boundaries_are_an_error(llama: Any) -> None:
         llama(input_ids=torch.tensor([[1, 2, 3]]), use_cache=False)
 
 
+def test_a_mask_that_a_layer_makes_itself_is_an_error_rather_than_ignored() -> None:
+    """Doge's attention layers compute one from their values."""
+    part = torch.ones(1, 1, 4, 8)
+    kwargs: dict[str, Any] = {"cu_seq_lens_q": torch.tensor([0, 4]), "max_length_q": 4}
+    with pytest.raises(TrainingError, match="a mask of their own"):
+        attention.segment_attention(torch.nn.Identity(), part, part, part, torch.ones(1, 1, 4, 4), **kwargs)
+
+
 def test_the_varlen_kernel_is_chosen_on_gpus_that_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     assert attention.choose_attention("auto", cpu) == attention.SEGMENTS

@@ -33,7 +33,7 @@ def test_attention_within_each_conversation_passes_the_leak_check() -> None:
 
 
 def test_attention_over_the_whole_window_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
-    def one_conversation(kwargs: dict[str, Any]) -> tuple[torch.Tensor, int]:
+    def one_conversation(_: Any, kwargs: dict[str, Any]) -> tuple[torch.Tensor, int]:
         end = int(kwargs["cu_seq_lens_q"][-1])
         return torch.tensor([0, end], dtype=torch.int32), end
 
