@@ -73,15 +73,15 @@ class RunPlan:
         }
 
     def unused_notes(self) -> list[str]:
-        """A note if adapters, or layers that are trained whole, took no part in the measured step."""
+        """A note if adapters, or layers that are trained whole, got no gradient in the measured step."""
         unused = self.measured.unused if self.measured else ()
         layers = {path.partition(".lora_")[0].removeprefix("base_model.model.") for path in unused}
         if not layers:
             return []
         names = sorted({path.rpartition(".")[2] for path in layers})
         return [
-            f"{plural(len(layers), 'adapted layer')} took no part in computing text ({', '.join(names)}): their adapters stay as "
-            "they are. --targets can leave them out."
+            f"{plural(len(layers), 'adapted layer')} got no gradient in the measured step ({', '.join(names)}): adapters that "
+            "get none stay as they are. --targets can leave them out."
         ]
 
     def sentence(self) -> str:

@@ -22,6 +22,8 @@ MOST_LAYERS = 10_000  # a config.json with more is damaged
 POSITION_TABLES = ("wpe", "embed_positions", "position_embeddings", "embed_positions_buffer")
 # Kinds of layers that keep no state from one token to the next.
 ATTENTION_KINDS = {"full_attention", "sliding_attention", "chunked_attention"}
+# Parts of the names of layers that keep one.
+RECURRENT_WORDS = ("linear", "conv", "mamba", "recurrent", "hybrid")
 # Rotary embeddings that depend on the longest row of the batch, so that a long row changes shorter ones.
 LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
 
@@ -196,6 +198,9 @@ def _skeleton(model_class: Any, config: PretrainedConfig, name: str) -> Any:
     try:
         with torch.device("meta"):
             skeleton = model_class(config)
+    except ImportError as error:
+        reason = _first_line(error).partition(". ")[0]
+        raise ModelError(f"{name} needs a library that is not installed ({reason}): install it.") from None
     except Exception as error:  # whatever an architecture raises about sizes that do not fit together
         raise ModelError(f"The config.json of {name} does not describe a model ({_first_line(error)}).") from None
     return skeleton
@@ -211,17 +216,24 @@ def _path(model: torch.nn.Module, wanted: torch.nn.Module) -> str:
     return found
 
 
-def _sizes(skeleton: Any, decoder: torch.nn.Module, decoder_path: str, text_config: Any) -> ModelSizes:
+def _sizes(skeleton: Any, decoder: Any, decoder_path: str, text_config: Any) -> ModelSizes:
     import torch
+    from transformers import PreTrainedModel
     from transformers.modeling_layers import GradientCheckpointingLayer
     from transformers.pytorch_utils import Conv1D
 
     output = skeleton.get_output_embeddings()
     kinds = (torch.nn.Linear, Conv1D)
     quantised = sum(module.weight.numel() for module in skeleton.modules() if _is_quantised(module, skeleton))
+    # Some decoders contain the encoder of another modality (Phi-4-multimodal).
+    encoders = tuple(
+        f"{path}."
+        for path, module in decoder.named_modules()
+        if isinstance(module, PreTrainedModel) and type(module.config) is not type(decoder.config)
+    )
     linears = []
     for path, module in decoder.named_modules():
-        if isinstance(module, kinds) and module is not output:
+        if isinstance(module, kinds) and module is not output and not path.startswith(encoders):
             rows, columns = module.weight.shape
             width, out = (rows, columns) if isinstance(module, Conv1D) else (columns, rows)
             linears.append(Linear(path, width, out, _is_quantised(module, skeleton), isinstance(module, Conv1D)))
@@ -306,9 +318,11 @@ def _stock_attention(model_class: Any) -> str:
 
 
 def _packing_obstacle(model_class: Any, text_config: Any) -> str | None:
-    kinds = set(_value(text_config, "layer_types") or ())
-    if model_class._is_stateful or kinds - ATTENTION_KINDS:
+    kinds = set(_value(text_config, "layer_types") or ()) - ATTENTION_KINDS
+    if model_class._is_stateful or any(word in kind for kind in kinds for word in RECURRENT_WORDS):
         return "its recurrent or convolution layers would carry their state from one conversation to the next"
+    if kinds:
+        return f"its layers of the kind {', '.join(sorted(kinds))} are not known to keep packed conversations apart"
     if not model_class._supports_attention_backend:
         return "its attention layers cannot be replaced"
     return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -53,6 +55,28 @@ def test_a_linear_layer_beside_the_output_layer_is_quantised_too() -> None:
     assert len(architecture.sizes.linears) == 6
     multimodal = read_architecture({"model_type": "gemma3"}, "gemma3").quantised_layers()
     assert all(path.startswith("model.language_model.") for path in multimodal)
+
+
+def test_an_encoder_inside_the_decoder_is_none_of_its_layers() -> None:
+    sizes = read_architecture({"model_type": "git", "num_hidden_layers": 1}, "git").sizes
+    assert sizes.linears and not any("image_encoder" in linear.path for linear in sizes.linears)
+
+
+@pytest.mark.parametrize("config, match", [
+    ({"model_type": "lfm2", "layer_types": ["conv", "full_attention"]}, "recurrent or convolution layers"),
+    ({"model_type": "axk2"}, "of the kind .* are not known"),
+])  # fmt: skip
+def test_layers_of_other_kinds_than_attention_are_an_obstacle_to_packing(config: dict[str, Any], match: str) -> None:
+    obstacle = read_architecture(config | {"num_hidden_layers": 2}, "tiny").packing_obstacle
+    assert re.search(match, obstacle or "")
+
+
+@pytest.mark.skipif(find_spec("timm") is not None, reason="timm is installed")
+def test_a_library_that_an_architecture_needs_is_named() -> None:
+    with pytest.raises(
+        ModelError, match=r"not installed \(TimmWrapperModel requires the timm library .*\): install it"
+    ):
+        read_architecture({"model_type": "gemma3n"}, "gemma-3n")
 
 
 def test_a_rotary_embedding_that_depends_on_the_longest_row_has_a_limit() -> None:
