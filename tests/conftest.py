@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,16 @@ def freeze_imported_objects() -> Iterator[None]:
     """
     yield
     freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def strip_each_module_once() -> Iterator[None]:
+    """Keep the code without comments that the version of each of hundreds of builds depends on."""
+    from dataprep.store import version
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(version, "significant_code", cache(version.significant_code))
+        yield
 
 
 def pytest_collection_finish() -> None:

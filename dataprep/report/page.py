@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,12 @@ def page(template: str, title: str, view: Mapping[str, Any]) -> str:
 
 def filled(template: str, view: Mapping[str, Any]) -> str:
     """`template` of this folder, filled with `view`; all texts are escaped."""
+    return _environment().get_template(template).render(**view)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    """The environment of all pages, which keeps the compiled templates: compiling takes longer than filling."""
     environment = jinja2.Environment(
         autoescape=True,
         loader=jinja2.FileSystemLoader(_FOLDER),
@@ -33,7 +40,7 @@ def filled(template: str, view: Mapping[str, Any]) -> str:
     environment.filters |= {"visible": visible, "number": lambda value: f"{value:,}", "percent": percent}
     parts = (html.contents, html.figures, html.notes, html.options_list)
     environment.globals |= {part.__name__: _markup(part) for part in parts}
-    return environment.get_template(template).render(**view)
+    return environment
 
 
 def _markup(part: Callable[..., str]) -> Callable[..., Markup]:
