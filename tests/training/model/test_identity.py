@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from training.errors import ModelError
+from training.model import identity
 from training.model.identity import model_revision, read_model_config
 
 
@@ -31,6 +32,26 @@ def test_the_revision_of_a_folder_changes_with_its_weights(folder: Path) -> None
 def test_the_revision_of_a_folder_changes_with_the_names_of_its_tensors(folder: Path) -> None:
     before = model_revision(str(folder), None)
     save_file({"b": np.zeros(3_000_000, np.float32)}, folder / "model.safetensors")
+    assert model_revision(str(folder), None) != before
+
+
+def test_the_revision_of_a_small_model_changes_with_any_weight(folder: Path) -> None:
+    before = model_revision(str(folder), None)
+    weights = np.zeros(3_000_000, np.float32)
+    weights[2_000_001] = 1e-3
+    save_file({"a": weights}, folder / "model.safetensors")
+    assert model_revision(str(folder), None) != before
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_the_revision_of_a_large_model_changes_with_its_weights(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(identity, "WHOLE", 0)
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / name).write_bytes(content)
+    before = model_revision(str(folder), None)
+    (folder / name).write_bytes(content[:-2_500_000] + bytes([1]) * 2_500_000)
     assert model_revision(str(folder), None) != before
 
 
