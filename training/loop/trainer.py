@@ -68,6 +68,7 @@ class QloraTrainer(SFTTrainer):
         # Labels of all steps so far, over all processes; becomes a tensor on the device, to avoid waiting for the GPU.
         self.trained_tokens: Any = 0
         self._restored: Counts | None = None
+        self._modules: list[torch.nn.Module] | None = None  # of the model as it is wrapped for training
         if test is None:
             args.eval_strategy = "no"
         trained = [(parameter, parameter.data) for parameter in model.parameters() if parameter.requires_grad]
@@ -118,6 +119,22 @@ class QloraTrainer(SFTTrainer):
         batches, labels = super().get_batch_samples(*arguments)
         self.trained_tokens = self.trained_tokens + labels
         return batches, labels
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """As transformers', which sets the mode of each module in each pass: 19 ms for 7B, while the GPU waits."""
+        if self._modules is None:
+            self._modules = list(model.modules())
+        if all(module.training for module in self._modules):
+            model.train = lambda: model
+        try:
+            loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)  # type: ignore[no-untyped-call]
+        finally:
+            vars(model).pop("train", None)
+        return loss
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not counted: transformers would walk all parameters in each pass, 26 ms for 7B."""
+        return 0
 
     def compute_loss(
         self,

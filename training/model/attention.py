@@ -39,23 +39,21 @@ class PackingUnsupported(TrainingError):
 
 
 def register() -> None:
-    """Register both implementations with transformers, without masks, and switch cuDNN's attention off.
+    """Register both implementations with transformers, and switch cuDNN's attention off.
+
+    They have no function that makes masks. transformers makes none then, and does not look for packed conversations in the
+    positions, for which each pass would wait for the GPU.
 
     On an H100 SDPA prefers cuDNN, which builds a plan (about 30 ms) for every new length: generation with a growing cache
     and conversations of different lengths spend most of their time on it. Flash and memory-efficient kernels do not.
     """
     import torch
-    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers import AttentionInterface
 
     torch.backends.cuda.enable_cudnn_sdp(False)
 
     for name, function in ((VARLEN, varlen_attention), (SEGMENTS, segment_attention)):
         AttentionInterface.register(name, function)
-        AttentionMaskInterface.register(name, _no_mask)
-
-
-def _no_mask(*_: Any, **__: Any) -> None:
-    return None
 
 
 def choose_attention(requested: str, device: torch.device) -> str:
