@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 RESERVE = 0.06  # share of the memory that is left free for fragmentation of the allocator
 
-# Cost model of a token's forward and backward pass, relative to one without these costs. Measured on an H200 with a 7B
+# Cost model of a token's forward and backward pass, relative to one without these costs. Measured on an H100 with a 7B
 # model (docs/qlora.md).
-RECOMPUTE = 0.42  # computing every layer's activations again
-DEQUANTIZE_TOKENS = 700  # tokens that could be trained in the time that dequantising a micro-batch's weights takes
-LAUNCH_TOKENS = 6600  # a micro-batch of fewer tokens takes as long as launching its kernels
+RECOMPUTE = 0.4  # computing every layer's activations again
+PASS_TOKENS = 1340  # tokens that could be trained in the time that a micro-batch takes besides: dequantising, its start
+LAUNCH_TOKENS = 5400  # a micro-batch of fewer tokens takes as long as launching its kernels
+PAGED = 0.07  # a paged optimizer with moments in 8 bits
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,11 @@ class BatchConfig:
         return f"--micro-batch {self.micro_batch} --checkpoint-layers {self.checkpoint_layers} --optimizer {self.optimizer}"
 
     def cost(self, layers: int, window: int) -> float:
-        """Time per token, relative to one without recomputation, dequantisation and kernel launches."""
+        """Time per token, relative to one without recomputation, paging and what each micro-batch takes."""
         tokens = self.micro_batch * window
         recompute = RECOMPUTE * self.checkpoint_layers / layers
-        return max(1 + recompute + DEQUANTIZE_TOKENS / tokens, (1 + recompute) * LAUNCH_TOKENS / tokens)
+        paged = 0.0 if self.optimizer == "adamw" else PAGED
+        return max(1 + recompute + PASS_TOKENS / tokens, (1 + recompute) * LAUNCH_TOKENS / tokens) + paged
 
 
 def candidate_batches(
@@ -51,12 +53,13 @@ def candidate_batches(
 ) -> list[BatchConfig]:
     """All configurations that agree with the options in `fixed`, the fastest by the cost model first."""
     micro_batches = [size for size in range(1, windows_per_step + 1) if windows_per_step % size == 0]
-    layer_counts = sorted({0, layers, *(round(layers * eighths / 8) for eighths in range(1, 8))})
     optimizers = ["adamw", "paged_adamw_8bit"] if on_gpu else ["adamw"]
     batches = [
         BatchConfig(micro_batch, checkpointed, optimizer)
         for micro_batch in ([fixed["micro_batch"]] if fixed.get("micro_batch") else micro_batches)
-        for checkpointed in (layer_counts if fixed.get("checkpoint_layers") is None else [fixed["checkpoint_layers"]])
+        for checkpointed in (
+            range(layers + 1) if fixed.get("checkpoint_layers") is None else [fixed["checkpoint_layers"]]
+        )
         for optimizer in ([fixed["optimizer"]] if fixed.get("optimizer") else optimizers)
     ]
     return sorted(batches, key=lambda batch: (batch.cost(layers, window), batch.optimizer != "adamw"))
@@ -68,7 +71,9 @@ def fitting_batches(
     available: int,
     alternatives: Sequence[BatchConfig] = (),
 ) -> list[BatchConfig]:
-    """The `batches` whose `need(batch)` (bytes) fits into `available` bytes, in their order.
+    """The first of `batches` whose `need(batch)` (bytes) fits into `available` bytes, and those to try if memory runs out.
+
+    They stay in their order, and each needs at least 5 % less than the one before.
 
     Raises:
         NotEnoughMemory: none fits; the message names what the smallest needs, and the first of `alternatives` that fits.
@@ -90,7 +95,11 @@ def fitting_batches(
             f"{available / GIB:.1f} GiB of GPU memory are available, and {smallest.flags()} needs "
             f"{need(smallest) / GIB / (1 - RESERVE):.1f}: {remedy}."
         )
-    return fitting
+    smaller = fitting[:1]
+    for batch in fitting[1:]:
+        if need(batch) <= 0.95 * need(smaller[-1]):
+            smaller.append(batch)
+    return smaller
 
 
 def possible_batches(
