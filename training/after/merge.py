@@ -105,7 +105,9 @@ def write_weights(run: FinishedRun, to: Path) -> MergeResult:
     size = 0
     for shard in base.shards:
         weights = {}
-        for name, weight, dequantized in base.read(shard):
+        for name, stored, dequantized in base.read(shard):
+            # bitsandbytes holds the weights of GPT-2 as outputs x inputs.
+            weight = stored.T if dequantized and name in adapter.transposed else stored
             weights[name] = adapter.add_to(name, weight, quantized=name in quantized and not dequantized)
             if name in adapter.untied:
                 weights[OUTPUT_LAYER] = weight.to(run.runtime.dtype).contiguous().clone()

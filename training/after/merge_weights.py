@@ -140,7 +140,7 @@ class AdapterProducts:
                     self.untied.add(name)
 
     def _trained_layers(self, run: FinishedRun, base: BaseWeights) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Whole layers (--modules-to-save) and rows of added tokens, by the checkpoint's name of the weight.
+        """Whole layers (--modules-to-save) and rows of added tokens, by the checkpoint's name of the weight or bias.
 
         Tied weights are one weight in the checkpoint and may be two in the adapter, with equal values.
         """
@@ -149,7 +149,8 @@ class AdapterProducts:
         saved = saved_modules(run.config)
         for key, weight in self.weights.items():
             path, _, part = key.removeprefix("base_model.model.").partition(".token_adapter.")
-            layer = path.removesuffix(".weight")
+            kind = "bias" if path.endswith(".bias") else "weight"
+            layer = path.removesuffix(f".{kind}")
             if part:
                 found = rows
             elif layer.rpartition(".")[2] in saved:
@@ -158,7 +159,7 @@ class AdapterProducts:
                 continue
             name = base.name_of(layer)
             if name is not None:
-                found[name] = weight
+                found[name.removesuffix("weight") + kind] = weight
             elif not base.architecture.tied:
                 raise ModelError(f"The adapter has the layer {layer}, which {run.base_model} lacks: train again.")
         return whole, rows
@@ -195,7 +196,7 @@ class AdapterProducts:
         if quantized:  # in blocks of outputs x inputs
             weight = nf4_round_trip(weight.T.contiguous()).T if name in self.transposed else nf4_round_trip(weight)
         if name in self.whole:
-            self.merged += 1
+            self.merged += name.endswith(".weight")  # a layer's bias does not count
             weight = self.whole[name].to(self.device, self.dtype)
         elif name in self.rows:
             self.merged += 1

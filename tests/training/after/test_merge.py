@@ -12,6 +12,7 @@ import pytest
 from dataprep.common.errors import UserError
 from tests.support.commands import training_here
 from tests.support.disk import limited_file_size
+from tests.support.tiny_models import tiny_tokenizer, write_tiny_model
 from tests.support.training_runs import copy_run
 from training.after.merge import merge, merged_config
 from training.after.merge_weights import AdapterProducts, read_weights
@@ -133,20 +134,34 @@ def test_an_adapter_is_merged_into_a_checkpoint_without_the_models_prefix_in_sev
     assert result["merged"] == 14 and result["shards"] == 2 and result["kl"] < 1e-6
 
 
-def test_a_base_that_bitsandbytes_has_quantised_is_merged_dequantised(small_build: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("architecture", "layers"), [("llama", 14), ("gpt2", 8)])  # GPT-2's weights are transposed
+def test_a_base_that_bitsandbytes_has_quantised_is_merged_dequantised(
+    small_build: Path, tmp_path: Path, architecture: str, layers: int
+) -> None:
     """The run computes in fp32 although the base was quantised for bf16."""
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    base = write_base(tmp_path, small_build)
+    base = tmp_path / "base"
+    write_tiny_model(architecture, base, tiny_tokenizer())
     nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
     model = AutoModelForCausalLM.from_pretrained(base, quantization_config=nf4, dtype=torch.bfloat16)
     (base / "model.safetensors").unlink()
     model.save_pretrained(base)
     path = train(tmp_path, base, small_build)
     result = merge(path, tmp_path / "merged", check=True)
-    assert result["merged"] == 14 and result["kl"] < 1e-6
+    assert result["merged"] == layers and result["kl"] < 1e-6
     assert "quantization_config" not in json.loads((tmp_path / "merged" / "config.json").read_text())
+
+
+def test_the_bias_of_a_layer_that_is_trained_whole_is_merged(small_build: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    write_tiny_model("phi", base, tiny_tokenizer())
+    path = train(tmp_path, base, small_build, targets="q_proj", modules_to_save="lm_head", quantization="none")
+    result = merge(path, tmp_path / "merged", check=True)
+    assert result["merged"] == 3 and result["kl"] < 1e-6
+    trained = read_weights(path / "adapter" / "adapter_model.safetensors")["base_model.model.lm_head.bias"]
+    assert read_weights(tmp_path / "merged" / "model.safetensors")["lm_head.bias"].equal(trained)
 
 
 @pytest.mark.parametrize("model_type, expected", [("llama", [5, 7]), ("inkling_text", 5)])
