@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,15 +29,30 @@ TRAINING = ["training.loop.trainer", "training.loop.callbacks", "training.run"] 
 
 
 def start_training(output: Path, *arguments: Any) -> BaseProcess:
-    """Start `training` in a process that has imported the libraries, with its output in a file, and return at once."""
-    return start_fork(TRAINING, _train, list(map(str, arguments)), output)
+    """Start `training` in a process that has imported the libraries, with its output in a file, and return at once.
+
+    From step 5 on it sleeps after each step, so that whoever waits for a step sees it before the run ends.
+    """
+    return start_fork(TRAINING, _train_slowly, list(map(str, arguments)), output)
 
 
-def _train(arguments: list[str], output: Path | None = None) -> None:
+def _train_slowly(arguments: list[str], output: Path) -> None:
+    from training.loop.callbacks import ProgressCallback
+
+    on_step_end = ProgressCallback.on_step_end
+
+    def then_sleep(self: Any, args: Any, state: Any, control: Any, **more: Any) -> None:
+        on_step_end(self, args, state, control, **more)
+        time.sleep(0.3 if state.global_step >= 5 else 0)
+
+    _write_to(output)
+    with mock.patch.object(ProgressCallback, "on_step_end", then_sleep):
+        _train(arguments)
+
+
+def _train(arguments: list[str]) -> None:
     from training.cli import main
 
-    if output is not None:
-        _write_to(output)
     os.chdir(ROOT)
     sys.argv = ["training", *arguments]
     main()
