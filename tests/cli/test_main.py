@@ -93,7 +93,7 @@ def test_an_unreadable_store_is_one_sentence(tmp_path: Path) -> None:
     write_version(tmp_path / "store")
     commands = ("list", "show n", "verify n", "gc", "diff n n", "duplicates n", "export n --to /x")
     script = [sys.executable, "-c", AS_ANOTHER_USER, str(tmp_path / "store"), *commands]
-    done = subprocess.run(script, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(script, capture_output=True, text=True, timeout=300)
     lines = done.stderr.splitlines()
     assert [line for line in lines if line.endswith(" 1")][-len(commands) :] == [f"{command} 1" for command in commands]
     denied = [line for line in lines if "Permission denied" in line]

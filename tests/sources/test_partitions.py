@@ -63,7 +63,7 @@ def assert_equal(left: Reading, right: Reading) -> None:
 @pytest.fixture(scope="module")
 def chats(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("chats") / "chats.jsonl"
-    path.write_bytes(chat_lines(400))
+    path.write_bytes(chat_lines(150))
     return path
 
 
@@ -72,7 +72,7 @@ def whole(chats: Path) -> Reading:
     return read_cut(chats, 1 << 30)
 
 
-@pytest.mark.parametrize("max_bytes", [1, 700, 5_000, 40_000])
+@pytest.mark.parametrize("max_bytes", [1, 700, 5_000, 15_000])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_partitions_of_lines_read_the_same_as_the_whole_file(
     chats: Path, whole: Reading, max_bytes: int, workers: int, tmp_path: Path
