@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -98,7 +99,13 @@ def in_two_processes(*arguments: Any) -> None:
         min_nodes=1, max_nodes=1, nproc_per_node=PROCESSES, max_restarts=0, run_id="test",
         rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="forkserver",
     )  # fmt: skip
-    elastic_launch(config, _train_or_raise)(list(map(str, arguments)))
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    try:
+        elastic_launch(config, _train_or_raise)(list(map(str, arguments)))
+    finally:  # the launcher leaves its own, for SIGTERM and others
+        for number, handler in handlers.items():
+            if signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
 
 
 def _train_or_raise(arguments: list[str]) -> None:
