@@ -51,7 +51,7 @@ def model_config(name: str) -> dict[str, Any]:
 def least_memory(sizes: ModelSizes, config: RunConfig) -> float:
     """GiB that the smallest batch configuration needs by the estimate."""
     batch = BatchConfig(1, sizes.layers, "paged_adamw_8bit")
-    return estimate_memory(sizes, memory_inputs(config, GPU, sizes, batch, None)).total / GIB
+    return estimate_memory(sizes, memory_inputs(config, GPU, sizes, batch, None, accumulates=True)).total / GIB
 
 
 def cells(sizes: ModelSizes, shards: int) -> list[str]:

@@ -135,7 +135,9 @@ def possible_batches(
         return candidate_batches(layers, windows_per_step, layout.row_tokens, fixed, on_gpu=False)
 
     def need(batch: BatchConfig) -> int:
-        return estimate_memory(sizes, memory_inputs(config, runtime, sizes, batch, prepared, layout, shards)).total
+        accumulates = batch.micro_batch < windows_per_step
+        inputs = memory_inputs(config, runtime, sizes, batch, prepared, layout, shards, accumulates=accumulates)
+        return estimate_memory(sizes, inputs).total
 
     alternatives = candidate_batches(layers, windows_per_step, layout.row_tokens, {}, on_gpu=True)
     batches = candidate_batches(layers, windows_per_step, layout.row_tokens, fixed, on_gpu=True)
@@ -150,8 +152,14 @@ def memory_inputs(
     prepared: TrainingData | None,
     layout: Layout | None = None,
     shards: int = 1,
+    *,
+    accumulates: bool = False,
 ) -> MemoryInputs:
-    """The estimate's inputs for a batch configuration. Without data, every token counts as trained."""
+    """The estimate's inputs for a batch configuration. Without data, every token counts as trained.
+
+    Args:
+        accumulates: whether a step has several micro-batches.
+    """
     layout = layout or packed(config)
     tokens = batch.micro_batch * layout.row_tokens
     longest = longest_row(prepared) if prepared is not None else layout.row_tokens
@@ -175,4 +183,5 @@ def memory_inputs(
         whole_output=sizes.output in saved_modules(config),
         score_tokens=longest if sizes.keeps_scores or runtime.attention == EAGER else 0,
         shards=shards,
+        accumulates=accumulates,
     )

@@ -76,9 +76,11 @@ def choose_run_plan(
             set_attention(without_adapters(adapted), runtime.attention)
             windows, packing = windows_for(layout, config, labelled)
     requested = requested_windows(config, len(windows), layout.step_tokens)
+    per_process = max(1, round(requested / processes))
 
     def arguments_for(batch: BatchConfig) -> SFTConfig:
-        return trainer_arguments(config, runtime, batch, folder, accumulate=1, steps=1)
+        passes = max(1, per_process // batch.micro_batch)
+        return trainer_arguments(config, runtime, batch, folder, accumulate=passes, steps=1)
 
     available = available_memory(config, runtime)  # also when resuming: it limits the run to --memory-gb
     shards = processes if config.shard else 1
@@ -86,8 +88,9 @@ def choose_run_plan(
         resolved = recorded["resolved"]
         batches = [BatchConfig(resolved["micro_batch"], resolved["checkpoint_layers"], resolved["optimizer"])]
     else:
-        share = max(1, round(requested / processes))
-        batches = possible_batches(config, runtime, architecture.sizes, share, prepared, available, layout, shards)
+        batches = possible_batches(
+            config, runtime, architecture.sizes, per_process, prepared, available, layout, shards
+        )
     if config.shard:  # processes that compute a model together cannot recover from running out of memory
         batches = [_agree(batches[0], processes)]
     batch, measured = first_that_runs(adapted, batches, windows, arguments_for, packed=layout.packed)
@@ -98,6 +101,9 @@ def choose_run_plan(
     if prepared.test is not None:
         test = with_empty_windows(windows_for(layout, config, prepared.test.labelled)[0], share)
     schedule = step_schedule(config, batch, len(windows), requested, processes)
+    inputs = memory_inputs(
+        config, runtime, architecture.sizes, batch, prepared, layout, shards, accumulates=schedule.accumulate > 1
+    )
     plan = RunPlan(
         runtime=runtime,
         layout=layout,
@@ -108,9 +114,7 @@ def choose_run_plan(
         packing=packing,
         windows=windows,
         test=test,
-        estimate=estimate_memory(
-            architecture.sizes, memory_inputs(config, runtime, architecture.sizes, batch, prepared, layout, shards)
-        ),
+        estimate=estimate_memory(architecture.sizes, inputs),
         fits=fits_by_size(config, architecture.sizes, layout, prepared, requested, shards),
         held=held_bytes(adapted) if config.shard else None,
         measured=measured,

@@ -15,8 +15,8 @@ GIB = 2**30
 
 # NF4 with double quantisation (QLoRA, section 3): 4 bits, an 8-bit scale per 64 weights, a float32 per 256 scales.
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
-# Two moments per weight. Paged moments stay on the GPU while it has free memory, so they count like the others.
-OPTIMIZER_BYTES = {"adamw": 8, "paged_adamw_32bit": 8, "paged_adamw_8bit": 2.03}
+# Two moments per weight. Paged ones are outside PyTorch's allocator, and move to the host when the GPU's memory runs short.
+OPTIMIZER_BYTES = {"adamw": 8, "paged_adamw_32bit": 0, "paged_adamw_8bit": 0}
 CUDA_CONTEXT = int(0.6 * GIB)  # CUDA's context and its libraries' workspaces, outside PyTorch's allocator
 OUTPUT_ROWS = 32768  # rows of the output layer in one of trl's products
 GATHERED_LAYERS = 2  # of a divided model: the one that is computed, and the next one, which is being gathered
@@ -41,6 +41,7 @@ class MemoryInputs:
     whole_output: bool = False  # whether the output layer is one of them
     score_tokens: int = 0  # of the longest conversation, if attention keeps its scores; 0: a fused kernel keeps none
     shards: int = 1  # processes that the decoder's layers are divided among
+    accumulates: bool = False  # whether a step has several passes, so that gradients exist before the last one
 
 
 @dataclass(frozen=True)
@@ -50,16 +51,20 @@ class MemoryEstimate:
     weights: int
     adapters: int
     optimizer: int
-    gradients: int  # complete at the end of the backward pass, when no activations are left
-    activations: int  # complete at its beginning, when no gradients exist yet
+    gradients: int  # complete at the end of the backward pass
+    earlier_gradients: int  # those of the passes before: as many, or none
+    layer_inputs: int  # of the checkpointed layers
+    activations: int  # of the other layers; freed before the first checkpointed layer is computed again
+    recomputed: int  # of one checkpointed layer, with the gradients of its widest values
     logits: int
     workspace: int
 
     @property
     def total(self) -> int:
-        """The peak: gradients and activations are never complete at the same time."""
-        permanent = self.weights + self.adapters + self.optimizer
-        return permanent + max(self.gradients, self.activations + self.logits) + self.workspace
+        """The largest of three moments of the backward pass: its beginning, the first recomputed layer, and its end."""
+        permanent = self.weights + self.adapters + self.optimizer + self.workspace
+        beginning = self.earlier_gradients + self.layer_inputs + max(self.activations + self.logits, self.recomputed)
+        return permanent + max(beginning, self.gradients + self.recomputed)
 
     def in_gib(self) -> dict[str, float]:
         """GiB by part and in total."""
@@ -90,20 +95,21 @@ def _sums(size: ModelSizes, rank: int, targets: str) -> _Sums:
 
 
 def estimate_memory(size: ModelSizes, inputs: MemoryInputs) -> MemoryEstimate:
-    """Estimate the allocator's peak, which is where the forward pass ends and the backward pass begins."""
+    """Estimate the allocator's peak in a training step."""
     sums = _sums(size, inputs.rank, inputs.targets)
     adapters = sums.adapter_weights + inputs.whole_weights + (sums.adapted_outputs if inputs.dora else 0)
     value_bytes = inputs.bytes_per_value
     layer = layer_activations(size, inputs)
-    kept_layers = (size.layers - inputs.checkpoint_layers) * layer
-    kept_inputs = inputs.checkpoint_layers * size.hidden * value_bytes * inputs.micro_tokens
-    recomputed = layer if inputs.checkpoint_layers else 0  # one layer at a time is computed again
+    row = value_bytes * inputs.micro_tokens
     return MemoryEstimate(
         weights=_weights(size, inputs),
         adapters=4 * adapters,
         optimizer=int(OPTIMIZER_BYTES[inputs.optimizer] * adapters),
         gradients=4 * adapters,
-        activations=int(kept_layers + kept_inputs + recomputed),
+        earlier_gradients=4 * adapters if inputs.accumulates else 0,
+        layer_inputs=inputs.checkpoint_layers * size.hidden * row,
+        activations=(size.layers - inputs.checkpoint_layers) * layer,
+        recomputed=layer + size.ffn * row if inputs.checkpoint_layers else 0,
         logits=_logits(size, inputs),
         workspace=2 * sums.largest_linear * value_bytes,  # one layer's dequantised weight and its adapters' products
     )

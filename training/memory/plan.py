@@ -70,7 +70,7 @@ def plan(options: RunConfig, gpu: str | None) -> tuple[dict[str, Any], list[str]
         record["fill"] = round(packing.fill, 4)
         record["notes"] = [*notes, *layout_notes(config, architecture, layout, prepared.train.labelled)]
         if gpu not in GPUS and runtime.device != "cpu":
-            measured = _measure_step(config, name, windows, runtime, batch, folder)
+            measured = _measure_step(config, name, windows, runtime, batch, folder, record["accumulate"])
             record["measured"] = _measured_record(measured)
             record["seconds"] = round(record["tokens"] * measured.seconds / measured.tokens, 1)
     return record, list(_lines(record))
@@ -92,11 +92,12 @@ def _planned(
     ledger = prepared.train.labelled.ledger
     tokens = schedule.steps * int(prepared.train.labelled.rows.lengths.sum()) / schedule.steps_per_epoch
     fits = fits_by_size(config, sizes, layout, prepared, requested)
+    inputs = memory_inputs(config, runtime, sizes, batch, prepared, layout, accumulates=schedule.accumulate > 1)
     record = {
         "gpu": gpu or runtime.device,
         "room_gib": round(available / GIB, 1) if available is not None else None,
         "choice": asdict(batch),
-        "memory_gib": estimate_memory(sizes, memory_inputs(config, runtime, sizes, batch, prepared, layout)).in_gib(),
+        "memory_gib": estimate_memory(sizes, inputs).in_gib(),
         "weights": sizes.weights,
         "adapters": sizes.adapter_weights(config.lora_r, config.targets)
         + len(saved_modules(config)) * sizes.vocabulary * sizes.hidden,
@@ -136,9 +137,15 @@ def _seconds(sizes: ModelSizes, tokens: float, batch: BatchConfig, layout: Layou
 
 
 def _measure_step(
-    config: RunConfig, name: str, windows: Dataset, runtime: Runtime, batch: BatchConfig, folder: RunFolder
+    config: RunConfig,
+    name: str,
+    windows: Dataset,
+    runtime: Runtime,
+    batch: BatchConfig,
+    folder: RunFolder,
+    accumulate: int,
 ) -> Measurement:
-    """Measure one step on the worst batch, on this machine's GPU."""
+    """Measure one pass on the worst batch, on this machine's GPU; `accumulate` passes make a step."""
     from training.loop.arguments import trainer_arguments
     from training.memory.probe import first_that_runs
     from training.run import load_with_new_adapters
@@ -148,7 +155,7 @@ def _measure_step(
         adapted,
         [batch],
         windows,
-        lambda chosen: trainer_arguments(config, runtime, chosen, folder, accumulate=1, steps=1),
+        lambda chosen: trainer_arguments(config, runtime, chosen, folder, accumulate=accumulate, steps=1),
         packed=runtime.packed,
         warm=1,
     )
@@ -178,8 +185,12 @@ def _lines(record: dict[str, Any]) -> list[str]:
         f"Batch       {plural(batch['micro_batch'], 'window')} in a pass, "
         f"{plural(batch['checkpoint_layers'], 'layer')} checkpointed, "
         f"{batch['optimizer']}",
-        f"Memory      {memory['total']:.2f} GiB{limit} on {record['gpu']}, estimated:",
-        *(f"            {part:12} {size:8.2f} GiB" for part, size in memory.items() if part != "total"),
+        f"Memory      {memory['total']:.2f} GiB{limit} on {record['gpu']}, estimated; not all parts exist at the same time:",
+        *(
+            f"            {part.replace('_', ' '):18} {size:8.2f} GiB"
+            for part, size in memory.items()
+            if part != "total" and size > 0
+        ),
     ]
     lines += fit_lines(record["fits"], record["gpus_to_divide"])
     if record.get("measured"):

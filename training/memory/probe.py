@@ -71,6 +71,8 @@ def measure(
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter)
         optimizer.step()
+        # The gradients of the passes before stay in memory. Those of this pass are new, to find parameters without one.
+        earlier = [torch.zeros_like(parameter) for parameter in parameters if args.gradient_accumulation_steps > 1]
         for _ in range(warm + 1):
             optimizer.zero_grad(set_to_none=True)
             _reset_peaks(device)
@@ -82,7 +84,7 @@ def measure(
         ]
         allocated, reserved = _peaks(device)
         seconds = time.perf_counter() - start
-        del optimizer
+        del optimizer, earlier
     return Measurement(allocated, reserved, seconds, int(inputs["input_ids"].numel()), tuple(unused))
 
 

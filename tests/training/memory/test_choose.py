@@ -38,7 +38,7 @@ def test_the_log_names_the_batch_and_how_it_differs_from_the_request(processes: 
         packing=Packing([[0]] * 10, 0.9),
         windows=Dataset.from_dict({}),
         test=None,
-        estimate=MemoryEstimate(*[0] * 7),
+        estimate=MemoryEstimate(*[0] * 10),
         measured=None,
         leak=0.0,
         off_stock=0.0,

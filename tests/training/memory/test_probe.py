@@ -52,7 +52,8 @@ def test_a_measured_step_removes_its_paged_tensors_from_bitsandbytes_list(
 
 def test_a_parameter_that_takes_no_part_is_named(adapted: Adapted) -> None:
     model, windows, args = adapted
-    layer: Any = model.get_base_model().model.layers[0]
+    base: Any = model.get_base_model()
+    layer = base.model.layers[0]
     layer.lora_unused = torch.nn.Parameter(torch.ones(1))
     try:
         measured = probe.measure(model, args, probe.worst_batch(windows, 1), BatchConfig(1, 0, "adamw"))
