@@ -30,6 +30,7 @@ from dataprep.common.text import excerpt, fit, json_text, nearest, suggestion, v
 DEBUG = "DATAPREP_DEBUG"  # environment variable: show the traceback of any error
 COMPLETION = "--completion"
 LAUNCHER_SECONDS = 3.0  # torchrun looks for failed processes ten times a second, and then ends the others
+SIGNALLED = 128  # exit codes of processes that a signal ended are this and its number
 SHELLS: tuple[Literal["bash"], Literal["fish"], Literal["zsh"]] = ("bash", "fish", "zsh")
 HELP_FLAGS = ("--help", "-h", HELP_ALL)
 
@@ -94,6 +95,8 @@ def _report(fault: Exception, program: str, arguments: Sequence[str]) -> int:
                 f"Run it again with {DEBUG}=1 and report the traceback."
             ),
         )
+    if code > SIGNALLED and os.environ.get("RANK", "0") != "0":
+        return code  # the signal went to all processes, and the first one says so
     _wait_for_launcher(fault)
     sentence = without_credentials(sentence)
     line = " ".join(visible(sentence).split("\n"))  # a name with a newline must not look like a line of ours

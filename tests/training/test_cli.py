@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from dataprep.common import command_line
 from tests.support.commands import training_here
 from tests.support.paths import ROOT
 from tests.support.training_builds import chatter, write_build
 from training.config import RunConfig
 from training.data.training_data import open_training_build
-from training.errors import ModelError, RunError
+from training.errors import ModelError, RunError, Stopped
 from training.model.identity import read_model_config
 from training.model.tiny import train_tokenizer
 from training.model.tokenizer import load_tokenizer
@@ -126,3 +128,14 @@ def test_an_error_with_json_is_an_object_too() -> None:
     done = training_here("plan", "--data", "nowhere", "--model", "tiny", "--json", check=1)
     assert json.loads(done.stdout)["exit_code"] == 1
     assert done.stderr.startswith("training: There is no build 'nowhere' in data/builds")
+
+
+@pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
+def test_of_several_processes_that_a_signal_stops_the_first_one_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, rank: str, lines: int
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", rank)
+    code = command_line._report(Stopped(signal.SIGTERM, "Stopped after step 1."), "training", [])
+    assert code == 128 + signal.SIGTERM
+    assert capsys.readouterr().err.count("\n") == lines

@@ -12,7 +12,8 @@ from dataprep.common.text import plural
 from training.data.encode import IGNORED, EncodedRows
 from training.errors import DataError
 
-MAX_NAMED = 20  # rows that run.json and messages name
+MAX_NAMED = 20  # rows that run.json names
+SHOWN = 3  # rows that messages name
 MAX_UNTRAINED_SHARE = 0.01  # of the rows; more rows without a trained token are an error
 
 Cut = Literal["newest", "drop"]
@@ -63,8 +64,8 @@ class Ledger:
             (self.rows_untrained, self.untrained, "without a trained token, dropped"),
         ):
             if rows:
-                more = " …" if rows > MAX_NAMED else ""
-                sentences.append(f"{plural(rows, 'conversation')} {reason}: {', '.join(names[:MAX_NAMED])}{more}")
+                more = " …" if rows > SHOWN else ""
+                sentences.append(f"{plural(rows, 'conversation')} {reason}: {', '.join(names[:SHOWN])}{more}")
         return sentences
 
 
