@@ -141,10 +141,9 @@ def merged_config(
     # Without a padding token the entry stays, because the default of the model's class may be no id of this model.
     merged |= {"dtype": dtype, "pad_token_id": None} | dict(ids)
     merged |= {"tie_word_embeddings": False} if untied else {}
-    if not is_valid_config(
-        merged
-    ):  # some architectures accept one end token only; generation_config.json has all of them
-        merged["eos_token_id"] = ids["eos_token_id"][0]
+    first = ids["eos_token_id"][:1] if isinstance(ids["eos_token_id"], list) else []
+    if first and not is_valid_config(merged):  # some accept one end token only; generation_config.json has all of them
+        return merged_config(model_config, rows, dtype, {**ids, "eos_token_id": first[0]}, untied=untied)
     return merged
 
 

@@ -164,7 +164,11 @@ def test_the_bias_of_a_layer_that_is_trained_whole_is_merged(small_build: Path, 
     assert read_weights(tmp_path / "merged" / "model.safetensors")["lm_head.bias"].equal(trained)
 
 
-@pytest.mark.parametrize("model_type, expected", [("llama", [5, 7]), ("inkling_text", 5)])
-def test_a_config_that_accepts_one_end_token_gets_that_of_the_template(model_type: str, expected: Any) -> None:
-    merged = merged_config({"model_type": model_type}, None, "float32", {"eos_token_id": [5, 7]}, untied=False)
-    assert merged["eos_token_id"] == expected
+@pytest.mark.parametrize("config, expected", [
+    ({"model_type": "llama"}, [5, 7]),
+    ({"model_type": "inkling_text"}, 5),
+    ({"model_type": "inkling2", "text_config": {"model_type": "inkling2_text", "eos_token_id": 2}}, 5),
+])  # fmt: skip
+def test_a_config_that_accepts_one_end_token_gets_that_of_the_template(config: dict[str, Any], expected: Any) -> None:
+    merged = merged_config(config, None, "float32", {"eos_token_id": [5, 7]}, untied=False)
+    assert merged["eos_token_id"] == merged.get("text_config", merged)["eos_token_id"] == expected
