@@ -30,9 +30,10 @@ def special_token_ids(base_model: str, revision: str | None, tokenizer: ChatToke
     end = tokenizer.id_of(saved["eos_token"])
     own = [number for number in _own_end_ids(base_model, revision) if number != end and 0 <= number < tokenizer.size]
     ids: dict[str, Any] = {"eos_token_id": [end, *own]}
-    for name in ("pad_token", "bos_token"):
-        if saved.get(name):
-            ids[f"{name}_id"] = tokenizer.backend.token_to_id(saved[name])
+    if saved.get("pad_token") not in (None, saved["eos_token"]):  # trl pads with the end token if there is no other
+        ids["pad_token_id"] = tokenizer.backend.token_to_id(saved["pad_token"])
+    if saved.get("bos_token"):
+        ids["bos_token_id"] = tokenizer.backend.token_to_id(saved["bos_token"])
     return ids
 
 

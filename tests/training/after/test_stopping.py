@@ -11,7 +11,7 @@ import pytest
 from tests.support.training_builds import chatter, row, write_build
 from tests.support.training_runs import short_answers
 from training.after.merge import merge, merged_config
-from training.after.stopping import check_stopping
+from training.after.stopping import check_stopping, special_token_ids
 from training.config import TINY_DEFAULTS, RunConfig
 from training.data.training_data import open_training_build
 from training.errors import RunError
@@ -140,6 +140,15 @@ def test_a_listed_token_that_the_template_does_not_write_pads() -> None:
     assert written == ["<s>", "<|user|>"]
     tokenizer = special_tokenizer(["<|user|>", "<s>", "</s>", "<pad>"], {"pad_token": "<pad>"})
     assert tokenizer.padding_token("</s>", written) == "<pad>"
+
+
+def test_the_only_special_token_of_a_tokenizer_does_not_pad_in_generation(tmp_path: Path) -> None:
+    """GPT-2's, for example: trl pads with it."""
+    (tmp_path / "config.json").write_text('{"eos_token_id": 0}')
+    names = dict.fromkeys(("bos_token", "eos_token", "pad_token"), "<|endoftext|>")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(names))
+    tokenizer = special_tokenizer(["<|endoftext|>"], names)
+    assert special_token_ids(str(tmp_path), None, tokenizer, tmp_path) == {"eos_token_id": [0], "bos_token_id": 0}
 
 
 def test_the_end_token_of_a_multimodal_model_is_in_its_text_part_too() -> None:
