@@ -152,9 +152,10 @@ def test_the_only_special_token_of_a_tokenizer_does_not_pad_in_generation(tmp_pa
 
 
 def test_the_end_token_of_a_multimodal_model_is_in_its_text_part_too() -> None:
-    config = {"text_config": {"eos_token_id": 2, "vocab_size": 5}, "eos_token_id": 2}
+    text = {"model_type": "gemma3_text", "eos_token_id": 2, "vocab_size": 5}
+    config = {"model_type": "gemma3", "text_config": text, "eos_token_id": 2}
     merged = merged_config(config, None, "float32", {"eos_token_id": [4, 2], "pad_token_id": 0}, untied=False)
-    assert merged["text_config"] == {"eos_token_id": [4, 2], "vocab_size": 5}
+    assert merged["text_config"] == text | {"eos_token_id": [4, 2]}
 
 
 def test_the_commit_of_a_hub_model_is_in_the_adapters_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
