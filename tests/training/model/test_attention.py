@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, masking_utils
 
 from tests.support.tiny_models import SIZES, tiny_mistral
 from training.errors import OptionError, TrainingError
@@ -33,6 +33,14 @@ def test_a_packed_conversation_has_the_logits_it_has_alone(llama: Any) -> None:
     for part, logits in zip(ids[0].split(LENGTHS), packed.split(LENGTHS), strict=True):
         alone = llama(input_ids=part[None], use_cache=False, **attention.boundaries([len(part)], ids.device)).logits[0]
         assert torch.allclose(logits, alone, atol=1e-5)
+
+
+def test_positions_are_not_searched_for_packed_conversations(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search waits for the GPU in each pass."""
+    searches: list[int] = []
+    monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", lambda positions: searches.append(1))
+    llama(input_ids=IDS[None], use_cache=False, **attention.boundaries(LENGTHS, IDS.device))
+    assert searches == []
 
 
 def test_packed_windows_without_boundaries_are_an_error(llama: Any) -> None:
