@@ -13,6 +13,7 @@ from training.after.prompts import Messages, prompt_ids
 from training.config import at_least, check_seed
 from training.errors import ModelError
 from training.model import attention
+from training.model.runtime import forked_random_state
 from training.model.tokenizer import ChatTokenizer
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def answers(
         attention.stock_attention(model),
         graphed_decoding(model, length) as decoding,
         torch.no_grad(),
-        torch.random.fork_rng(),
+        forked_random_state(device),
     ):
         torch.manual_seed(seed)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,17 @@ from training.model import attention
 
 if TYPE_CHECKING:
     import torch
+
+
+def forked_random_state(device: torch.device) -> AbstractContextManager[None]:
+    """Restore PyTorch's random states of the CPU and of one device after the block.
+
+    Without a device, `fork_rng` initialises every GPU of the machine in every process, which takes memory on each.
+    """
+    import torch
+
+    forked: AbstractContextManager[None] = torch.random.fork_rng([device] if device.type == "cuda" else [])
+    return forked
 
 
 @dataclass(frozen=True)

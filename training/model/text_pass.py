@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.errors import ModelError
 from training.model.attention import stock_attention
+from training.model.runtime import forked_random_state
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +31,7 @@ def text_logits(base: Any) -> Tensor:
     import torch
 
     ids = some_tokens(base)
-    with stock_attention(base), torch.no_grad(), torch.random.fork_rng():
+    with stock_attention(base), torch.no_grad(), forked_random_state(ids.device):
         try:
             logits: Tensor = base(input_ids=ids, use_cache=False).logits
             base.train()  # some architectures need more inputs in training

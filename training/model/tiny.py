@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from dataprep.contract import Build
+from training.model.runtime import forked_random_state
 from training.model.tokenizer import ChatTokenizer
 from training.run_folder import write_errors
 
@@ -69,7 +70,7 @@ def _write(folder: Path, tokenizer: ChatTokenizer, template: dict[str, Any], see
     tokens = {"pad_token": "<pad>", "eos_token": template["end_token"], "bos_token": template.get("bos_token")}
     settings = {"tokenizer_class": "PreTrainedTokenizerFast"} | {key: token for key, token in tokens.items() if token}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    with torch.random.fork_rng():
+    with forked_random_state(torch.device("cpu")):
         torch.manual_seed(seed)
         config = LlamaConfig(
             vocab_size=tokenizer.size,
