@@ -8,6 +8,15 @@ from __future__ import annotations
 
 from dataprep.common.errors import UserError
 
+# What transformers' models raise when they cannot compute something; each architecture has its own. PyTorch's error of a full
+# memory is one of them, and must be caught before.
+MODEL_FAULTS = (ValueError, TypeError, RuntimeError, AttributeError, LookupError)
+
+
+def first_line(fault: BaseException) -> str:
+    """The first line of another library's message; the name of the exception if it has none."""
+    return next(iter(str(fault).strip().splitlines()), type(fault).__name__)
+
 
 class TrainingError(UserError):
     """Base of training's own errors; those of builds come from dataprep.contract."""

@@ -11,7 +11,7 @@ from training.after.cuda_graph import graphed_decoding
 from training.after.finished_run import load_run_model, open_finished_run
 from training.after.prompts import Messages, prompt_ids
 from training.config import at_least, check_seed
-from training.errors import ModelError
+from training.errors import MODEL_FAULTS, ModelError, first_line
 from training.model import attention
 from training.model.runtime import forked_random_state
 from training.model.tokenizer import ChatTokenizer
@@ -107,15 +107,10 @@ def answers(
             )
         except torch.OutOfMemoryError:
             raise
-        except (
-            ValueError,
-            TypeError,
-            RuntimeError,
-            AttributeError,
-            LookupError,
-        ) as error:  # each architecture has its own
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise GenerationUnsupported(f"transformers cannot generate with this model ({reason}).") from None
+        except MODEL_FAULTS as error:
+            raise GenerationUnsupported(
+                f"transformers cannot generate with this model ({first_line(error)})."
+            ) from None
     return [_answer(row, end, tokenizer) for row in generated[:, longest:].tolist()]
 
 

@@ -101,7 +101,7 @@ def quantized_names(base: BaseWeights) -> set[str]:
 def transposed_names(base: BaseWeights) -> set[str]:
     """The checkpoint's names of the weights that are stored as inputs x outputs (GPT-2)."""
     linears = [linear for linear in base.architecture.sizes.linears if linear.transposed]
-    names = [base.name_of(base.architecture.module_path(linear.path)) for linear in linears]
+    names = [base.name_of(base.architecture.sizes.module_path(linear.path)) for linear in linears]
     return {name for name in names if name is not None}
 
 

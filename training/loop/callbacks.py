@@ -48,7 +48,7 @@ class MetricsCallback(TrainerCallback):
         """Write the line of this step."""
         if not state.is_world_process_zero or not logs or not logs.keys() & {"loss", "eval_loss"}:
             return
-        line = {"step": state.global_step, **{name: value for name, value in logs.items() if name != "total_flos"}}
+        line = {"step": state.global_step, **logs}
         if "loss" in logs:
             now = time.perf_counter()
             tokens = (state.global_step - self._last_step) * self.tokens_per_step

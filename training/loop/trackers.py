@@ -25,7 +25,7 @@ from transformers.integrations.integration_utils import (
     WandbCallback,
 )
 
-from training.errors import OptionError
+from training.errors import OptionError, first_line
 from training.run_folder import RunFolder
 from training.run_record import RunRecord
 
@@ -108,8 +108,9 @@ def _start_errors(kind: str) -> Iterator[None]:
     try:
         yield
     except Exception as fault:  # each tracker raises errors of its own
-        reason = next(iter(str(fault).strip().splitlines()), type(fault).__name__)
-        raise OptionError(f"--report-to {kind}: the tracked run cannot begin ({reason}): {ADVICE[kind]}.") from None
+        raise OptionError(
+            f"--report-to {kind}: the tracked run cannot begin ({first_line(fault)}): {ADVICE[kind]}."
+        ) from None
 
 
 Started = tuple[TrainerCallback, str | None]  # the callback, and the tracker's id of the run

@@ -159,8 +159,8 @@ class QloraTrainer(SFTTrainer):
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log without trl's own metrics, which only its own loss gathers."""
-        Trainer.log(self, logs, start_time)
+        """Log without trl's own metrics, which only its own loss gathers, and without operations, which are not counted."""
+        Trainer.log(self, {name: value for name, value in logs.items() if name != "total_flos"}, start_time)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """Write no card: the adapter's card is written at the end of the run."""

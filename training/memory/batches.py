@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from training.config import RunConfig
@@ -78,6 +79,8 @@ def fitting_batches(
     Raises:
         NotEnoughMemory: none fits; the message names what the smallest needs, and the first of `alternatives` that fits.
     """
+
+    need = cache(need)
 
     def that_fit(candidates: Sequence[BatchConfig]) -> list[BatchConfig]:
         return [batch for batch in candidates if need(batch) <= available * (1 - RESERVE)]

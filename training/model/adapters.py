@@ -9,10 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from dataprep.common.text import nearest
 from training.config import RunConfig
-from training.errors import ModelError, OptionError
+from training.errors import ModelError, OptionError, first_line
 from training.model.architecture import Architecture
-from training.model.sizes import is_pattern, names_without_adapter, target_names, targets_path, text_decoder
-from training.model.text_pass import unused_layers
+from training.model.sizes import (
+    is_pattern,
+    names_without_adapter,
+    path_within,
+    target_names,
+    targets_path,
+    text_decoder,
+)
+from training.model.text_pass import linear_layers, unused_layers
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +33,7 @@ def check_targets(config: RunConfig, architecture: Architecture) -> None:
     Raises:
         OptionError: a name or pattern fits no layer, or one that cannot be trained so; names the nearest.
     """
-    linears = [f"{architecture.decoder}.{linear.path}".lstrip(".") for linear in architecture.sizes.linears]
+    linears = [architecture.sizes.module_path(linear.path) for linear in architecture.sizes.linears]
     paths = [*linears, *filter(None, [architecture.embeddings])]
     unsupported = architecture.sizes.without_adapter
     available = {path.rpartition(".")[2] for path in paths} - unsupported
@@ -93,12 +100,13 @@ def add_adapters(base: PreTrainedModel, config: RunConfig, added_ids: tuple[int,
     elif (names := target_names(config.targets)) is not None:
         targets = names
     elif without_adapter or unused:
-        targets = sorted(_linear_paths(base, decoder, without_adapter) - unused)
+        paths = linear_layers(base, decoder).keys() - unused
+        targets = sorted(path for path in paths if _name(path) not in without_adapter)
     modules = saved_modules(config)
     tied = bool(modules) and bool(getattr(base.config, "tie_word_embeddings", False))
     if tied:  # peft knows tied embeddings by the names embed_tokens and lm_head only
         output = base.get_output_embeddings()  # type: ignore[no-untyped-call]
-        modules = [*modules, _name(_path_of(base, output))]
+        modules = [*modules, _name(path_within(base, output))]
     lora = LoraConfig(
         r=config.lora_r,
         lora_alpha=config.lora_alpha,
@@ -115,8 +123,7 @@ def add_adapters(base: PreTrainedModel, config: RunConfig, added_ids: tuple[int,
     try:
         adapted = get_peft_model(base, lora)
     except ValueError as error:
-        reason = next(iter(str(error).strip().splitlines()), "ValueError")
-        raise OptionError(f"--targets {config.targets} does not fit this model ({reason}).") from None
+        raise OptionError(f"--targets {config.targets} does not fit this model ({first_line(error)}).") from None
     if tied:
         saved: Any = adapted.peft_config["default"]
         saved.modules_to_save = modules  # from which peft removed the output layer
@@ -231,22 +238,5 @@ def _excluded(base: torch.nn.Module, decoder: torch.nn.Module, unused: set[str])
         isinstance(module, torch.nn.Linear) and id(module) not in inside and module is not output
         for module in base.modules()
     ):
-        patterns.append(rf"(?!{re.escape(_path_of(base, decoder))}\.).*")
+        patterns.append(rf"(?!{re.escape(path_within(base, decoder))}\.).*")
     return "|".join(patterns) or None
-
-
-def _path_of(base: torch.nn.Module, layer: torch.nn.Module) -> str:
-    paths: dict[int, str] = {id(module): path for path, module in base.named_modules()}
-    return paths[id(layer)]
-
-
-def _linear_paths(base: torch.nn.Module, decoder: torch.nn.Module, without_adapter: frozenset[str]) -> set[str]:
-    """Paths within the model of the decoder's linear layers, without those of some names."""
-    import torch
-
-    inside = {id(module) for module in decoder.modules()}
-    return {
-        path
-        for path, module in base.named_modules()
-        if isinstance(module, torch.nn.Linear) and id(module) in inside and _name(path) not in without_adapter
-    }

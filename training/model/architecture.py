@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-from training.errors import ModelError
-from training.model.sizes import Linear, ModelSizes, is_expert, names_without_adapter, text_decoder
+from training.errors import ModelError, first_line
+from training.model.sizes import Linear, ModelSizes, is_expert, names_without_adapter, path_within, text_decoder
 
 if TYPE_CHECKING:
     import torch
@@ -47,13 +47,9 @@ class Architecture:
     in_4_bits: bool  # whether the checkpoint itself holds weights in 4 bits
     skeleton: Any = field(repr=False)  # the model on the meta device
 
-    def module_path(self, path: str) -> str:
-        """The path within the model of a layer of its decoder."""
-        return f"{self.decoder}.{path}".lstrip(".")
-
     def quantised_layers(self) -> list[str]:
         """Paths of the linear layers that NF4 holds and text passes through: of a multimodal model, the decoder's."""
-        decoder = [self.module_path(linear.path) for linear in self.sizes.linears if linear.quantised]
+        decoder = [self.sizes.module_path(linear.path) for linear in self.sizes.linears if linear.quantised]
         if self.skeleton.config.get_text_config() is not self.skeleton.config:
             return decoder
         others = (path for path, module in self.skeleton.named_modules() if _is_quantised(module, self.skeleton))
@@ -93,7 +89,7 @@ def read_architecture(model_config: dict[str, Any], name: str) -> Architecture:
     _check_text_alone(model_class, config, name)
     skeleton = _skeleton(model_class, config, name)
     decoder = text_decoder(skeleton)
-    decoder_path = _path(skeleton, decoder)
+    decoder_path = path_within(skeleton, decoder)
     text_config = config.get_text_config()
     positions = _value(text_config, "max_position_embeddings")
     return Architecture(
@@ -106,8 +102,8 @@ def read_architecture(model_config: dict[str, Any], name: str) -> Architecture:
         positions=int(positions) if positions else None,
         has_position_table=_has_position_table(decoder),
         tied=_is_tied(skeleton),
-        embeddings=_path(skeleton, skeleton.get_input_embeddings()),
-        output=_path(skeleton, output) if (output := skeleton.get_output_embeddings()) is not None else None,
+        embeddings=path_within(skeleton, skeleton.get_input_embeddings()),
+        output=path_within(skeleton, output) if (output := skeleton.get_output_embeddings()) is not None else None,
         rope_limit=_rope_limit(text_config),
         in_4_bits=bool(model_config.get("quantization_config")),
         skeleton=skeleton,
@@ -133,7 +129,7 @@ def _config_object(model_config: dict[str, Any], name: str) -> PretrainedConfig:
         value = _value(config.get_text_config(), "num_hidden_layers")
         layers = None if value is None else int(value)
     except Exception as error:  # each architecture validates its values with exceptions of its own
-        raise ModelError(f"The config.json of {name} is invalid ({_first_line(error)}).") from None
+        raise ModelError(f"The config.json of {name} is invalid ({first_line(error)}).") from None
     if layers is None:
         raise ModelError(
             f"{name} is of type '{model_type}', which is not one decoder with a number of layers: use one such as Llama."
@@ -199,21 +195,11 @@ def _skeleton(model_class: Any, config: PretrainedConfig, name: str) -> Any:
         with torch.device("meta"):
             skeleton = model_class(config)
     except ImportError as error:
-        reason = _first_line(error).partition(". ")[0]
+        reason = first_line(error).partition(". ")[0]
         raise ModelError(f"{name} needs a library that is not installed ({reason}): install it.") from None
     except Exception as error:  # whatever an architecture raises about sizes that do not fit together
-        raise ModelError(f"The config.json of {name} does not describe a model ({_first_line(error)}).") from None
+        raise ModelError(f"The config.json of {name} does not describe a model ({first_line(error)}).") from None
     return skeleton
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-def _path(model: torch.nn.Module, wanted: torch.nn.Module) -> str:
-    """The path of a module within the model."""
-    found: str = next(path for path, module in model.named_modules() if module is wanted)
-    return found
 
 
 def _sizes(skeleton: Any, decoder: Any, decoder_path: str, text_config: Any) -> ModelSizes:
@@ -258,7 +244,7 @@ def _sizes(skeleton: Any, decoder: Any, decoder_path: str, text_config: Any) -> 
         keeps_scores=_keeps_scores(decoder, text_config),
         without_adapter=names_without_adapter(decoder),
         decoder=decoder_path,
-        output=_path(
+        output=path_within(
             skeleton, skeleton.get_input_embeddings() if _is_tied(skeleton) or output is None else output
         ).rpartition(".")[2],
     )

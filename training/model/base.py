@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.config import RunConfig
-from training.errors import ModelError, NotEnoughMemory, OptionError
+from training.errors import ModelError, NotEnoughMemory, OptionError, first_line
 from training.model import attention
 from training.model.adapters import prepare_trained_layers
 from training.model.added_tokens import resize_for_added_tokens
@@ -80,14 +80,12 @@ def load_base(
         )
     except torch.OutOfMemoryError as error:
         raise NotEnoughMemory(
-            f"The weights of {model} do not fit into the memory of {runtime.device} ({_first_line(error)}): use a larger GPU."
+            f"The weights of {model} do not fit into the memory of {runtime.device} ({first_line(error)}): use a larger GPU."
         ) from None
     except SafetensorError as error:
-        raise ModelError(
-            f"The files of {model} are damaged ({_first_line(error)}): download the model again."
-        ) from None
+        raise ModelError(f"The files of {model} are damaged ({first_line(error)}): download the model again.") from None
     except UNREADABLE as error:
-        raise ModelError(f"The model {model} cannot be loaded ({_first_line(error)}).") from None
+        raise ModelError(f"The model {model} cannot be loaded ({first_line(error)}).") from None
     attention.set_attention(base, runtime.attention)
     _check_complete(model, loading)
     if unused := sorted(loading["unexpected_keys"]):
@@ -109,10 +107,6 @@ def load_base(
     _disable_cpu_repacking(base)
     loaded: PreTrainedModel = base
     return loaded
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _check_shapes(model: str, base: torch.nn.Module) -> None:

@@ -99,7 +99,7 @@ def _has_tensor(
     linear: Linear, architecture: Architecture, names: dict[str, str], shapes: dict[str, tuple[int, ...]]
 ) -> bool:
     """Whether a layer of the decoder has a tensor of its shape; the shapes of weights in 4 bits say nothing."""
-    name = names.get(f"{architecture.module_path(linear.path)}.weight")
+    name = names.get(f"{architecture.sizes.module_path(linear.path)}.weight")
     shape = (linear.inputs, linear.outputs) if linear.transposed else (linear.outputs, linear.inputs)
     return name is not None and (architecture.in_4_bits or shapes[name] == shape)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training.errors import ModelError
+from training.errors import MODEL_FAULTS, ModelError, first_line
 from training.model.attention import PackingUnsupported, boundaries, stock_attention, without_adapters
 
 if TYPE_CHECKING:
@@ -157,11 +157,10 @@ def _logits(model: torch.nn.Module, ids: np.ndarray, lengths: list[int] | None, 
             logits: Tensor = model(input_ids=tensor, use_cache=False, **arguments).logits[0, -keep:].float()
     except torch.OutOfMemoryError:
         raise
-    except (ValueError, TypeError, RuntimeError, AttributeError, LookupError) as error:  # each architecture has its own
+    except MODEL_FAULTS as error:
         if lengths is None:
             raise
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise PackingUnsupported(f"transformers refuses packed conversations ({reason})") from None
+        raise PackingUnsupported(f"transformers refuses packed conversations ({first_line(error)})") from None
     finally:
         model.train(training)
     return logits

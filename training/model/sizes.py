@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # adapters: peft computes those of all experts for every token, and NF4 does not hold the experts.
 EXPERT_LAYERS = frozenset({"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
 
-
+# Names of linear layers whose weight the kernels of state-space layers read themselves.
 STATE_SPACE_LAYERS = frozenset({"out_proj", "dt_proj"})
 
 
@@ -53,9 +53,11 @@ class ModelSizes:
     whole_logits: bool = False  # the loss is computed from the logits of every token (training/model/output_layer.py)
     without_adapter: frozenset[str] = frozenset()  # names of layers that cannot have adapters
     decoder: str = ""  # path of the text decoder within the model
-    output: str = (
-        ""  # name of the layer with the output layer's weight, which is that of the embeddings if they are tied
-    )
+    output: str = ""  # name of the layer with the output layer's weight: that of the embeddings if they are tied
+
+    def module_path(self, path: str) -> str:
+        """The path within the model of a layer of its decoder."""
+        return f"{self.decoder}.{path}".lstrip(".")
 
     def adapter_weights(self, rank: int, targets: str) -> int:
         """The adapters' weights: rank x (inputs + outputs) for each adapted layer."""
@@ -73,7 +75,7 @@ class ModelSizes:
         return [
             linear
             for linear in self.linears
-            if any(targets_path(name, f"{self.decoder}.{linear.path}".lstrip(".")) for name in names)
+            if any(targets_path(name, self.module_path(linear.path)) for name in names)
         ]
 
     @property
@@ -112,6 +114,12 @@ def text_decoder(model: Any) -> Any:
     inner = [child for child in model.children() if isinstance(child, PreTrainedModel)]
     found = decoder is not model and isinstance(decoder, PreTrainedModel)
     return inner[0] if not found and len(inner) == 1 else decoder
+
+
+def path_within(model: Module, wanted: Module) -> str:
+    """The path of a module within the model."""
+    found: str = next(path for path, module in model.named_modules() if module is wanted)
+    return found
 
 
 def names_without_adapter(decoder: Module) -> frozenset[str]:

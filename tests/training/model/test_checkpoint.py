@@ -25,7 +25,9 @@ def tiny(name: str, folder: Path) -> Architecture:
 def test_every_layer_of_the_decoder_has_a_tensor(name: str, tmp_path: Path) -> None:
     architecture = tiny(name, tmp_path)
     names = tensor_names(architecture, tensor_shapes(str(tmp_path), None))
-    assert all(f"{architecture.module_path(linear.path)}.weight" in names for linear in architecture.sizes.linears)
+    assert all(
+        f"{architecture.sizes.module_path(linear.path)}.weight" in names for linear in architecture.sizes.linears
+    )
     assert merge_obstacle(architecture, str(tmp_path), None) is None
 
 
